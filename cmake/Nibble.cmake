@@ -65,12 +65,12 @@ function(nib_add_layer layer)
   set_target_properties(${objects} PROPERTIES POSITION_INDEPENDENT_CODE ON
                                               C_VISIBILITY_PRESET hidden)
   target_compile_definitions(${objects} PRIVATE
-    $<IF:$<BOOL:${NIB_SHARED}>,NIB_BUILD_SHARED,NIB_STATIC>
+    NIB_BUILD $<$<BOOL:${NIB_SHARED}>:NIB_SHARED>
     $<$<BOOL:${NIB_VULKAN}>:NIB_VULKAN> $<$<BOOL:${NIB_SIMD}>:NIB_SIMD>)
   if(NIB_GNU_LIKE)
     # The scalar backend is a specification: its results must not vary with the compiler.
     target_compile_options(${objects} PRIVATE
-      -ffp-contract=off -fno-math-errno $<$<CONFIG:Release,RelWithDebInfo>:-O3>)
+      -ffp-contract=off -fno-math-errno $<$<NOT:$<CONFIG:Debug,MinSizeRel>>:-O3>)
   elseif(MSVC)
     target_compile_options(${objects} PRIVATE /fp:precise)
   endif()
@@ -123,7 +123,6 @@ function(nib_add_libraries)
 
   nib_combine_objects(static_sources ${objects})
   add_library(nib_static STATIC ${static_sources})
-  target_compile_definitions(nib_static INTERFACE NIB_STATIC)
   set(libraries nib_static)
   add_library(nibble::nibble_static ALIAS nib_static)
   if(NIB_SHARED)
@@ -133,7 +132,8 @@ function(nib_add_libraries)
     if(CMAKE_EXECUTABLE_FORMAT STREQUAL "ELF")
       target_link_options(nib_shared PRIVATE -Wl,--exclude-libs,ALL)
     endif()
-    target_link_libraries(nib_shared PRIVATE nib_options)
+    target_compile_definitions(nib_shared INTERFACE NIB_SHARED)
+    target_link_libraries(nib_shared PRIVATE $<BUILD_INTERFACE:nib_options>)
     set_target_properties(nib_shared PROPERTIES
       VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} EXPORT_NAME nibble)
   else()

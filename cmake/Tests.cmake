@@ -15,7 +15,7 @@ endif()
 function(nib_set_up_test target)
   nib_set_up(${target})
   target_compile_definitions(${target} PRIVATE
-    NIB_TEST_DATA="${NIB_TEST_DATA}" NIB_PROGRAM="${PROJECT_BINARY_DIR}/nibble" NIB_STATIC
+    NIB_TEST_DATA="${NIB_TEST_DATA}" NIB_PROGRAM="${PROJECT_BINARY_DIR}/nibble"
     NIB_MODELS="${PROJECT_SOURCE_DIR}/models")
 endfunction()
 
