@@ -1,0 +1,84 @@
+/// Devices: what this machine can run a model on.
+#ifndef NIBBLE_DEVICE_H
+#define NIBBLE_DEVICE_H
+
+#include <nibble/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// What executes: the CPU's vector units, or one physical device through Vulkan.
+enum nib_backend_kind { NIB_BACKEND_CPU = 0, NIB_BACKEND_VULKAN = 1 };
+
+/// What a device is made of; Vulkan's own classes, and `cpu` for software drivers too.
+enum nib_device_type {
+    NIB_DEVICE_TYPE_CPU = 0,
+    NIB_DEVICE_TYPE_DISCRETE = 1,
+    NIB_DEVICE_TYPE_INTEGRATED = 2,
+    NIB_DEVICE_TYPE_VIRTUAL = 3,
+    NIB_DEVICE_TYPE_OTHER = 4
+};
+
+/// One device as `nibble devices` lists it.
+struct nib_device_info {
+    enum nib_backend_kind backend;
+    enum nib_device_type type;
+    uint32_t index;        ///< N of `--device vulkan:N`; 0 for the CPU
+    uint32_t threads;      ///< CPU: physical cores this process may use; Vulkan: 0
+    uint64_t memory_bytes; ///< memory that a model may take: RAM, or the device-local heap
+    char name[256];        ///< "AMD Ryzen 7 5800X", "Radeon RX 7900 XTX (RADV NAVI31)"
+    char driver[256];      ///< Vulkan: driver name and version; CPU: ""
+    char features[512];    ///< space-separated instruction sets or tiers, such as "avx2 f16c fma"
+};
+
+/// Writes up to `capacity` devices to `out_infos` (may be NULL where `capacity` is 0) and the number
+/// that exist to `*out_count`. The CPU always comes first; Vulkan devices follow in the loader's
+/// order, by which `index` counts.
+/// Errors: memory. A broken or absent Vulkan loader means no Vulkan devices, not an error.
+/// Thread-safety: safe.
+NIB_API enum nib_status nib_devices_list(struct nib_device_info *out_infos, uint32_t capacity,
+                                         uint32_t *out_count, struct nib_error *err);
+
+/// A device opened for engines: the CPU's thread pool, or a Vulkan device.
+/// Engines hold a reference, so it may be destroyed before them.
+/// Thread-safety: safe; engines on one device share its threads or queue.
+struct nib_device;
+
+/// When kernels are checked against the scalar code before they are trusted.
+enum nib_self_test {
+    NIB_SELF_TEST_CACHED = 0, ///< on a driver's first use; the verdict is kept in `cache_dir`
+    NIB_SELF_TEST_FULL = 1,   ///< now, every kernel
+    NIB_SELF_TEST_OFF = 2     ///< never; for drivers that execute nothing
+};
+
+struct nib_device_params {
+    uint32_t struct_size;
+    struct nib_log log;
+    enum nib_backend_kind backend;
+    uint32_t index;          ///< which Vulkan device, as nib_devices_list counts them
+    uint32_t threads;        ///< CPU: threads, the caller's included; 0: one per physical core
+    bool pin_threads;        ///< CPU: bind each thread to a core
+    const char *cpu_mask;    ///< CPU: highest instruction set to use ("scalar", "avx2", "avx512",
+                             ///< "neon", ...); NULL: whatever the CPU has
+    const char *vulkan_mask; ///< Vulkan: "baseline" caps the device to the baseline's limits; NULL
+    enum nib_self_test self_test;
+    const char *cache_dir;   ///< folder for pipelines and verdicts; NULL: nothing is kept
+};
+#define nib_device_params(...) \
+    (&(struct nib_device_params){.struct_size = sizeof(struct nib_device_params), __VA_ARGS__})
+
+/// Opens a device; params NULL: the CPU with every default.
+/// Errors: not found (no such index), unsupported (mask name, or a build without the backend),
+/// memory, argument (more than 1024 threads).
+NIB_API enum nib_status nib_device_open(const struct nib_device_params *params,
+                                        struct nib_device **out_device, struct nib_error *err);
+NIB_API void nib_device_destroy(struct nib_device **device);
+/// Describes an open device.
+NIB_API void nib_device_get_info(const struct nib_device *device,
+                                 struct nib_device_info *out_info);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

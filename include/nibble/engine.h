@@ -1,0 +1,118 @@
+/// Engines: a model loaded on devices, scheduling the steps of its sessions.
+#ifndef NIBBLE_ENGINE_H
+#define NIBBLE_ENGINE_H
+
+#include <nibble/base.h>
+#include <nibble/device.h>
+#include <nibble/model.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// A loaded model and the sessions that run on it.
+/// Thread-safety: an engine and its sessions are used by one thread at a time, but for
+/// nib_session_cancel, which any thread may call. Different engines are independent.
+struct nib_engine;
+
+/// A run of segments on one device. Segment 0 is the embedding, segments 1 to `layers` are the
+/// layers, the last one is the head.
+struct nib_placement {
+    struct nib_device *device; ///< NULL: a CPU device of the engine's own, with every default
+    uint32_t first_segment;
+    uint32_t n_segments;
+};
+
+/// Default of nib_engine_params.max_rows, and the largest bucket.
+#define NIB_MAX_ROWS 512
+/// The default context is the model's, but at most this many tokens.
+#define NIB_DEFAULT_CONTEXT 8192
+
+struct nib_engine_params {
+    uint32_t struct_size;
+    struct nib_log log;
+    struct nib_progress progress; ///< counts bytes of weights
+    const struct nib_placement *placements; ///< in the order of segments, without a gap; NULL: CPU
+    uint32_t n_placements;
+    uint32_t context;      ///< tokens a session can hold; 0: the model's, at most 8192
+    uint32_t max_sessions; ///< KV pool and step arrays are made for so many; 0: 1
+    uint32_t max_rows;     ///< rows of the largest step, a power of two up to 512; 0: 512
+    enum nib_kv_format key_format;
+    enum nib_kv_format value_format;
+    bool precise; ///< activations and accumulation in fp32, except where the checkpoint's own scheme
+                  ///< asks for int8 activations
+    bool fallback; ///< let the CPU do what a device cannot, and go on there when it is lost
+    bool profile;  ///< time every op
+};
+#define nib_engine_params(...) \
+    (&(struct nib_engine_params){.struct_size = sizeof(struct nib_engine_params), __VA_ARGS__})
+
+/// Makes an engine for `model` without loading a weight: placements and memory are checked, the KV
+/// pool is reserved. Errors: argument, unsupported (a format or op on a device), memory,
+/// device memory.
+NIB_API enum nib_status nib_engine_create(struct nib_model *model,
+                                          const struct nib_engine_params *params,
+                                          struct nib_engine **out_engine, struct nib_error *err);
+/// Frees the engine. Its sessions must be gone.
+NIB_API void nib_engine_destroy(struct nib_engine **engine);
+
+/// Does a part of the loading: packs weights and makes kernels ready, stopping at the first
+/// resting place after `budget_ns` nanoseconds (0: at the end). `*out_ready` tells whether all is
+/// done. A host that draws frames calls it once a frame.
+/// Errors: io, format, memory, device memory, cancelled (the next call goes on where it stopped).
+NIB_API enum nib_status nib_engine_prepare(struct nib_engine *engine, uint64_t budget_ns,
+                                           bool *out_ready, struct nib_error *err);
+
+/// Runs one step over whatever the sessions wait for: chunks of prompts and single tokens mixed,
+/// fairly, at most `max_rows` rows. `*out_active` is the number of sessions that still have work.
+/// A session's callbacks run inside the call. Prepares the engine first where that is still due.
+/// Errors: those of the devices; a session's own end (stop string, full context) is no error.
+NIB_API enum nib_status nib_engine_step(struct nib_engine *engine, uint32_t *out_active,
+                                        struct nib_error *err);
+
+/// What really ran, for reports. Strings live as long as the engine.
+struct nib_execution {
+    uint32_t gpu_layers;
+    uint32_t cpu_layers;
+    uint64_t dispatches; ///< kernels launched so far
+    uint32_t n_replaced; ///< kernels that failed their self-test and were replaced
+    const char *const *replaced;
+    uint32_t n_fallbacks; ///< reasons why work went to the CPU
+    const char *const *fallbacks;
+};
+
+struct nib_engine_info {
+    uint32_t context;
+    uint32_t max_sessions;
+    uint32_t max_rows;
+    uint32_t vocabulary;   ///< logits per position
+    uint32_t n_segments;
+    struct nib_device_info device; ///< the device of the first layer
+    struct nib_memory memory;      ///< as taken, not as predicted
+    uint64_t device_bytes;         ///< device memory taken on GPUs
+    uint64_t load_ns;              ///< time spent in nib_engine_prepare
+    uint64_t steps;
+    uint64_t host_ns; ///< time of all steps that the host spent preparing and submitting
+    struct nib_execution execution;
+};
+NIB_API void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info *out_info);
+
+/// Time and traffic of one op, summed over all steps (nib_engine_params.profile).
+struct nib_op_profile {
+    const char *name; ///< "layer 3 ffn_down matmul q4_1"
+    uint64_t calls;
+    uint64_t ns;
+    uint64_t bytes; ///< weights, activations and cache that the op had to move
+    uint64_t macs;  ///< multiply-adds
+};
+/// Writes up to `capacity` profiles in the plan's order and their number to `*out_count`.
+/// Errors: state (the engine does not profile).
+NIB_API enum nib_status nib_engine_get_profile(const struct nib_engine *engine,
+                                               struct nib_op_profile *out_profiles,
+                                               uint32_t capacity, uint32_t *out_count,
+                                               struct nib_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

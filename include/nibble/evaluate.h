@@ -1,0 +1,65 @@
+/// Evaluation: perplexity of a text, and how far one model's distributions are from another's.
+#ifndef NIBBLE_EVALUATE_H
+#define NIBBLE_EVALUATE_H
+
+#include <nibble/base.h>
+#include <nibble/engine.h>
+#include <nibble/session.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Which predictions of a window count.
+enum nib_score {
+    NIB_SCORE_HALF = 0, ///< those made at positions context/2 … context − 2, as llama-perplexity does
+    NIB_SCORE_ALL = 1   ///< those made at positions 0 … context − 2
+};
+
+/// Gives the reference's logits of scored row `row` (counted over all windows, in order) in
+/// `logits[0 .. vocabulary)`. Return false if there are none: the call fails with NIB_ERROR_IO.
+typedef bool nib_reference_fn(void *user, uint64_t row, float *logits, uint32_t vocabulary);
+
+struct nib_evaluate_params {
+    uint32_t struct_size;
+    const int32_t *ids; ///< the whole text, tokenized once, BOS first where the model wants one
+    size_t n_ids;
+    int32_t bos;        ///< replaces the first token of each window; negative: none
+    uint32_t context;   ///< tokens in a window, at least 4; 0: 512
+    uint32_t windows;   ///< at most so many; 0: all. A last partial window is left out
+    enum nib_score score;
+    struct nib_engine *reference_engine; ///< run in lockstep on the same ids, or NULL
+    nib_reference_fn *reference;         ///< stored logits to compare with, or NULL
+    /// Gets the logits of each scored row, in order; return false to stop. May be NULL.
+    bool (*on_logits)(void *user, uint64_t row, const float *logits, uint32_t vocabulary);
+    void *user;
+    struct nib_progress progress; ///< counts tokens
+};
+#define nib_evaluate_params(...) \
+    (&(struct nib_evaluate_params){.struct_size = sizeof(struct nib_evaluate_params), __VA_ARGS__})
+
+struct nib_evaluation {
+    double perplexity; ///< exp(nll)
+    double nll;        ///< mean negative natural log-likelihood of the scored predictions
+    uint64_t tokens;   ///< tokens of the text
+    uint32_t windows;  ///< windows run
+    uint64_t scored;   ///< predictions scored
+    double seconds;
+    bool compared;     ///< the following are set
+    double kl_mean;    ///< mean over scored rows of KL(reference ‖ model), nats
+    double kl_p99;     ///< its 99th percentile
+    double top1_agreement; ///< share of rows where both have the same largest logit, 0 to 1
+};
+
+/// Runs the windows through `engine` and scores them; the engine needs a free session and a context
+/// of at least `context` tokens.
+/// Errors: argument (fewer tokens than one window; vocabularies that differ), cancelled, io, those
+/// of the devices.
+NIB_API enum nib_status nib_evaluate(struct nib_engine *engine,
+                                     const struct nib_evaluate_params *params,
+                                     struct nib_evaluation *out_evaluation, struct nib_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

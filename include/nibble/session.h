@@ -1,0 +1,158 @@
+/// Sessions: one sequence of tokens with its KV cache and sampler.
+#ifndef NIBBLE_SESSION_H
+#define NIBBLE_SESSION_H
+
+#include <nibble/base.h>
+#include <nibble/engine.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// One sequence: tokens, KV pages, sampler. Belongs to an engine.
+/// Thread-safety: as its engine; nib_session_cancel is safe.
+struct nib_session;
+
+/// Makes an empty session. Errors: state (the engine has max_sessions already), memory.
+NIB_API enum nib_status nib_session_create(struct nib_engine *engine,
+                                           struct nib_session **out_session,
+                                           struct nib_error *err);
+NIB_API void nib_session_destroy(struct nib_session **session);
+
+/// Appends `count` ids to the session's tokens; nothing is computed until a forward or a step.
+/// Errors: argument (an id outside the vocabulary), context full (nothing is appended), memory.
+NIB_API enum nib_status nib_session_append(struct nib_session *session, const int32_t *ids,
+                                           size_t count, struct nib_error *err);
+/// Drops all but the first `count` tokens and the pages that only they needed.
+/// Errors: argument (more than there are).
+NIB_API enum nib_status nib_session_truncate(struct nib_session *session, size_t count,
+                                             struct nib_error *err);
+/// Returns the session's tokens, prompt and generated, and their number. Alive until the session
+/// next changes.
+NIB_API const int32_t *nib_session_tokens(const struct nib_session *session, size_t *out_count);
+
+/// Takes the logits of one position: `logits[0 .. vocabulary)` predict the token at position + 1.
+/// They live for the call alone. Return false to stop.
+typedef bool nib_logits_fn(void *user, uint32_t position, const float *logits,
+                           uint32_t vocabulary);
+
+/// Computes all appended tokens that have not been computed, in chunks, and gives the logits of
+/// each computed position at or after `first_position` to `on_logits`, in order. Logits masks and
+/// sampling do not apply. `on_logits` NULL: only the cache is filled.
+/// Errors: state (nothing to compute), cancelled (the callback returned false, or
+/// nib_session_cancel), those of the devices.
+NIB_API enum nib_status nib_session_forward(struct nib_session *session, uint32_t first_position,
+                                            nib_logits_fn *on_logits, void *user,
+                                            struct nib_error *err);
+
+/// How the next token is drawn from the logits, in this order: biases and mask, repetition penalty
+/// (Keskar et al. 2019, section 4.1), temperature, top-k, top-p (Holtzman et al. 2020), min-p
+/// (Nguyen et al. 2024), draw. All zero: the largest logit, the first of equal ones.
+/// The draw is Philox4x32-10 (Salmon et al. 2011) of (seed, position): equal logits and seed give
+/// the same token everywhere.
+struct nib_sampling {
+    float temperature;    ///< 0: greedy
+    uint32_t top_k;       ///< keep the k most probable; 0: all
+    float top_p;          ///< keep the fewest whose probability sums to p; 0 or 1: all
+    float min_p;          ///< drop those below min_p × the largest probability; 0: none
+    float repeat_penalty; ///< divides positive and multiplies negative logits of recent tokens;
+                          ///< 0 or 1: none
+    uint32_t repeat_last; ///< how many recent tokens the penalty looks at; 0: 64
+    uint64_t seed;
+};
+
+/// Adds `bias` to the logit of `id`; −infinity forbids it.
+struct nib_logit_bias {
+    int32_t id;
+    float bias;
+};
+
+/// A candidate and its natural log-probability under the model's own distribution (before biases,
+/// penalties and temperature).
+struct nib_token_logprob {
+    int32_t id;
+    float logprob;
+};
+
+/// One generated token.
+struct nib_token_event {
+    struct nib_session *session;
+    int32_t id;
+    uint32_t index;       ///< counts the generated tokens from 0
+    struct nib_text text; ///< characters completed by this token and not held back as the possible
+                          ///< start of a stop string
+    float logprob;        ///< of `id`; 0 where n_top_logprobs is 0
+    uint32_t n_top;       ///< min(n_top_logprobs, vocabulary)
+    const struct nib_token_logprob *top; ///< most probable first
+};
+
+/// Why a generation ended.
+enum nib_stop {
+    NIB_STOP_NONE = 0, ///< it has not
+    NIB_STOP_EOS = 1,
+    NIB_STOP_LENGTH = 2,
+    NIB_STOP_STRING = 3,
+    NIB_STOP_CONTEXT = 4, ///< the context is full
+    NIB_STOP_CANCELLED = 5,
+    NIB_STOP_ERROR = 6 ///< the device failed; the tokens so far are kept
+};
+/// Returns "eos", "length", "string", "context", "cancelled", "error" or "none".
+NIB_API const char *nib_stop_name(enum nib_stop stop);
+
+struct nib_generate_params {
+    uint32_t struct_size;
+    struct nib_sampling sampling;
+    uint32_t max_tokens; ///< 0: to the end of sequence or context
+    bool ignore_eos;
+    bool keep_special;   ///< control tokens' text appears in the events' text
+    const struct nib_text *stops; ///< texts that end generation and are not part of it
+    uint32_t n_stops;
+    const struct nib_logit_bias *biases; ///< the lists are copied
+    uint32_t n_biases;
+    /// Called before each draw: clear the bits of ids that must not come next (bit i % 32 of word
+    /// i / 32; all are set before the call). At least one must stay. May be NULL.
+    void (*mask)(void *user, const int32_t *tokens, size_t n_tokens, uint32_t *allowed);
+    uint32_t n_top_logprobs; ///< up to 64
+    /// Called with each token; return false to stop after it (stop reason "cancelled"). May be NULL.
+    bool (*on_token)(void *user, const struct nib_token_event *event);
+    nib_logits_fn *on_logits; ///< gets the logits of every computed position from `first_logits` on
+    uint32_t first_logits;    ///< a position
+    void *user;
+};
+#define nib_generate_params(...) \
+    (&(struct nib_generate_params){.struct_size = sizeof(struct nib_generate_params), __VA_ARGS__})
+
+/// Starts a generation: the following nib_engine_step calls compute the appended tokens and then
+/// draw tokens until a reason to stop is met. Text works only with models that have a tokenizer.
+/// Errors: state (no token appended, or one is running), argument, memory.
+NIB_API enum nib_status nib_session_begin(struct nib_session *session,
+                                          const struct nib_generate_params *params,
+                                          struct nib_error *err);
+
+/// How a generation went.
+struct nib_generation {
+    enum nib_stop stop;     ///< NIB_STOP_NONE while it runs
+    uint32_t n_prompt;      ///< tokens computed before the first draw
+    uint32_t n_generated;
+    uint64_t first_token_ns; ///< from nib_session_begin to the first token
+    uint64_t prefill_ns;     ///< from the first step with this session to the first token
+    uint64_t decode_ns;      ///< from the first token to the last
+};
+NIB_API void nib_session_get_generation(const struct nib_session *session,
+                                        struct nib_generation *out_generation);
+
+/// nib_session_begin, then nib_engine_step until this session's generation ends; other sessions of
+/// the engine go on too.
+NIB_API enum nib_status nib_session_generate(struct nib_session *session,
+                                             const struct nib_generate_params *params,
+                                             struct nib_generation *out_generation,
+                                             struct nib_error *err);
+
+/// Asks the running generation or forward to stop at the next token. Thread-safety: safe, also in a
+/// signal handler.
+NIB_API void nib_session_cancel(struct nib_session *session);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

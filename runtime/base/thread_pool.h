@@ -1,0 +1,29 @@
+/// A pool of threads that share one loop at a time.
+#ifndef RUNTIME_BASE_THREAD_POOL_H
+#define RUNTIME_BASE_THREAD_POOL_H
+
+#include <nibble/base.h>
+
+/// Thread-safety: several threads may call nib_thread_pool_run; the calls take turns.
+struct nib_thread_pool;
+
+/// Makes a pool of `n_threads` >= 1, the caller's own thread counted; `pin` binds each thread of the
+/// pool (not the caller's) to a core. Threads spin shortly for work, then sleep; an idle pool uses no
+/// CPU. Errors: memory, io, argument (0 or more than 1024 threads).
+enum nib_status nib_thread_pool_create(uint32_t n_threads, bool pin,
+                                       struct nib_thread_pool **out_pool, struct nib_error *err);
+void nib_thread_pool_destroy(struct nib_thread_pool **pool);
+/// Returns the number of threads, at least 1; a NULL pool counts as 1.
+uint32_t nib_thread_pool_size(const struct nib_thread_pool *pool);
+
+/// One piece of a loop: items [first, last) on thread `thread` < nib_thread_pool_size.
+typedef void nib_loop_fn(void *user, uint64_t first, uint64_t last, uint32_t thread);
+
+/// Runs `body` over [0, count) in pieces of at most `grain` >= 1 items, claimed by the threads as
+/// they get free, and returns when all are done. Which thread gets which piece varies, so a body's
+/// result must not depend on it. A NULL pool runs the loop on the caller's thread. Makes no system
+/// call while the threads are hot.
+void nib_thread_pool_run(struct nib_thread_pool *pool, uint64_t count, uint64_t grain,
+                         nib_loop_fn *body, void *user);
+
+#endif

@@ -1,0 +1,26 @@
+/// A step as the engine hands it to a backend.
+#ifndef RUNTIME_OPS_STEP_H
+#define RUNTIME_OPS_STEP_H
+
+#include "shaders/shared/step.h"
+#include <stddef.h>
+
+_Static_assert(sizeof(struct nib_step_row) == 16, "shared with GLSL");
+_Static_assert(offsetof(struct nib_step_row, logit_row) == 12, "shared with GLSL");
+_Static_assert(sizeof(struct nib_step_sequence) == 16, "shared with GLSL");
+_Static_assert(offsetof(struct nib_step_sequence, n_rows) == 12, "shared with GLSL");
+_Static_assert(sizeof(struct nib_step_header) == 32, "shared with GLSL");
+_Static_assert(offsetof(struct nib_step_header, first_logit) == 20, "shared with GLSL");
+
+/// One forward pass over flat rows. The arrays belong to the engine and do not change during a run.
+/// Positions below a sequence's first row are in the cache already.
+struct nib_step {
+    struct nib_step_header header;
+    const struct nib_step_row *rows;           ///< [n_rows]
+    const struct nib_step_sequence *sequences; ///< [n_sequences]
+    const uint32_t *page_tables; ///< page numbers; entry i of a table holds tokens 32 i to 32 i + 31
+    float *logits; ///< host memory [n_logits][vocabulary] that the head fills; row r's logits go to
+                   ///< line logit_row − first_logit
+};
+
+#endif
