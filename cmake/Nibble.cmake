@@ -1,6 +1,6 @@
 # Nibble's targets.
 #
-#   nib_options      INTERFACE  include folders, language, warnings, sanitizers: for every own target
+#   nib_options      INTERFACE  include folders, language, warnings, sanitizers, for all targets
 #   nib_<layer>_obj  OBJECT     one layer's objects
 #   nib_<layer>      STATIC     the same as an archive with the layers below it, for unit tests
 #   nib_static, nib_shared      libnibble, exported as nibble::nibble_static and nibble::nibble
