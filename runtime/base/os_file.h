@@ -5,7 +5,8 @@
 
 #include <nibble/base.h>
 
-/// Makes a new file; `*out_exists` tells that it failed because the name is taken.
+/// Makes a new file; `*out_exists` tells that it failed because the name is taken, for which `err`
+/// is not written.
 enum nib_status nib_os_file_create(const char *path, intptr_t *out_file, bool *out_exists,
                                    struct nib_error *err);
 /// Opens what exists, such as a pipe or a device, for writing.
@@ -24,8 +25,8 @@ enum nib_status nib_os_file_close(intptr_t file, const char *path, struct nib_er
 /// Renames, replacing what `to` names.
 enum nib_status nib_os_rename(const char *from, const char *to, struct nib_error *err);
 void nib_os_remove(const char *path);
-/// Returns the name, from malloc, of the file that `path` leads to over links, or a copy of `path`
-/// where there is none; NULL where memory has run out.
+/// Returns the name, from malloc, of the regular file that `path` leads to over links, or a copy of
+/// `path` where it leads to none; NULL where memory has run out.
 char *nib_os_resolve(const char *path);
 uint64_t nib_os_process_id(void);
 

@@ -19,10 +19,11 @@ enum nib_status nib_fail_context(struct nib_error *err, enum nib_status status, 
 
 /// Evaluates a call that returns enum nib_status into the local variable `status`, and jumps to the
 /// function's single label `fail` if it failed.
-#define NIB_TRY(call)                    \
-    do {                                 \
-        status = (call);                 \
-        if (status != NIB_OK) goto fail; \
+#define NIB_TRY(call)         \
+    do {                      \
+        status = (call);      \
+        if (status != NIB_OK) \
+            goto fail;        \
     } while (0)
 
 /// Writes a formatted line to `log` if its level lets it through.
