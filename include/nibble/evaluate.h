@@ -59,6 +59,33 @@ NIB_API enum nib_status nib_evaluate(struct nib_engine *engine,
                                      const struct nib_evaluate_params *params,
                                      struct nib_evaluation *out_evaluation, struct nib_error *err);
 
+/// A file of logits: safetensors with one tensor "logits", F32 [rows, vocabulary].
+/// Thread-safety: one thread at a time.
+struct nib_logits_writer;
+/// Opens a writer; the file appears when it is committed. Errors: io, memory.
+NIB_API enum nib_status nib_logits_writer_open(const char *path, uint32_t vocabulary,
+                                               struct nib_logits_writer **out_writer,
+                                               struct nib_error *err);
+/// Appends one row of `vocabulary` logits. Errors: io (disk full).
+NIB_API enum nib_status nib_logits_writer_append(struct nib_logits_writer *writer,
+                                                 const float *logits, struct nib_error *err);
+/// Puts the file in its place and frees the writer, on failure too.
+NIB_API enum nib_status nib_logits_writer_commit(struct nib_logits_writer **writer,
+                                                 struct nib_error *err);
+/// Throws away what was written.
+NIB_API void nib_logits_writer_destroy(struct nib_logits_writer **writer);
+
+struct nib_logits_reader;
+/// Opens a file of logits. Safe for untrusted input. Errors: io, format, not found (no "logits").
+NIB_API enum nib_status nib_logits_reader_open(const char *path,
+                                               struct nib_logits_reader **out_reader,
+                                               uint64_t *out_rows, uint32_t *out_vocabulary,
+                                               struct nib_error *err);
+/// Copies row `row`; returns false where there is none.
+NIB_API bool nib_logits_reader_read(const struct nib_logits_reader *reader, uint64_t row,
+                                    float *out_logits);
+NIB_API void nib_logits_reader_destroy(struct nib_logits_reader **reader);
+
 #ifdef __cplusplus
 }
 #endif
