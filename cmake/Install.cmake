@@ -25,5 +25,7 @@ install(FILES "${PROJECT_BINARY_DIR}/nibbleConfig.cmake"
               "${PROJECT_BINARY_DIR}/nibbleConfigVersion.cmake"
         DESTINATION "${CMAKE_INSTALL_LIBDIR}/cmake/nibble")
 
+# Relative to the file, so that a tree can be installed into any folder.
+file(RELATIVE_PATH NIB_PC_PREFIX "/prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig" /prefix)
 configure_file(cmake/nibble.pc.in nibble.pc @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/nibble.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

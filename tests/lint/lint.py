@@ -3,7 +3,7 @@
 
 usage: lint.py CHECK ROOT          CHECK: layers sizes text calls format version scripts
        lint.py headers ROOT [CC [CXX]]
-       lint.py symbols LIBRARY...
+       lint.py symbols ROOT LIBRARY...
 Prints "file:line: message" for each break; exit 0 where there is none, 1 where there is one, 2 for
 wrong usage, 77 where a program that the check needs is missing.
 """
@@ -50,7 +50,9 @@ def main(arguments):
         print("lint %s: skipped, a program that it needs is missing" % name)
         return SKIPPED
     if name == "symbols":
-        problems = itertools.chain.from_iterable(map(tools.check_symbols, rest))
+        public = tools.public_symbols(rest[0])
+        problems = itertools.chain.from_iterable(
+            tools.check_symbols(library, public) for library in rest[1:])
     elif name == "headers":
         problems = tools.check_headers(*rest)
     elif name == "scripts":
