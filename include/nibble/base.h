@@ -31,8 +31,14 @@
 #define NIB_API
 #endif
 
+#if defined(__MINGW32__) && !defined(__clang__) // "printf" there means the old runtime's formats
+#define NIB_PRINTF_KIND gnu_printf
+#else
+#define NIB_PRINTF_KIND printf
+#endif
 #if defined(__GNUC__)
-#define NIB_PRINTF(format_index, first) __attribute__((format(printf, format_index, first)))
+#define NIB_PRINTF(format_index, first) \
+    __attribute__((format(NIB_PRINTF_KIND, format_index, first)))
 #define NIB_MUST_USE __attribute__((warn_unused_result))
 #else
 #define NIB_PRINTF(format_index, first)

@@ -1,0 +1,481 @@
+#define _WIN32_WINNT 0x0602 // Windows 8
+#define WIN32_LEAN_AND_MEAN
+#define _CRT_RAND_S
+
+#include "runtime/base/os.h"
+#include "runtime/base/os_file.h"
+#include "runtime/base/status.h"
+
+#include <process.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <windows.h>
+
+/// The most bytes that one call writes; the system takes 32 bits.
+enum { MAX_WRITE = 1 << 30 };
+
+/// Sets "cannot <verb> <path>: <the system's reason>".
+static enum nib_status fail_io(struct nib_error *err, const char *verb, const char *path,
+                               DWORD error)
+{
+    wchar_t wide[256];
+    char reason[512] = "";
+    DWORD flags = FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS;
+    DWORD length = FormatMessageW(flags, NULL, error, 0, wide, 256, NULL);
+    // The system's texts end in ".\r\n".
+    while (length > 0 && (wide[length - 1] <= L' ' || wide[length - 1] == L'.'))
+        length--;
+    int size =
+        WideCharToMultiByte(CP_UTF8, 0, wide, (int)length, reason, sizeof reason - 1, NULL, NULL);
+    reason[size > 0 ? size : 0] = '\0';
+    bool no_memory = error == ERROR_NOT_ENOUGH_MEMORY || error == ERROR_OUTOFMEMORY;
+    return nib_fail(err, no_memory ? NIB_ERROR_MEMORY : NIB_ERROR_IO,
+                    "cannot %s %s: %s (error %lu)", verb, path, reason, (unsigned long)error);
+}
+
+/// Returns `path` in UTF-16, from malloc, or NULL with the system's error set.
+static wchar_t *wide_path(const char *path)
+{
+    int length = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, NULL, 0);
+    if (length <= 0)
+        return NULL;
+    wchar_t *wide = malloc((size_t)length * sizeof *wide);
+    if (!wide) {
+        SetLastError(ERROR_NOT_ENOUGH_MEMORY);
+        return NULL;
+    }
+    MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, length);
+    return wide;
+}
+
+/// Opens a file or folder; INVALID_HANDLE_VALUE with the system's error set where it cannot.
+static HANDLE open_path(const char *path, DWORD access, DWORD creation, DWORD flags)
+{
+    wchar_t *wide = wide_path(path);
+    if (!wide)
+        return INVALID_HANDLE_VALUE;
+    DWORD share =
+        FILE_SHARE_READ | FILE_SHARE_DELETE | (access & GENERIC_WRITE ? 0 : FILE_SHARE_WRITE);
+    HANDLE file = CreateFileW(wide, access, share, NULL, creation, flags, NULL);
+    DWORD error = GetLastError();
+    free(wide);
+    SetLastError(error);
+    return file;
+}
+
+// Memory maps
+
+static enum nib_status map_file(HANDLE file, const char *path, struct nib_file_map *out_map,
+                                struct nib_error *err)
+{
+    LARGE_INTEGER size;
+    if (GetFileType(file) != FILE_TYPE_DISK) {
+        return nib_fail(err, NIB_ERROR_IO, "cannot read %s: it is not a regular file", path);
+    }
+    if (!GetFileSizeEx(file, &size))
+        return fail_io(err, "read", path, GetLastError());
+    if ((uint64_t)size.QuadPart > SIZE_MAX)
+        return fail_io(err, "map", path, ERROR_FILE_TOO_LARGE);
+    if (size.QuadPart == 0)
+        return NIB_OK;
+
+    HANDLE mapping = CreateFileMappingW(file, NULL, PAGE_READONLY, 0, 0, NULL);
+    if (!mapping)
+        return fail_io(err, "map", path, GetLastError());
+    void *data = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0);
+    if (!data) {
+        DWORD error = GetLastError();
+        CloseHandle(mapping);
+        return fail_io(err, "map", path, error);
+    }
+    *out_map = (struct nib_file_map){
+        .data = data,
+        .size = (size_t)size.QuadPart,
+        .handle = mapping,
+    };
+    return NIB_OK;
+}
+
+enum nib_status nib_file_map_open(const char *path, struct nib_file_map *out_map,
+                                  struct nib_error *err)
+{
+    *out_map = (struct nib_file_map){0};
+    if (nib_path_kind(path) == NIB_PATH_FOLDER) {
+        return nib_fail(err, NIB_ERROR_IO, "cannot read %s: it is a folder", path);
+    }
+    HANDLE file = open_path(path, GENERIC_READ, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL);
+    if (file == INVALID_HANDLE_VALUE)
+        return fail_io(err, "open", path, GetLastError());
+    enum nib_status status = map_file(file, path, out_map, err);
+    CloseHandle(file);
+    return status;
+}
+
+void nib_file_map_close(struct nib_file_map *map)
+{
+    if (map->data)
+        UnmapViewOfFile(map->data);
+    if (map->handle)
+        CloseHandle(map->handle);
+    *map = (struct nib_file_map){0};
+}
+
+void nib_file_map_will_need(const struct nib_file_map *map, size_t offset, size_t size)
+{
+    if (!map->data || offset >= map->size)
+        return;
+    if (size > map->size - offset)
+        size = map->size - offset;
+    WIN32_MEMORY_RANGE_ENTRY range = {
+        .VirtualAddress = (void *)(uintptr_t)(map->data + offset),
+        .NumberOfBytes = size,
+    };
+    PrefetchVirtualMemory(GetCurrentProcess(), 1, &range, 0);
+}
+
+static size_t page_size(void)
+{
+    SYSTEM_INFO info;
+    GetSystemInfo(&info);
+    return info.dwPageSize;
+}
+
+void nib_file_map_drop(const struct nib_file_map *map, size_t offset, size_t size)
+{
+    if (!map->data || offset >= map->size)
+        return;
+    size_t page = page_size();
+    size_t end = size < map->size - offset ? offset + size : map->size;
+    // Pages that the range shares with its neighbours stay, but for the file's last one.
+    size_t first = offset + (page - offset % page) % page;
+    size_t last = end == map->size ? end : end - end % page;
+    if (first >= last)
+        return;
+    // Unlocking pages that are not locked takes them out of the working set.
+    VirtualUnlock((void *)(uintptr_t)(map->data + first), last - first);
+}
+
+// Paths and files
+
+enum nib_path_kind nib_path_kind(const char *path)
+{
+    HANDLE file = open_path(path, 0, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS);
+    if (file == INVALID_HANDLE_VALUE) {
+        DWORD error = GetLastError();
+        bool exists = error == ERROR_ACCESS_DENIED || error == ERROR_SHARING_VIOLATION;
+        return exists ? NIB_PATH_FILE : NIB_PATH_ABSENT;
+    }
+    enum nib_path_kind kind = NIB_PATH_OTHER;
+    BY_HANDLE_FILE_INFORMATION info;
+    if (GetFileType(file) == FILE_TYPE_DISK && GetFileInformationByHandle(file, &info)) {
+        bool is_folder = info.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY;
+        kind = is_folder ? NIB_PATH_FOLDER : NIB_PATH_FILE;
+    }
+    CloseHandle(file);
+    return kind;
+}
+
+enum nib_status nib_os_file_create(const char *path, intptr_t *out_file, bool *out_exists,
+                                   struct nib_error *err)
+{
+    HANDLE file = open_path(path, GENERIC_WRITE, CREATE_NEW, FILE_ATTRIBUTE_NORMAL);
+    DWORD error = GetLastError();
+    *out_file = (intptr_t)file;
+    *out_exists = file == INVALID_HANDLE_VALUE && error == ERROR_FILE_EXISTS;
+    if (*out_exists)
+        return NIB_ERROR_IO;
+    return file == INVALID_HANDLE_VALUE ? fail_io(err, "create", path, error) : NIB_OK;
+}
+
+enum nib_status nib_os_file_open(const char *path, intptr_t *out_file, struct nib_error *err)
+{
+    HANDLE file = open_path(path, GENERIC_WRITE, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL);
+    *out_file = (intptr_t)file;
+    return file == INVALID_HANDLE_VALUE ? fail_io(err, "write", path, GetLastError()) : NIB_OK;
+}
+
+enum nib_status nib_os_file_append(intptr_t file, const void *bytes, size_t size, const char *path,
+                                   struct nib_error *err)
+{
+    const char *rest = bytes;
+    while (size > 0) {
+        DWORD piece = size < MAX_WRITE ? (DWORD)size : MAX_WRITE;
+        DWORD n_written;
+        if (!WriteFile((HANDLE)file, rest, piece, &n_written, NULL)) {
+            return fail_io(err, "write", path, GetLastError());
+        }
+        rest += n_written;
+        size -= n_written;
+    }
+    return NIB_OK;
+}
+
+enum nib_status nib_os_file_write_at(intptr_t file, uint64_t offset, const void *bytes, size_t size,
+                                     const char *path, struct nib_error *err)
+{
+    LARGE_INTEGER target = {.QuadPart = (LONGLONG)offset};
+    LARGE_INTEGER zero = {.QuadPart = 0};
+    if (!SetFilePointerEx((HANDLE)file, target, NULL, FILE_BEGIN)) {
+        return fail_io(err, "write", path, GetLastError());
+    }
+    enum nib_status status = nib_os_file_append(file, bytes, size, path, err);
+    if (status != NIB_OK)
+        return status;
+    if (!SetFilePointerEx((HANDLE)file, zero, NULL, FILE_END)) {
+        return fail_io(err, "write", path, GetLastError());
+    }
+    return NIB_OK;
+}
+
+enum nib_status nib_os_file_sync(intptr_t file, const char *path, struct nib_error *err)
+{
+    return FlushFileBuffers((HANDLE)file) ? NIB_OK : fail_io(err, "write", path, GetLastError());
+}
+
+enum nib_status nib_os_file_close(intptr_t file, const char *path, struct nib_error *err)
+{
+    return CloseHandle((HANDLE)file) ? NIB_OK : fail_io(err, "write", path, GetLastError());
+}
+
+enum nib_status nib_os_rename(const char *from, const char *to, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    wchar_t *wide_from = wide_path(from);
+    wchar_t *wide_to = wide_from ? wide_path(to) : NULL;
+    DWORD flags = MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH;
+    if (!wide_to || !MoveFileExW(wide_from, wide_to, flags)) {
+        status = fail_io(err, "write", to, GetLastError());
+    }
+    free(wide_to);
+    free(wide_from);
+    return status;
+}
+
+void nib_os_remove(const char *path)
+{
+    wchar_t *wide = wide_path(path);
+    if (wide)
+        DeleteFileW(wide);
+    free(wide);
+}
+
+char *nib_os_resolve(const char *path)
+{
+    return _strdup(path); // a link is replaced by the file
+}
+
+uint64_t nib_os_process_id(void)
+{
+    return GetCurrentProcessId();
+}
+
+// Clock and machine
+
+uint64_t nib_clock_ns(void)
+{
+    LARGE_INTEGER frequency, ticks;
+    QueryPerformanceFrequency(&frequency);
+    QueryPerformanceCounter(&ticks);
+    uint64_t rate = (uint64_t)frequency.QuadPart;
+    uint64_t count = (uint64_t)ticks.QuadPart;
+    return count / rate * 1000000000u + count % rate * 1000000000u / rate;
+}
+
+/// Writes to `out_masks`, up to `capacity`, the logical CPUs of each core that the process may use,
+/// and returns how many cores there are; 0 if unknown. Cores beyond the process's group of 64
+/// logical CPUs are not counted.
+static uint32_t list_cores(DWORD_PTR *out_masks, uint32_t capacity)
+{
+    DWORD_PTR allowed, installed;
+    if (!GetProcessAffinityMask(GetCurrentProcess(), &allowed, &installed))
+        return 0;
+    DWORD size = 0;
+    GetLogicalProcessorInformation(NULL, &size);
+    SYSTEM_LOGICAL_PROCESSOR_INFORMATION *items = malloc(size ? size : 1);
+    if (!items)
+        return 0;
+    uint32_t n_cores = 0;
+    if (GetLogicalProcessorInformation(items, &size)) {
+        for (DWORD i = 0; i < size / sizeof *items; i++) {
+            DWORD_PTR mask = items[i].ProcessorMask & allowed;
+            if (items[i].Relationship != RelationProcessorCore || mask == 0)
+                continue;
+            if (n_cores < capacity)
+                out_masks[n_cores] = mask;
+            n_cores++;
+        }
+    }
+    free(items);
+    return n_cores;
+}
+
+uint32_t nib_cpu_cores(void)
+{
+    uint32_t n_cores = list_cores(NULL, 0);
+    return n_cores > 0 ? n_cores : 1;
+}
+
+uint64_t nib_memory_size(void)
+{
+    MEMORYSTATUSEX memory = {.dwLength = sizeof memory};
+    return GlobalMemoryStatusEx(&memory) ? memory.ullTotalPhys : 0;
+}
+
+void nib_cpu_name(char *out_name, size_t capacity)
+{
+    wchar_t name[128];
+    DWORD size = sizeof name;
+    LSTATUS result =
+        RegGetValueW(HKEY_LOCAL_MACHINE, L"HARDWARE\\DESCRIPTION\\System\\CentralProcessor\\0",
+                     L"ProcessorNameString", RRF_RT_REG_SZ, NULL, name, &size);
+    char text[512];
+    if (result != ERROR_SUCCESS ||
+        WideCharToMultiByte(CP_UTF8, 0, name, -1, text, sizeof text, NULL, NULL) <= 0) {
+        snprintf(text, sizeof text, "CPU");
+    }
+    snprintf(out_name, capacity, "%s", text);
+}
+
+uint64_t nib_entropy(void)
+{
+    unsigned low, high;
+    if (rand_s(&low) == 0 && rand_s(&high) == 0)
+        return (uint64_t)high << 32 | low;
+    return nib_clock_ns() * 0x9e3779b97f4a7c15u ^ nib_os_process_id() << 32 ^ (uintptr_t)&low;
+}
+
+void *nib_pages_alloc(size_t size)
+{
+    return size ? VirtualAlloc(NULL, size, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE) : NULL;
+}
+
+void nib_pages_free(void *pages, size_t size)
+{
+    (void)size;
+    if (pages)
+        VirtualFree(pages, 0, MEM_RELEASE);
+}
+
+// Threads
+
+struct nib_thread {
+    HANDLE handle;
+    void (*run)(void *user);
+    void *user;
+    int core;
+};
+
+struct nib_mutex {
+    SRWLOCK lock;
+};
+
+struct nib_condition {
+    CONDITION_VARIABLE variable;
+};
+
+static void bind_thread(int core)
+{
+    DWORD_PTR masks[sizeof(DWORD_PTR) * 8];
+    uint32_t n_cores = list_cores(masks, sizeof masks / sizeof *masks);
+    if (n_cores > 0)
+        SetThreadAffinityMask(GetCurrentThread(), masks[(uint32_t)core % n_cores]);
+}
+
+static unsigned __stdcall thread_main(void *argument)
+{
+    const struct nib_thread *thread = argument;
+    if (thread->core >= 0)
+        bind_thread(thread->core);
+    thread->run(thread->user);
+    return 0;
+}
+
+enum nib_status nib_thread_create(void (*run)(void *user), void *user, int core,
+                                  struct nib_thread **out_thread, struct nib_error *err)
+{
+    *out_thread = NULL;
+    struct nib_thread *thread = malloc(sizeof *thread);
+    if (!thread)
+        return nib_fail_memory(err);
+    thread->run = run;
+    thread->user = user;
+    thread->core = core;
+    thread->handle = (HANDLE)_beginthreadex(NULL, 0, thread_main, thread, 0, NULL);
+    if (!thread->handle) {
+        free(thread);
+        return nib_fail(err, NIB_ERROR_IO, "cannot start a thread: the system refused");
+    }
+    *out_thread = thread;
+    return NIB_OK;
+}
+
+void nib_thread_join(struct nib_thread **thread)
+{
+    if (!*thread)
+        return;
+    WaitForSingleObject((*thread)->handle, INFINITE);
+    CloseHandle((*thread)->handle);
+    free(*thread);
+    *thread = NULL;
+}
+
+uint64_t nib_thread_id(void)
+{
+    return GetCurrentThreadId();
+}
+
+enum nib_status nib_mutex_create(struct nib_mutex **out_mutex, struct nib_error *err)
+{
+    *out_mutex = malloc(sizeof **out_mutex);
+    if (!*out_mutex)
+        return nib_fail_memory(err);
+    InitializeSRWLock(&(*out_mutex)->lock);
+    return NIB_OK;
+}
+
+void nib_mutex_destroy(struct nib_mutex **mutex)
+{
+    free(*mutex);
+    *mutex = NULL;
+}
+
+void nib_mutex_lock(struct nib_mutex *mutex)
+{
+    AcquireSRWLockExclusive(&mutex->lock);
+}
+
+bool nib_mutex_try_lock(struct nib_mutex *mutex)
+{
+    return TryAcquireSRWLockExclusive(&mutex->lock);
+}
+
+void nib_mutex_unlock(struct nib_mutex *mutex)
+{
+    ReleaseSRWLockExclusive(&mutex->lock);
+}
+
+enum nib_status nib_condition_create(struct nib_condition **out_condition, struct nib_error *err)
+{
+    *out_condition = malloc(sizeof **out_condition);
+    if (!*out_condition)
+        return nib_fail_memory(err);
+    InitializeConditionVariable(&(*out_condition)->variable);
+    return NIB_OK;
+}
+
+void nib_condition_destroy(struct nib_condition **condition)
+{
+    free(*condition);
+    *condition = NULL;
+}
+
+void nib_condition_wait(struct nib_condition *condition, struct nib_mutex *mutex)
+{
+    SleepConditionVariableSRW(&condition->variable, &mutex->lock, INFINITE, 0);
+}
+
+void nib_condition_broadcast(struct nib_condition *condition)
+{
+    WakeAllConditionVariable(&condition->variable);
+}
