@@ -66,7 +66,7 @@ function(nib_add_layer layer)
                                               C_VISIBILITY_PRESET hidden)
   target_compile_definitions(${objects} PRIVATE
     NIB_BUILD $<$<BOOL:${NIB_SHARED}>:NIB_SHARED>
-    $<$<BOOL:${NIB_VULKAN}>:NIB_VULKAN> $<$<BOOL:${NIB_SIMD}>:NIB_SIMD>)
+    $<$<BOOL:${NIB_HAVE_VULKAN}>:NIB_HAVE_VULKAN> $<$<BOOL:${NIB_SIMD}>:NIB_SIMD>)
   if(NIB_GNU_LIKE)
     # The scalar backend is a specification: its results must not vary with the compiler.
     target_compile_options(${objects} PRIVATE
