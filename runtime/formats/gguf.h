@@ -54,15 +54,16 @@ void nib_gguf_destroy(struct nib_gguf **gguf);
 
 /// Returns the value of `key`, or NULL.
 const struct nib_gguf_value *nib_gguf_find(const struct nib_gguf *gguf, const char *key);
-/// Each reads a scalar of any integer (or, for f32, number) type that holds the value without loss,
-/// and returns whether `value` (may be NULL) is one; `*out` is untouched otherwise.
+/// Each reads a scalar of any integer type that holds a value of the range asked for (for f32: of any
+/// number type, rounded to nearest), and returns whether `value` (may be NULL) is one; `*out` is
+/// untouched otherwise.
 bool nib_gguf_get_u32(const struct nib_gguf_value *value, uint32_t *out);
 bool nib_gguf_get_u64(const struct nib_gguf_value *value, uint64_t *out);
 bool nib_gguf_get_f32(const struct nib_gguf_value *value, float *out);
 bool nib_gguf_get_bool(const struct nib_gguf_value *value, bool *out);
 bool nib_gguf_get_text(const struct nib_gguf_value *value, struct nib_text *out);
-/// The same for element `index` of an array (false beyond the end). Strings are reached in order
-/// with nib_gguf_next_text alone, since they have no index.
+/// The same for element `index` of an array (false beyond the end); i64 takes booleans, too. Strings
+/// are reached in order with nib_gguf_next_text alone, since they have no index.
 bool nib_gguf_element_i64(const struct nib_gguf_value *value, uint64_t index, int64_t *out);
 bool nib_gguf_element_f32(const struct nib_gguf_value *value, uint64_t index, float *out);
 /// Walks an array of strings: `*cursor` starts at 0. Returns false at the end.
