@@ -10,13 +10,13 @@
 struct nib_row_block {
     uint64_t rows;
     uint64_t cols;
-    float *values;      ///< [rows][cols], float formats only
-    uint8_t *codes;     ///< [rows][cols], one code a byte, unsigned
-    float *scale;       ///< [rows][S]: d
-    float *min;         ///< [rows][S]: m (ZERO_MINIMUM); with super-blocks −dmin
-    int8_t *sub_scale;  ///< [rows][G], formats with super-blocks
-    uint8_t *sub_min;   ///< [rows][G], formats with super-blocks and minima
-    int16_t *zero;      ///< [rows][G], ZERO_INTEGER: 0 to 256
+    float *values;     ///< [rows][cols], float formats only
+    uint8_t *codes;    ///< [rows][cols], one code a byte, unsigned
+    float *scale;      ///< [rows][S]: d
+    float *min;        ///< [rows][S]: m (ZERO_MINIMUM); with super-blocks −dmin
+    int8_t *sub_scale; ///< [rows][G], formats with super-blocks
+    uint8_t *sub_min;  ///< [rows][G], formats with super-blocks and minima
+    int16_t *zero;     ///< [rows][G], ZERO_INTEGER: 0 to 256
 };
 
 /// Returns the bytes that a block of `rows` × `cols` takes, or 0 where that overflows.
@@ -60,8 +60,8 @@ struct nib_row_reader {
     nib_read_rows_fn *read; ///< never NULL
     /// Tells that rows [first, first + count) will not be read again, so their pages may go; or NULL.
     void (*drop)(const struct nib_row_reader *reader, uint64_t first, uint64_t count);
-    const void *source;     ///< the reader's own
-    const void *detail[4];  ///< the reader's own: planes of scales, zeros, permutation, ...
+    const void *source;    ///< the reader's own
+    const void *detail[4]; ///< the reader's own: planes of scales, zeros, permutation, ...
 };
 
 /// A nib_read_rows_fn for matrices with `raw`: unpacks row after row.
