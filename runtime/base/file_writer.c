@@ -58,6 +58,8 @@ enum nib_status nib_file_writer_open(const char *path, struct nib_file_writer **
 {
     enum nib_status status = NIB_OK;
     *out_writer = NULL;
+    if (path[0] == '\0')
+        return nib_fail(err, NIB_ERROR_IO, "cannot write a file without a name");
     enum nib_path_kind kind = nib_path_kind(path);
     if (kind == NIB_PATH_FOLDER) {
         return nib_fail(err, NIB_ERROR_IO, "cannot write %s: it is a folder; name a file", path);
