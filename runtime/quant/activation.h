@@ -16,7 +16,8 @@ void nib_activation_quantize_groups(const float *x, uint64_t cols, int8_t *codes
                                     int32_t *sum);
 
 /// INT8_TOKEN, after compressed-tensors: returns the row's scale, max|x| / 127.5, and writes codes
-/// x / scale clamped to −128 .. 127, so that the maximum becomes 127 or −128.
+/// x / scale clamped to −128 .. 127. The maximum becomes 127 or −128 (−127 where the quotient is
+/// rounded down).
 float nib_activation_quantize_token(const float *x, uint64_t cols, int8_t *codes);
 
 /// INT8_STATIC: writes codes x / scale clamped to −128 .. 127.

@@ -80,7 +80,9 @@ void nib_row_group_scales(const struct nib_format *format, const struct nib_row_
 {
     struct lengths n = row_lengths(format, block->cols);
     uint64_t groups = nib_format_groups(format, block->cols);
-    const float *scale = block->scale ? block->scale + row * n.scale : NULL;
+    if (groups == 0)
+        return;
+    const float *scale = block->scale + row * n.scale;
     const float *min = block->min ? block->min + row * n.min : NULL;
     if (!format->super) {
         for (uint64_t g = 0; g < groups; g++) {
@@ -130,7 +132,7 @@ void nib_row_dequantize(const struct nib_format *format, const struct nib_row_bl
 {
     uint64_t cols = block->cols;
     if (format->code == NIB_CODE_FLOAT) {
-        if (cols)
+        if (cols > 0)
             memcpy(out, block->values + row * cols, (size_t)cols * sizeof *out);
         return;
     }

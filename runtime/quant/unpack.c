@@ -211,6 +211,8 @@ void nib_row_unpack(const struct nib_format *format, const uint8_t *raw, uint64_
                     struct nib_row_block *block)
 {
     uint64_t cols = block->cols;
+    if (cols == 0)
+        return; // the block's pointers are NULL then
     if (format->code == NIB_CODE_FLOAT) {
         unpack_floats(format->id, raw, cols, block->values + row * cols);
         return;

@@ -46,9 +46,9 @@ Test(activation, halves_go_to_even)
 
 Test(activation, token_reaches_both_ends)
 {
-    float x[3] = {-2.0f, 2.0f, 1.0f};
+    float x[3] = {-255.0f, 255.0f, 127.0f};
     int8_t codes[3];
-    cr_assert_eq(nib_activation_quantize_token(x, 3, codes), 2.0f / 127.5f);
+    cr_assert_eq(nib_activation_quantize_token(x, 3, codes), 2.0f);
     cr_assert(codes[0] == -128 && codes[1] == 127 && codes[2] == 64);
 }
 

@@ -19,7 +19,7 @@ static struct nib_row_reader make_reader(enum nib_format_id id, const uint8_t *r
 Test(row_reader, reads_the_rows_asked_for)
 {
     float weights[ROWS * COLS];
-    uint8_t raw[ROWS * COLS];
+    uint8_t raw[2 * ROWS * COLS];
     const struct nib_format *format = nib_format_get(NIB_FORMAT_Q8_0);
     uint64_t row_bytes;
     cr_assert(nib_format_row_bytes(format, COLS, &row_bytes));
