@@ -75,7 +75,9 @@ struct nib_gguf_writer;
 /// Opens a version-3 writer with data alignment 32. Errors: io, memory.
 enum nib_status nib_gguf_writer_open(const char *path, struct nib_gguf_writer **out_writer,
                                      struct nib_error *err);
-/// Adds a value whose `data` is laid out as in the file. Errors: memory, state (data has begun).
+/// Adds a value whose `data` is laid out as in the file; "general.alignment" is obeyed. Errors:
+/// argument (the key is there already, the size does not fit the type and count), memory, state (data
+/// has begun). The functions below are shorthands for one type each.
 enum nib_status nib_gguf_writer_add_value(struct nib_gguf_writer *writer,
                                           const struct nib_gguf_value *value,
                                           struct nib_error *err);
@@ -90,15 +92,19 @@ enum nib_status nib_gguf_writer_add_text(struct nib_gguf_writer *writer, const c
 enum nib_status nib_gguf_writer_add_texts(struct nib_gguf_writer *writer, const char *key,
                                           const struct nib_text *texts, uint64_t count,
                                           struct nib_error *err);
-/// Announces a tensor: name, dtype, dims; `data`, `size` and `file` are not looked at.
+/// Announces a tensor: name, dtype, dims; `data`, `size` and `file` are not looked at. Errors: argument
+/// (the name is there already or too long, no bytes), format (rows of no whole blocks), unsupported
+/// (GGUF has no such dtype), memory, state (data has begun).
 enum nib_status nib_gguf_writer_add_tensor(struct nib_gguf_writer *writer,
                                            const struct nib_tensor *tensor, struct nib_error *err);
-/// Appends data of the next tensor (it may come in pieces; padding is inserted between tensors).
-/// Errors: io, argument (more than the tensor holds).
+/// Appends data of the next tensor (it may come in pieces; padding is inserted after each tensor).
+/// Errors: io, memory, argument (more than the tensor holds). After a failure the writer can only be
+/// destroyed.
 enum nib_status nib_gguf_writer_append(struct nib_gguf_writer *writer, const void *bytes,
                                        size_t size, struct nib_error *err);
-/// Ends the file and frees the writer, on failure too. Errors: io, state (data is missing).
+/// Ends the file and frees the writer, on failure too. Errors: io, memory, state (data is missing).
 enum nib_status nib_gguf_writer_commit(struct nib_gguf_writer **writer, struct nib_error *err);
+/// Drops what was written and frees the writer.
 void nib_gguf_writer_destroy(struct nib_gguf_writer **writer);
 
 #endif

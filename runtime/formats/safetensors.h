@@ -30,11 +30,12 @@ void nib_safetensors_destroy(struct nib_safetensors **files);
 /// Returns the value of a metadata key, or NULL.
 const char *nib_safetensors_metadata(const struct nib_safetensors *files, const char *key);
 
-/// Writing one file: metadata, tensors, data in order, commit; as the GGUF writer.
+/// Writing one file: metadata, tensors, data in order, commit; as the GGUF writer, with its errors.
 struct nib_safetensors_writer;
 enum nib_status nib_safetensors_writer_open(const char *path,
                                             struct nib_safetensors_writer **out_writer,
                                             struct nib_error *err);
+/// Adds a pair to "__metadata__"; both are UTF-8.
 enum nib_status nib_safetensors_writer_add_metadata(struct nib_safetensors_writer *writer,
                                                     const char *key, const char *value,
                                                     struct nib_error *err);
@@ -47,6 +48,7 @@ enum nib_status nib_safetensors_writer_add_tensor(struct nib_safetensors_writer 
 enum nib_status nib_safetensors_writer_append(struct nib_safetensors_writer *writer,
                                               const void *bytes, size_t size,
                                               struct nib_error *err);
+/// Errors: also state (an open dimension ends within a row).
 enum nib_status nib_safetensors_writer_commit(struct nib_safetensors_writer **writer,
                                               struct nib_error *err);
 void nib_safetensors_writer_destroy(struct nib_safetensors_writer **writer);
