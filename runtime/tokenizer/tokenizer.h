@@ -13,9 +13,20 @@ enum nib_status nib_tokenizer_create(const struct nib_vocab *vocab,
                                      struct nib_tokenizer **out_tokenizer, struct nib_error *err);
 void nib_tokenizer_destroy(struct nib_tokenizer **tokenizer);
 
-/// Splits of a pre-tokenizer family, or NULL where `name` is none. Families: "default"/"gpt-2",
-/// "smollm", "llama-bpe" (Llama 3), "qwen2", "starcoder", "deepseek-llm", "deepseek-coder",
-/// "deepseek-v3", "tekken", and the other names that GGUF files use for the same patterns.
-const struct nib_vocab_split *nib_pretokenizer_find(const char *name, uint32_t *out_count);
+/// A pre-tokenizer family: the patterns, and what the models that use it also have in common.
+struct nib_pretokenizer {
+    const char *name;
+    struct nib_vocab_split splits[6];
+    uint32_t n_splits;
+    enum nib_normal_form normal_form;
+    bool ignore_merges;
+    bool add_bos;
+};
+
+/// Returns the family that `name` names, or NULL. Families: "gpt-2", "starcoder" (digits one by one,
+/// then GPT-2), "llama-bpe" (Llama 3), "qwen2", "deepseek-llm", "deepseek-coder", "deepseek-v3",
+/// "tekken" and more; also under the other names that GGUF files use for the same patterns, such as
+/// "default" for GPT-2 and "smollm" for StarCoder.
+const struct nib_pretokenizer *nib_pretokenizer_find(const char *name);
 
 #endif

@@ -54,12 +54,30 @@ enum nib_split_kind {
     NIB_SPLIT_ISOLATE, ///< matches and the text between them become pieces
     NIB_SPLIT_REMOVE,  ///< the text between the matches becomes pieces
     NIB_SPLIT_MERGE_PREVIOUS, ///< a match ends the piece before it
-    NIB_SPLIT_MERGE_NEXT      ///< a match begins the piece after it
+    NIB_SPLIT_MERGE_NEXT,     ///< a match begins the piece after it
+    NIB_SPLIT_CONTIGUOUS      ///< as ISOLATE, but matches that touch become one piece
 };
 struct nib_vocab_split {
     struct nib_text pattern; ///< PCRE2 syntax, may come from a file
     enum nib_split_kind kind;
     bool invert; ///< what the pattern does not match counts as the match
+};
+
+/// A normalization form of Unicode Standard Annex 15.
+enum nib_normal_form {
+    NIB_NORMAL_NONE,
+    NIB_NORMAL_NFC,
+    NIB_NORMAL_NFD,
+    NIB_NORMAL_NFKC,
+    NIB_NORMAL_NFKD
+};
+
+/// When a space is put before a piece of text, so that its first word is written as one within a
+/// sentence.
+enum nib_space_prefix {
+    NIB_SPACE_PREFIX_NONE,
+    NIB_SPACE_PREFIX_MISSING, ///< where the text does not begin with one
+    NIB_SPACE_PREFIX_ALWAYS
 };
 
 /// Everything about a tokenizer. All text is borrowed while nib_tokenizer_create runs.
@@ -75,19 +93,19 @@ struct nib_vocab {
     const struct nib_vocab_split *splits; ///< applied one after another, each to all pieces
     uint32_t n_splits;
 
-    bool nfc;                 ///< text is normalized to NFC
-    bool nfkc;                ///< or to NFKC
-    bool lowercase;
-    bool escape_spaces;       ///< " " is written "▁"
-    bool add_space_prefix;    ///< a space is put before text that does not begin with one
-    bool space_prefix_first_only; ///< only before the first piece of text, not after special tokens
+    /// What is done to text between added tokens, in this order.
     bool remove_extra_spaces; ///< runs of spaces become one, none at the ends
-    bool byte_fallback;       ///< characters without a token become BYTE tokens, else unknown
-    bool fuse_unknown;        ///< neighbouring unknown characters become one token
-    bool ignore_merges;       ///< a piece that is a token as a whole is not merged
+    enum nib_normal_form normal_form;
+    bool lowercase;
+    enum nib_space_prefix space_prefix;
+    bool space_prefix_first_only; ///< only before the first piece of text, not after added tokens
+    bool escape_spaces;           ///< " " is written "▁"
+
+    bool byte_fallback; ///< characters without a token become BYTE tokens, else unknown
+    bool fuse_unknown;  ///< neighbouring unknown characters become one token
+    bool ignore_merges; ///< a piece that is a token as a whole is not merged
 
     bool add_bos;
-    bool add_eos;
     int32_t bos; ///< -1: none; so below
     int32_t eos;
     int32_t unknown;
