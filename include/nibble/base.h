@@ -88,7 +88,8 @@ struct nib_error {
 enum nib_log_level { NIB_LOG_ERROR = 0, NIB_LOG_WARNING = 1, NIB_LOG_INFO = 2, NIB_LOG_DEBUG = 3 };
 
 /// Where log lines go. A zeroed struct drops them.
-/// Thread-safety: `write` may be called from any of the library's threads, one at a time per object.
+/// Thread-safety: `write` may be called from any of the library's threads, one at a time per
+/// object.
 struct nib_log {
     /// Takes one line of UTF-8 without a line feed; `text` lives for the call alone.
     void (*write)(void *user, enum nib_log_level level, const char *text);

@@ -1,5 +1,5 @@
-/// Everything that is asked of the operating system: files, memory maps, clock, processors, threads.
-/// os_posix.c and os_win32.c are the only files that call it.
+/// Everything that is asked of the operating system: files, memory maps, clock, processors,
+/// threads. os_posix.c and os_win32.c are the only files that call it.
 #ifndef RUNTIME_BASE_OS_H
 #define RUNTIME_BASE_OS_H
 
@@ -11,7 +11,8 @@ struct nib_file_map {
     size_t size;
     void *handle;
 };
-/// Maps `path`. Errors: io (the message names the path and the system's reason; a folder is refused).
+/// Maps `path`. Errors: io (the message names the path and the system's reason; a folder is
+/// refused).
 enum nib_status nib_file_map_open(const char *path, struct nib_file_map *out_map,
                                   struct nib_error *err);
 /// Unmaps; a zeroed map is accepted.
@@ -25,8 +26,8 @@ enum nib_path_kind { NIB_PATH_ABSENT, NIB_PATH_FILE, NIB_PATH_FOLDER, NIB_PATH_O
 /// Returns what `path` names, following links.
 enum nib_path_kind nib_path_kind(const char *path);
 
-/// A file that appears whole or not at all: written beside its place under another name, synced, and
-/// renamed by the commit.
+/// A file that appears whole or not at all: written beside its place under another name, synced,
+/// and renamed by the commit.
 struct nib_file_writer;
 /// Errors: io, memory.
 enum nib_status nib_file_writer_open(const char *path, struct nib_file_writer **out_writer,

@@ -22,8 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/// Sets "cannot <verb> <path>: <the system's reason>". strerror's text is static or the thread's own
-/// for every error number that these calls set.
+/// Sets "cannot <verb> <path>: <the system's reason>". strerror's text is static or the thread's
+/// own for every error number that these calls set.
 static enum nib_status fail_io(struct nib_error *err, const char *verb, const char *path, int error)
 {
     return nib_fail(err, error == ENOMEM ? NIB_ERROR_MEMORY : NIB_ERROR_IO, "cannot %s %s: %s",
@@ -389,8 +389,8 @@ static bool is_first_of_core(int cpu, const cpu_set_t *allowed)
     }
 }
 
-/// Returns the physical cores that the process may use, 0 if unknown; `*out_cpu` is a logical CPU of
-/// core number `index`, counted around, or -1.
+/// Returns the physical cores that the process may use, 0 if unknown; `*out_cpu` is a logical CPU
+/// of core number `index`, counted around, or -1.
 static uint32_t list_cores(uint32_t index, int *out_cpu)
 {
     *out_cpu = -1;

@@ -9,8 +9,8 @@
 enum nib_status nib_fail(struct nib_error *err, enum nib_status status, const char *format, ...)
     NIB_PRINTF(3, 4);
 
-/// Puts the formatted text and ": " before the message in `err`, to name a file or tensor on the way
-/// up, and returns `status`. Nothing happens where `status` is NIB_OK.
+/// Puts the formatted text and ": " before the message in `err`, to name a file or tensor on the
+/// way up, and returns `status`. Nothing happens where `status` is NIB_OK.
 enum nib_status nib_fail_context(struct nib_error *err, enum nib_status status, const char *format,
                                  ...) NIB_PRINTF(3, 4);
 

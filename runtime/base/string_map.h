@@ -19,8 +19,8 @@ struct nib_string_map {
 /// Makes room for `count` keys at once. Errors: memory.
 enum nib_status nib_string_map_reserve(struct nib_string_map *map, size_t count,
                                        struct nib_error *err);
-/// Sets `key` to `value`; `*out_was_there` (may be NULL) tells whether the key was there already, in
-/// which case the old value stays. Errors: memory.
+/// Sets `key` to `value`; `*out_was_there` (may be NULL) tells whether the key was there already,
+/// in which case the old value stays. Errors: memory.
 enum nib_status nib_string_map_add(struct nib_string_map *map, struct nib_text key, uint32_t value,
                                    bool *out_was_there, struct nib_error *err);
 /// Returns whether `key` is there, and its value.

@@ -228,8 +228,8 @@ static void run_alone(uint64_t count, uint64_t grain, nib_loop_fn *body, void *u
     }
 }
 
-/// Finds out whether this thread runs a piece of the pool's loop already. Other threads' numbers may
-/// change meanwhile, its own cannot.
+/// Finds out whether this thread runs a piece of the pool's loop already. Other threads' numbers
+/// may change meanwhile, its own cannot.
 static bool is_inside(struct nib_thread_pool *pool, uint32_t *out_thread)
 {
     uint64_t self = nib_thread_id();

@@ -7,9 +7,9 @@
 /// Thread-safety: several threads may call nib_thread_pool_run; the calls take turns.
 struct nib_thread_pool;
 
-/// Makes a pool of `n_threads` >= 1, the caller's own thread counted; `pin` binds each thread of the
-/// pool (not the caller's) to a core. Threads spin shortly for work, then sleep; an idle pool uses no
-/// CPU. Errors: memory, io, argument (0 or more than 1024 threads).
+/// Makes a pool of `n_threads` >= 1, the caller's own thread counted; `pin` binds each thread of
+/// the pool (not the caller's) to a core. Threads spin shortly for work, then sleep; an idle pool
+/// uses no CPU. Errors: memory, io, argument (0 or more than 1024 threads).
 enum nib_status nib_thread_pool_create(uint32_t n_threads, bool pin,
                                        struct nib_thread_pool **out_pool, struct nib_error *err);
 void nib_thread_pool_destroy(struct nib_thread_pool **pool);

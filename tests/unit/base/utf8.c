@@ -34,8 +34,8 @@ Test(utf8, what_is_no_code_point_is_encoded_as_replacement)
     }
 }
 
-/// Returns the length of a well-formed sequence's first `n` bytes by table 3-7, written out: 0 where
-/// no character begins so, else the whole character's length.
+/// Returns the length of a well-formed sequence's first `n` bytes by table 3-7, written out: 0
+/// where no character begins so, else the whole character's length.
 static size_t table_3_7(const uint8_t *s, size_t n)
 {
     static const struct {
