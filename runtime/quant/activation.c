@@ -10,12 +10,13 @@
 #define LEAST_MAXIMUM 0x1p-100f
 
 /// Rounds to the nearest integer, ties to even, after clamping to [low, high] within ±2^21; NaN gives
-/// 0. Adding 1.5 · 2^23 leaves the integer in the low bits of the sum.
+/// 0. The sum's last place is 1, so the addition rounds, and its low bits hold the integer.
 static inline int8_t round_code(float v, float low, float high)
 {
-    v = v >= low ? v : v < low ? low : 0.0f;
-    v = v <= high ? v : high;
-    return (int8_t)(nib_f32_bits(v + 0x1.8p23f) - UINT32_C(0x4b400000));
+    v = isnan(v) ? 0.0f : v;
+    v = v > low ? v : low;
+    v = v < high ? v : high;
+    return (int8_t)(nib_f32_bits(v + 0x1.8p23f) - nib_f32_bits(0x1.8p23f));
 }
 
 /// Returns max|x|, NaN left out.

@@ -30,19 +30,13 @@ static inline void split_nibbles(const uint8_t *restrict b, int n, uint8_t *rest
     }
 }
 
-/// Writes bits [shift, shift + 2) of n bytes, moved left by `left`, onto (or) `codes`.
-static inline void or_two_bits(const uint8_t *restrict b, int n, int shift, int left,
-                               uint8_t *restrict codes)
+/// Adds bits [shift, shift + n) of 32 bytes to `codes`, moved left by `left`.
+static inline void or_bits(const uint8_t *restrict b, int shift, int n, int left,
+                           uint8_t *restrict codes)
 {
-    for (int i = 0; i < n; i++)
-        codes[i] |= (uint8_t)((b[i] >> shift & 3) << left);
-}
-
-/// Writes bit `shift` of 32 bytes, moved left by `left`, onto (or) `codes`.
-static inline void or_bit(const uint8_t *restrict b, int shift, int left, uint8_t *restrict codes)
-{
+    uint8_t mask = (uint8_t)((1 << n) - 1);
     for (int i = 0; i < 32; i++)
-        codes[i] |= (uint8_t)((b[i] >> shift & 1) << left);
+        codes[i] |= (uint8_t)((b[i] >> shift & mask) << left);
 }
 
 /// Adds 16 to those of 32 codes whose bit in the 4 bytes at `b` is set.
@@ -102,7 +96,7 @@ static void unpack_q2_k(const uint8_t *b, const struct parts *to)
     }
     memset(to->codes, 0, 256);
     for (int g = 0; g < 8; g++)
-        or_two_bits(b + 16 + g / 4 * 32, 32, g % 4 * 2, 0, to->codes + 32 * g);
+        or_bits(b + 16 + g / 4 * 32, g % 4 * 2, 2, 0, to->codes + 32 * g);
 }
 
 static void unpack_q3_k(const uint8_t *b, const struct parts *to)
@@ -116,8 +110,8 @@ static void unpack_q3_k(const uint8_t *b, const struct parts *to)
     }
     memset(to->codes, 0, 256);
     for (int g = 0; g < 8; g++) {
-        or_two_bits(b + 32 + g / 4 * 32, 32, g % 4 * 2, 0, to->codes + 32 * g);
-        or_bit(b, g, 2, to->codes + 32 * g);
+        or_bits(b + 32 + g / 4 * 32, g % 4 * 2, 2, 0, to->codes + 32 * g);
+        or_bits(b, g, 1, 2, to->codes + 32 * g);
     }
 }
 
@@ -149,7 +143,7 @@ static void unpack_q5_k(const uint8_t *b, const struct parts *to)
     for (int i = 0; i < 4; i++)
         split_nibbles(b + 48 + 32 * i, 32, to->codes + 64 * i, to->codes + 64 * i + 32);
     for (int g = 0; g < 8; g++)
-        or_bit(b + 16, g, 4, to->codes + 32 * g);
+        or_bits(b + 16, g, 1, 4, to->codes + 32 * g);
 }
 
 static void unpack_q6_k(const uint8_t *b, const struct parts *to)
@@ -159,7 +153,7 @@ static void unpack_q6_k(const uint8_t *b, const struct parts *to)
     for (int i = 0; i < 2; i++)
         split_nibbles(b + 64 * i, 64, to->codes + 128 * i, to->codes + 128 * i + 64);
     for (int g = 0; g < 8; g++)
-        or_two_bits(b + 128 + g / 4 * 32, 32, g % 4 * 2, 4, to->codes + 32 * g);
+        or_bits(b + 128 + g / 4 * 32, g % 4 * 2, 2, 4, to->codes + 32 * g);
 }
 
 static void unpack_iq4_xs(const uint8_t *b, const struct parts *to)
