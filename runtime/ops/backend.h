@@ -13,7 +13,7 @@ struct nib_backend;
 /// A device as engines hold it, made by the registry.
 struct nib_device {
     const struct nib_backend *backend;
-    void *impl;                 ///< the backend's own device
+    void *impl;                  ///< the backend's own device
     _Atomic uint32_t references; ///< the opener's and one per engine
 };
 
@@ -63,8 +63,8 @@ struct nib_draw {
     uint64_t counter; ///< Philox counter: the position of the token that is drawn
 };
 
-/// A backend. `device` and `self` are what open and create gave. An instance is used by one thread at
-/// a time; devices by any. Arguments were validated above. Entries marked optional may be NULL.
+/// A backend. `device` and `self` are what open and create gave. An instance is used by one thread
+/// at a time; devices by any. Arguments were validated above. Entries marked optional may be NULL.
 struct nib_backend {
     const char *name; ///< as in --device
 
@@ -77,17 +77,19 @@ struct nib_backend {
     void (*device_close)(void *device);
     void (*device_info)(const void *device, struct nib_device_info *out_info);
 
-    /// Returns NIB_OK where the device can run op `op` of `plan`, else NIB_ERROR_UNSUPPORTED with the
-    /// reason.
+    /// Returns NIB_OK where the device can run op `op` of `plan`, else NIB_ERROR_UNSUPPORTED with
+    /// the reason.
     enum nib_status (*supports)(const void *device, const struct nib_plan *plan, uint32_t op,
                                 struct nib_error *err);
-    /// Groups the ops of the placement into what the backend fuses, and takes scratch and KV memory.
+    /// Groups the ops of the placement into what the backend fuses, and takes scratch and KV
+    /// memory.
     enum nib_status (*create)(const struct nib_instance_params *params, void **out_self,
                               struct nib_error *err);
     void (*destroy)(void *self);
     /// Makes weight `weight` (never one with `shared_with`) usable: packs it once into the kernels'
     /// layout, dropping the source's pages as it goes, or keeps the reader's mapped rows in place.
-    /// The reader's arrays stay valid as long as the instance. Vectors come as float matrices of one row.
+    /// The reader's arrays stay valid as long as the instance. Vectors come as float matrices of
+    /// one row.
     enum nib_status (*pack)(void *self, uint32_t weight, const struct nib_row_reader *reader,
                             struct nib_error *err);
     /// Optional. Goes on making kernels ready for `budget_ns` (0: to the end).
@@ -95,23 +97,23 @@ struct nib_backend {
                              struct nib_error *err);
 
     /// Runs segments [first, last] over `step`. `hidden_in` [n_rows][hidden_size] is read where the
-    /// first is not segment 0; NULL there: the hidden states that the last run of this instance left.
-    /// `hidden_out` (may be NULL) receives them. The head fills step->logits. May return before the
-    /// work is done where `wait` is not NULL.
+    /// first is not segment 0; NULL there: the hidden states that the last run of this instance
+    /// left. `hidden_out` (may be NULL) receives them. The head fills step->logits. May return
+    /// before the work is done where `wait` is not NULL.
     enum nib_status (*run)(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
                            const float *hidden_in, float *hidden_out, struct nib_error *err);
     /// Optional. Waits until the last run's outputs are there.
     enum nib_status (*wait)(void *self, struct nib_error *err);
-    /// Optional. Draws the next tokens of the last run of the head on the device; the engine does it
-    /// on the host, from the logits, where this is NULL.
+    /// Optional. Draws the next tokens of the last run of the head on the device; the engine does
+    /// it on the host, from the logits, where this is NULL.
     enum nib_status (*sample)(void *self, const struct nib_draw *draws, uint32_t n_draws,
                               int32_t *out_ids, struct nib_error *err);
 
     /// Copies page `source` to `target` in all layers of `kv_class` (copy on write).
     enum nib_status (*kv_copy)(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
                                struct nib_error *err);
-    /// Copies one page out of or into the cache: keys, values, key scales, value scales, one after the
-    /// other, the sizes being those of nib_kv_layer.
+    /// Copies one page out of or into the cache: keys, values, key scales, value scales, one after
+    /// the other, the sizes being those of nib_kv_layer.
     enum nib_status (*kv_export)(void *self, struct nib_kv_page page, void *out_bytes,
                                  struct nib_error *err);
     enum nib_status (*kv_import)(void *self, struct nib_kv_page page, const void *bytes,

@@ -1,7 +1,8 @@
 /// The ops: the one list of what a plan can ask of a backend, with a params struct each.
 ///
-/// An op works on rows: a value is [rows][width] floats, and "view" names columns of a value. Weights
-/// are numbers into the plan's list. Nothing here is fused; each backend groups ops as it can.
+/// An op works on rows: a value is [rows][width] floats, and "view" names columns of a value.
+/// Weights are numbers into the plan's list. Nothing here is fused; each backend groups ops as it
+/// can.
 #ifndef RUNTIME_OPS_OPS_H
 #define RUNTIME_OPS_OPS_H
 
@@ -70,8 +71,8 @@ struct nib_op_matmul {
     uint32_t tap;     ///< number of the tap that sees `in` (calibration), or NIB_NO_WEIGHT
 };
 
-/// Rotary position embedding (Su et al. 2021) of each head of x, in place: the first `dims` numbers of
-/// a head, in pairs (j, j + dims/2), or (2j, 2j + 1) where `interleaved`, turn by
+/// Rotary position embedding (Su et al. 2021) of each head of x, in place: the first `dims` numbers
+/// of a head, in pairs (j, j + dims/2), or (2j, 2j + 1) where `interleaved`, turn by
 /// position · frequency[j] and are multiplied by the table's magnitude.
 struct nib_op_rope {
     struct nib_view x;
@@ -81,15 +82,16 @@ struct nib_op_rope {
     bool interleaved;
 };
 
-/// Writes each row's keys and values to the cache at the row's position. Padding rows write nowhere.
+/// Writes each row's keys and values to the cache at the row's position. Padding rows write
+/// nowhere.
 struct nib_op_kv_store {
     struct nib_view key;
     struct nib_view value;
     uint32_t kv_layer; ///< number into the plan's KV layers
 };
 
-/// Scaled dot-product attention of each row over its sequence's cache, itself included, not beyond its
-/// own position, and not further back than the layer's window. Query head h reads KV head
+/// Scaled dot-product attention of each row over its sequence's cache, itself included, not beyond
+/// its own position, and not further back than the layer's window. Query head h reads KV head
 /// h / (n_heads / n_kv_heads).
 /// score = scale · q·k; with softcap > 0: softcap · tanh(score / softcap); then softmax in fp32.
 struct nib_op_attention {
@@ -134,8 +136,8 @@ struct nib_op_softcap {
     float cap;
 };
 
-/// out[l] = in[r] for the row r whose logits are line l of this run of the head; from here to the end
-/// of the segment ops work on n_logits rows.
+/// out[l] = in[r] for the row r whose logits are line l of this run of the head; from here to the
+/// end of the segment ops work on n_logits rows.
 struct nib_op_gather {
     struct nib_view in;
     struct nib_view out;

@@ -18,7 +18,7 @@ struct nib_step {
     struct nib_step_header header;
     const struct nib_step_row *rows;           ///< [n_rows]
     const struct nib_step_sequence *sequences; ///< [n_sequences]
-    const uint32_t *page_tables; ///< page numbers; entry i of a table holds tokens 32 i to 32 i + 31
+    const uint32_t *page_tables; ///< page numbers; entry i of a table is of tokens 32 i and up
     float *logits; ///< host memory [n_logits][vocabulary] that the head fills; row r's logits go to
                    ///< line logit_row − first_logit
 };
