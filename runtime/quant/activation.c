@@ -9,8 +9,8 @@
 /// above it, which devices that flush denormals need.
 #define LEAST_MAXIMUM 0x1p-100f
 
-/// Rounds to the nearest integer, ties to even, after clamping to [low, high] within ±2^21; NaN gives
-/// 0. The sum's last place is 1, so the addition rounds, and its low bits hold the integer.
+/// Rounds to the nearest integer, ties to even, after clamping to [low, high] within ±2^21; NaN
+/// gives 0. The sum's last place is 1, so the addition rounds, and its low bits hold the integer.
 static inline int8_t round_code(float v, float low, float high)
 {
     v = isnan(v) ? 0.0f : v;

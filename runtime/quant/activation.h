@@ -1,16 +1,16 @@
 /// Activations as int8: the specification that every backend's own code is compared with.
 ///
-/// A value x becomes code = x / scale rounded to the nearest integer, ties to even. NaN becomes code 0
-/// and counts for no maximum; where the maximum is infinite, so is the scale, and the codes are 0 (so
-/// that results are NaN). Thread-safety: safe.
+/// A value x becomes code = x / scale rounded to the nearest integer, ties to even. NaN becomes
+/// code 0 and counts for no maximum; where the maximum is infinite, so is the scale, and the codes
+/// are 0 (so that results are NaN). Thread-safety: safe.
 #ifndef RUNTIME_QUANT_ACTIVATION_H
 #define RUNTIME_QUANT_ACTIVATION_H
 
 #include <nibble/base.h>
 
 /// INT8_GROUP: quantizes a row in groups of NIB_ACTIVATION_GROUP values, the last one maybe short.
-/// Writes `codes[cols]` (−127 to 127), and for each group its scale, max|x| / 127, and the sum of its
-/// codes. Codes are x · (127 / max|x|), a product, since devices do not divide exactly; a group
+/// Writes `codes[cols]` (−127 to 127), and for each group its scale, max|x| / 127, and the sum of
+/// its codes. Codes are x · (127 / max|x|), a product, since devices do not divide exactly; a group
 /// whose max|x| is below 2^-100 counts as all zero: scale and codes are 0.
 void nib_activation_quantize_groups(const float *x, uint64_t cols, int8_t *codes, float *scale,
                                     int32_t *sum);
@@ -25,10 +25,10 @@ void nib_activation_quantize_static(const float *x, uint64_t cols, float scale, 
 
 /// LLM_INT8 (Dettmers et al. 2022, "LLM.int8()"), one row of several; the caller has rounded x to
 /// binary16 where the checkpoint's tool does so. Returns the scale, max|x| / 127 over the values
-/// whose magnitude is below `threshold` (0: over all finite values), and writes their codes. A value
-/// at or above it gets code 0 and sets `outlier[column]` to 1; the rest of `outlier[cols]` stays as it
-/// is. The caller clears `outlier` before the first row, and leaves the columns that are set after
-/// the last row out of the integer product.
+/// whose magnitude is below `threshold` (0: over all finite values), and writes their codes. A
+/// value at or above it gets code 0 and sets `outlier[column]` to 1; the rest of `outlier[cols]`
+/// stays as it is. The caller clears `outlier` before the first row, and leaves the columns that
+/// are set after the last row out of the integer product.
 float nib_activation_quantize_regular(const float *x, uint64_t cols, float threshold, int8_t *codes,
                                       uint8_t *outlier);
 

@@ -12,8 +12,8 @@ static const int8_t int_book_IQ4_NL[16] = {IQ4_VALUES};
 #define book_IQ4_XS book_IQ4_NL
 #define int_book_IQ4_XS int_book_IQ4_NL
 
-/// E2M1 times two, so that the values are integers; the scale is halved instead (see unpack.c). Code
-/// 8 is +0, as in the gguf package, where the specification has -0.
+/// E2M1 times two, so that the values are integers; the scale is halved instead (see unpack.c).
+/// Code 8 is +0, as in the gguf package, where the specification has -0.
 #define MXFP4_VALUES 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
 static const float book_MXFP4[16] = {MXFP4_VALUES};
 static const int8_t int_book_MXFP4[16] = {MXFP4_VALUES};

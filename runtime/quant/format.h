@@ -32,12 +32,12 @@ enum nib_scale_type {
     NIB_SCALE_E8M0
 };
 
-/// The formats. Columns: identifier, name, kind of code, bits of a code, center, group, weights in a
-/// super-block (0: no super-blocks), scale type, zero kind, then weights and bytes of the container's
-/// own block (0: the format is not stored as interleaved blocks; its parts lie in planes of their own
-/// and `group` is a default that a checkpoint may replace; group 0 means the whole row).
-/// Sources: GGUF types after the `gguf` package's reference code; mxfp4 after the OCP Microscaling
-/// Formats specification 1.0; nf4 after Dettmers et al. 2023 (QLoRA), appendix E.
+/// The formats. Columns: identifier, name, kind of code, bits of a code, center, group, weights in
+/// a super-block (0: no super-blocks), scale type, zero kind, then weights and bytes of the
+/// container's own block (0: the format is not stored as interleaved blocks; its parts lie in
+/// planes of their own and `group` is a default that a checkpoint may replace; group 0 means the
+/// whole row). Sources: GGUF types after the `gguf` package's reference code; mxfp4 after the OCP
+/// Microscaling Formats specification 1.0; nf4 after Dettmers et al. 2023 (QLoRA), appendix E.
 #define NIB_FORMATS(X)                                                  \
     X(F32, "f32", FLOAT, 32, 0, 0, 0, NONE, NONE, 1, 4)                 \
     X(F16, "f16", FLOAT, 16, 0, 0, 0, NONE, NONE, 1, 2)                 \

@@ -146,8 +146,8 @@ static void pack_iq4_nl(const struct nib_format *format, const float *in, uint8_
 static void pack_mxfp4(const struct nib_format *format, const float *in, uint8_t *b)
 {
     uint8_t codes[32];
-    // The largest magnitude's exponent less E2M1's largest, 2, both with a bias of 127; the scale is
-    // halved since the book's values are doubled.
+    // The largest magnitude's exponent less E2M1's largest, 2, both with a bias of 127; the scale
+    // is halved since the book's values are doubled.
     uint32_t exponent = nib_f32_bits(fabsf(extreme(in, 32))) >> 23;
     uint32_t e = exponent > 2 ? exponent - 2 : 0;
     float d = nib_f32_from_bits(e < 2 ? 0x00200000u << e : (e - 1) << 23);

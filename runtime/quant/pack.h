@@ -1,20 +1,20 @@
-/// Weights into the container's own blocks, by rounding to nearest: for tests, and where a quantizer
-/// wants no calibration.
+/// Weights into the container's own blocks, by rounding to nearest: for tests, and where a
+/// quantizer wants no calibration.
 #ifndef RUNTIME_QUANT_PACK_H
 #define RUNTIME_QUANT_PACK_H
 
 #include "runtime/quant/format.h"
 
-/// Quantizes the row `in[0 .. cols)` into `raw`, nib_format_row_bytes bytes. Returns false, and writes
-/// nothing, where that function does.
+/// Quantizes the row `in[0 .. cols)` into `raw`, nib_format_row_bytes bytes. Returns false, and
+/// writes nothing, where that function does.
 ///
-/// f16, bf16, q4_0, q4_1, q5_0, q5_1 and q8_0 give the bytes of the gguf package's `quantize`, mxfp4
-/// as well where the package's logarithm is exact. The others are plain: each group's scale is made
-/// of its largest weight (with minima: of its range, 0 included), the super-block's scale of its
-/// groups' largest, and codes are the nearest to the weights under the scales as stored.
+/// f16, bf16, q4_0, q4_1, q5_0, q5_1 and q8_0 give the bytes of the gguf package's `quantize`,
+/// mxfp4 as well where the package's logarithm is exact. The others are plain: each group's scale
+/// is made of its largest weight (with minima: of its range, 0 included), the super-block's scale
+/// of its groups' largest, and codes are the nearest to the weights under the scales as stored.
 ///
-/// Weights should be finite and their scales within binary16's range; others give some blocks without
-/// further meaning. Thread-safety: safe.
+/// Weights should be finite and their scales within binary16's range; others give some blocks
+/// without further meaning. Thread-safety: safe.
 bool nib_row_pack(const struct nib_format *format, const float *in, uint64_t cols, uint8_t *raw);
 
 #endif

@@ -109,7 +109,8 @@ static void scale_codes(const uint8_t *restrict codes, uint64_t n, float scale, 
         out[i] = scale * (float)(codes[i] - zero);
 }
 
-/// out = scale · (code − zero) + min. Apart from the above, since adding 0 would lose the sign of -0.
+/// out = scale · (code − zero) + min. Apart from the above, since adding 0 would lose the sign of
+/// -0.
 static void scale_codes_min(const uint8_t *restrict codes, uint64_t n, float scale, int32_t zero,
                             float min, float *restrict out)
 {

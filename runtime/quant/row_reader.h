@@ -26,14 +26,15 @@ void nib_row_block_init(struct nib_row_block *block, const struct nib_format *fo
                         uint64_t cols, void *memory);
 
 /// Takes one row in the container's own blocks apart into row `row` of `block`. `raw` holds
-/// nib_format_row_bytes bytes, any alignment; safe for untrusted input (scales may come out as NaN).
+/// nib_format_row_bytes bytes, any alignment; safe for untrusted input (scales may come out as
+/// NaN).
 void nib_row_unpack(const struct nib_format *format, const uint8_t *raw, uint64_t row,
                     struct nib_row_block *block);
 /// Writes the weights of row `row` of `block` to `out[0 .. cols)`.
 void nib_row_dequantize(const struct nib_format *format, const struct nib_row_block *block,
                         uint64_t row, float *out);
-/// Writes the effective fp32 scale and minimum of each group of row `row`, G each: the two levels of
-/// a super-block multiplied. `out_min` is set to 0 where the format has no minimum.
+/// Writes the effective fp32 scale and minimum of each group of row `row`, G each: the two levels
+/// of a super-block multiplied. `out_min` is set to 0 where the format has no minimum.
 void nib_row_group_scales(const struct nib_format *format, const struct nib_row_block *block,
                           uint64_t row, float *out_scale, float *out_min);
 
@@ -54,11 +55,12 @@ struct nib_row_reader {
     enum nib_activation activation; ///< what the checkpoint asks for; F32: it asks for nothing
     float activation_scale;         ///< INT8_STATIC
     float outlier_threshold;        ///< LLM_INT8
-    /// Where the rows lie in a mapped file in the container's own blocks, nib_format_row_bytes apart,
-    /// so that a backend can use them in place; else NULL.
+    /// Where the rows lie in a mapped file in the container's own blocks, nib_format_row_bytes
+    /// apart, so that a backend can use them in place; else NULL.
     const uint8_t *raw;
     nib_read_rows_fn *read; ///< never NULL
-    /// Tells that rows [first, first + count) will not be read again, so their pages may go; or NULL.
+    /// Tells that rows [first, first + count) will not be read again, so their pages may go; or
+    /// NULL.
     void (*drop)(const struct nib_row_reader *reader, uint64_t first, uint64_t count);
     const void *source;    ///< the reader's own
     const void *detail[4]; ///< the reader's own: planes of scales, zeros, permutation, ...

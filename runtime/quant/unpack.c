@@ -1,5 +1,5 @@
-// The container's own blocks, one function a format, after the gguf package's reference code. Offsets
-// are bytes in a block; 16-bit fields are little-endian.
+// The container's own blocks, one function a format, after the gguf package's reference code.
+// Offsets are bytes in a block; 16-bit fields are little-endian.
 #include "runtime/base/bytes.h"
 #include "runtime/base/half.h"
 #include "runtime/quant/row_reader.h"

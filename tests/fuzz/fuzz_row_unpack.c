@@ -1,5 +1,5 @@
-// Blocks of every format from any bytes: the first byte names the format, the rest is a row. What is
-// unpacked must dequantize, and pack again, without a fault.
+// Blocks of every format from any bytes: the first byte names the format, the rest is a row. What
+// is unpacked must dequantize, and pack again, without a fault.
 #include <stdlib.h>
 
 #include "runtime/quant/pack.h"
