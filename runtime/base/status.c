@@ -81,7 +81,7 @@ static void format_line(char *out, size_t capacity, const char *format, va_list 
     clean_line(out);
 }
 
-enum nib_status nib_fail(struct nib_error *err, enum nib_status status, const char *format, ...)
+enum nib_status(nib_fail)(struct nib_error *err, enum nib_status status, const char *format, ...)
 {
     if (!err)
         return status;

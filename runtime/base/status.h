@@ -9,6 +9,16 @@
 enum nib_status nib_fail(struct nib_error *err, enum nib_status status, const char *format, ...)
     NIB_PRINTF(3, 4);
 
+static inline enum nib_status nib_status_after(enum nib_status written, enum nib_status status)
+{
+    (void)written;
+    return status;
+}
+/// Shows the caller's compiler that what comes back is `status`, which it evaluates twice: else it
+/// must think that a failed call may return NIB_OK, and warns of outputs that were not set.
+#define nib_fail(err, status, ...) \
+    nib_status_after(nib_fail((err), (status), __VA_ARGS__), (status))
+
 /// Puts the formatted text and ": " before the message in `err`, to name a file or tensor on the
 /// way up, and returns `status`. Nothing happens where `status` is NIB_OK.
 enum nib_status nib_fail_context(struct nib_error *err, enum nib_status status, const char *format,
