@@ -12,6 +12,8 @@ enum { MAX_THREADS = 1024 };
 #define SPIN_NS 100000u
 /// Pauses between two looks at the clock.
 #define SPIN_PAUSES 64u
+/// More time than that many pauses take on any processor.
+#define MAX_PAUSES_NS 20000u
 
 /// The word `entry`: the number of the pool's threads inside, and two flags.
 #define ENTRY_OPEN 0x80000000u    ///< a loop is running, and its fields may be read
@@ -65,21 +67,25 @@ static void pause_spinning(void)
 }
 
 /// Spins until (*word & mask) differs from `value`; returns false if that took too long.
+///
+/// Time in which the thread did not run does not count: two threads of the pool that share a
+/// processor would else sleep and wake each other there for ever, while one that keeps running is
+/// moved to a free processor by the system.
 static bool spin_while(atomic_uint *word, unsigned mask, unsigned value)
 {
-    uint64_t start = 0;
-    for (unsigned i = 1;; i++) {
+    uint64_t last = nib_clock_ns();
+    uint64_t spent = 0;
+    for (unsigned i = 1; spent < SPIN_NS; i++) {
         if ((atomic_load_explicit(word, memory_order_acquire) & mask) != value)
             return true;
         pause_spinning();
         if (i % SPIN_PAUSES != 0)
             continue;
         uint64_t now = nib_clock_ns();
-        if (start == 0)
-            start = now;
-        if (now - start > SPIN_NS)
-            return false;
+        spent += now - last < MAX_PAUSES_NS ? now - last : MAX_PAUSES_NS;
+        last = now;
     }
+    return false;
 }
 
 static void run_pieces(struct nib_thread_pool *pool, uint32_t thread)
