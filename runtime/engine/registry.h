@@ -1,4 +1,5 @@
 /// The registry of backends: the only place that knows which there are.
+/// Thread-safety: safe.
 #ifndef RUNTIME_ENGINE_REGISTRY_H
 #define RUNTIME_ENGINE_REGISTRY_H
 
@@ -7,7 +8,13 @@
 /// Returns the backend of `kind`, or NULL where this build has none.
 const struct nib_backend *nib_registry_backend(enum nib_backend_kind kind);
 
-/// Adds and drops a reference to a device; the last one closes it. Thread-safety: safe.
+/// nib_devices_list and nib_device_open, with params of this version.
+enum nib_status nib_registry_list(struct nib_device_info *out_infos, uint32_t capacity,
+                                  uint32_t *out_count, struct nib_error *err);
+enum nib_status nib_registry_open(const struct nib_device_params *params,
+                                  struct nib_device **out_device, struct nib_error *err);
+
+/// Adds and drops a reference to a device; the last one closes it.
 void nib_device_retain(struct nib_device *device);
 void nib_device_release(struct nib_device *device);
 

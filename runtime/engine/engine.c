@@ -1,0 +1,304 @@
+#include "runtime/engine/engine.h"
+
+#include "runtime/base/os.h"
+#include "runtime/base/status.h"
+#include "runtime/engine/registry.h"
+#include <stdlib.h>
+
+static enum nib_status make_plan(struct nib_engine *engine, const struct nib_engine_params *params,
+                                 struct nib_error *err)
+{
+    if (params->max_sessions > NIB_ENGINE_MAX_SESSIONS)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "max_sessions is %u, but at most %d are possible",
+                        params->max_sessions, NIB_ENGINE_MAX_SESSIONS);
+    engine->max_sessions = params->max_sessions ? params->max_sessions : 1;
+    struct nib_plan_params plan_params = {
+        .context = params->context,
+        .max_rows = params->max_rows,
+        .key_format = params->key_format,
+        .value_format = params->value_format,
+        .precise = params->precise,
+    };
+    enum nib_status status =
+        nib_plan_create(engine->model->source, &plan_params, &engine->plan, err);
+    return status == NIB_OK ? nib_plan_validate(engine->plan, err) : status;
+}
+
+/// Opens or retains the placements' devices.
+static enum nib_status make_parts(struct nib_engine *engine, const struct nib_engine_params *params,
+                                  struct nib_error *err)
+{
+    uint32_t n_segments = engine->plan->n_segments;
+    const struct nib_placement whole = {.n_segments = n_segments};
+    const struct nib_placement *placements = params->n_placements ? params->placements : &whole;
+    uint32_t count = params->n_placements ? params->n_placements : 1;
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (placements[i].first_segment != next || placements[i].n_segments == 0 ||
+            placements[i].n_segments > n_segments - next)
+            return nib_fail(err, NIB_ERROR_ARGUMENT,
+                            "placement %u must begin at segment %u and end by segment %u", i, next,
+                            n_segments);
+        next += placements[i].n_segments;
+    }
+    if (next != n_segments)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "the placements end at segment %u of %u", next,
+                        n_segments);
+
+    engine->parts = calloc(count, sizeof *engine->parts);
+    if (!engine->parts)
+        return nib_fail_memory(err);
+    for (; engine->n_parts < count; engine->n_parts++) {
+        struct nib_part *part = &engine->parts[engine->n_parts];
+        part->first_segment = placements[engine->n_parts].first_segment;
+        part->n_segments = placements[engine->n_parts].n_segments;
+        part->device = placements[engine->n_parts].device;
+        if (part->device) {
+            nib_device_retain(part->device);
+            continue;
+        }
+        const struct nib_device_params *cpu = nib_device_params(.log = engine->log);
+        enum nib_status status = nib_registry_open(cpu, &part->device, err);
+        if (status != NIB_OK)
+            return status;
+    }
+    return NIB_OK;
+}
+
+static enum nib_status check_ops(const struct nib_engine *engine, struct nib_error *err)
+{
+    for (uint32_t i = 0; i < engine->n_parts; i++) {
+        const struct nib_part *part = &engine->parts[i];
+        for (uint32_t op = 0; op < engine->plan->n_ops; op++) {
+            uint32_t segment = engine->plan->ops[op].segment;
+            if (segment < part->first_segment || segment - part->first_segment >= part->n_segments)
+                continue;
+            enum nib_status status =
+                part->device->backend->supports(part->device->impl, engine->plan, op, err);
+            if (status != NIB_OK)
+                return status;
+        }
+    }
+    return NIB_OK;
+}
+
+/// A pool that cannot fit is refused here, since the system hands out pages only as they are touched.
+static enum nib_status check_memory(const struct nib_engine *engine, struct nib_error *err)
+{
+    uint64_t kv = nib_plan_kv_bytes(engine->plan, engine->max_sessions);
+    uint64_t memory = nib_memory_size();
+    if (memory != 0 && kv > memory)
+        return nib_fail(err, NIB_ERROR_MEMORY,
+                        "the KV cache for %u tokens × %u sessions takes %llu MiB, but the machine "
+                        "has %llu MiB; lower --ctx",
+                        engine->plan->context, engine->max_sessions, (unsigned long long)(kv >> 20),
+                        (unsigned long long)(memory >> 20));
+    return NIB_OK;
+}
+
+static enum nib_status make_pool(struct nib_engine *engine, struct nib_error *err)
+{
+    const struct nib_plan *plan = engine->plan;
+    struct nib_kv_pool_params params = {
+        .n_classes = plan->n_kv_classes,
+        .n_tables = engine->max_sessions,
+        .context = plan->context,
+    };
+    bool everything[NIB_KV_MAX_CLASSES] = {false};
+    for (uint32_t c = 0; c < plan->n_kv_classes; c++)
+        params.n_pages[c] = nib_plan_pages(plan, c, engine->max_sessions);
+    for (uint32_t i = 0; i < plan->n_kv_layers; i++) {
+        const struct nib_kv_layer *layer = &plan->kv_layers[i];
+        everything[layer->kv_class] |= layer->window == 0;
+        if (params.window[layer->kv_class] < layer->window)
+            params.window[layer->kv_class] = layer->window;
+    }
+    for (uint32_t c = 0; c < plan->n_kv_classes; c++)
+        params.window[c] = everything[c] ? 0 : params.window[c];
+    return nib_kv_pool_create(&params, &engine->pool, err);
+}
+
+static enum nib_status make_arrays(struct nib_engine *engine, bool profile, struct nib_error *err)
+{
+    const struct nib_plan *plan = engine->plan;
+    size_t n = engine->max_sessions;
+    engine->sessions = calloc(n, sizeof *engine->sessions);
+    engine->rows = calloc(plan->max_rows, sizeof *engine->rows);
+    engine->sequences = calloc(n, sizeof *engine->sequences);
+    engine->scheduled = calloc(n, sizeof *engine->scheduled);
+    engine->pending = calloc(n, sizeof *engine->pending);
+    engine->shares = calloc(n, sizeof *engine->shares);
+    engine->logits = calloc((size_t)NIB_STEP_MAX_LOGITS * plan->vocabulary, sizeof(float));
+    engine->notes = calloc(1, sizeof *engine->notes);
+    bool complete = engine->sessions && engine->rows && engine->sequences && engine->scheduled &&
+                    engine->pending && engine->shares && engine->logits && engine->notes;
+    for (int i = 0; i < 2 && engine->n_parts > 1; i++) {
+        engine->hidden[i] = calloc((size_t)plan->max_rows * plan->hidden_size, sizeof(float));
+        complete = complete && engine->hidden[i];
+    }
+    if (!complete)
+        return nib_fail_memory(err);
+    engine->step = (struct nib_step){
+        .rows = engine->rows,
+        .sequences = engine->sequences,
+        .page_tables = nib_kv_pool_tables(engine->pool),
+        .logits = engine->logits,
+    };
+    enum nib_status status = nib_sampler_create(plan->vocabulary, &engine->sampler, err);
+    if (status == NIB_OK && profile)
+        status = nib_accounts_create(plan, &engine->accounts, err);
+    return status;
+}
+
+static enum nib_status make_instances(struct nib_engine *engine,
+                                      const struct nib_engine_params *params, struct nib_error *err)
+{
+    for (uint32_t i = 0; i < engine->n_parts; i++) {
+        struct nib_part *part = &engine->parts[i];
+        struct nib_instance_params instance = {
+            .plan = engine->plan,
+            .device = part->device->impl,
+            .log = engine->log,
+            .first_segment = part->first_segment,
+            .n_segments = part->n_segments,
+            .max_sequences = engine->max_sessions,
+            .max_logits = NIB_STEP_MAX_LOGITS,
+            .precise = params->precise,
+            .fallback = params->fallback,
+            .profile = params->profile,
+        };
+        for (uint32_t c = 0; c < engine->plan->n_kv_classes; c++)
+            instance.n_pages[c] = nib_plan_pages(engine->plan, c, engine->max_sessions);
+        enum nib_status status = part->device->backend->create(&instance, &part->instance, err);
+        if (status != NIB_OK)
+            return status;
+    }
+    return NIB_OK;
+}
+
+enum nib_status nib_engine_build(struct nib_model *model, const struct nib_engine_params *params,
+                                 struct nib_engine **out_engine, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    *out_engine = NULL;
+    struct nib_engine *engine = calloc(1, sizeof *engine);
+    if (!engine)
+        return nib_fail_memory(err);
+    engine->model = model;
+    nib_model_retain(model);
+    engine->log = params->log;
+    NIB_TRY(make_plan(engine, params, err));
+    NIB_TRY(make_parts(engine, params, err));
+    NIB_TRY(check_ops(engine, err));
+    NIB_TRY(check_memory(engine, err));
+    NIB_TRY(make_pool(engine, err));
+    NIB_TRY(make_arrays(engine, params->profile, err));
+    NIB_TRY(make_instances(engine, params, err));
+    engine->load.meter = (struct nib_meter){
+        .progress = params->progress, .what = "load weights", .total = nib_load_total(engine)};
+    *out_engine = engine;
+    return NIB_OK;
+
+fail:
+    nib_engine_destroy(&engine);
+    return status;
+}
+
+void nib_engine_destroy(struct nib_engine **engine)
+{
+    if (!engine || !*engine)
+        return;
+    struct nib_engine *e = *engine;
+    for (uint32_t i = 0; e->parts && i < e->n_parts; i++) {
+        if (e->parts[i].instance)
+            e->parts[i].device->backend->destroy(e->parts[i].instance);
+        nib_device_release(e->parts[i].device);
+    }
+    free(e->parts);
+    nib_accounts_destroy(&e->accounts, e->plan ? e->plan->n_ops : 0);
+    nib_sampler_destroy(&e->sampler);
+    nib_kv_pool_destroy(&e->pool);
+    free(e->sessions);
+    free(e->rows);
+    free(e->sequences);
+    free(e->scheduled);
+    free(e->pending);
+    free(e->shares);
+    free(e->logits);
+    free(e->notes);
+    free(e->hidden[0]);
+    free(e->hidden[1]);
+    nib_plan_destroy(&e->plan);
+    nib_model_release(e->model);
+    free(e);
+    *engine = NULL;
+}
+
+/// Memory of the host that the engine itself takes for a step.
+static uint64_t own_scratch(const struct nib_engine *engine)
+{
+    const struct nib_plan *plan = engine->plan;
+    uint64_t bytes = (uint64_t)NIB_STEP_MAX_LOGITS * plan->vocabulary * sizeof(float) +
+                     nib_sampler_size(plan->vocabulary);
+    if (engine->n_parts > 1)
+        bytes += 2 * (uint64_t)plan->max_rows * plan->hidden_size * sizeof(float);
+    return bytes;
+}
+
+static void append_notes(const char **notes, uint32_t *count, const char *const *more, uint32_t n)
+{
+    for (uint32_t i = 0; i < n && *count < NIB_ENGINE_MAX_NOTES; i++)
+        notes[(*count)++] = more[i];
+}
+
+static void add_part(const struct nib_engine *engine, const struct nib_part *part,
+                     struct nib_engine_info *info)
+{
+    const struct nib_backend *backend = part->device->backend;
+    struct nib_instance_memory memory = {0};
+    backend->memory(part->instance, &memory);
+    info->memory.weights_bytes += memory.weights;
+    info->memory.kv_bytes += memory.kv;
+    info->memory.scratch_bytes += memory.scratch;
+    info->device_bytes += memory.device;
+
+    struct nib_device_info device = {0};
+    backend->device_info(part->device->impl, &device);
+    for (uint32_t s = part->first_segment; s < part->first_segment + part->n_segments; s++) {
+        bool layer = engine->plan->segments[s].kind == NIB_SEGMENT_LAYER;
+        info->execution.gpu_layers += layer && device.backend == NIB_BACKEND_VULKAN;
+        info->execution.cpu_layers += layer && device.backend == NIB_BACKEND_CPU;
+        if (s == (info->n_segments > 1 ? 1 : 0))
+            info->device = device;
+    }
+
+    struct nib_instance_counters counters = {0};
+    backend->counters(part->instance, &counters);
+    info->execution.dispatches += counters.dispatches;
+    info->host_ns += counters.host_ns;
+    append_notes(engine->notes->replaced, &info->execution.n_replaced, counters.replaced,
+                 counters.n_replaced);
+    append_notes(engine->notes->fallbacks, &info->execution.n_fallbacks, counters.fallbacks,
+                 counters.n_fallbacks);
+}
+
+void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info *out_info)
+{
+    *out_info = (struct nib_engine_info){
+        .context = engine->plan->context,
+        .max_sessions = engine->max_sessions,
+        .max_rows = engine->plan->max_rows,
+        .vocabulary = engine->plan->vocabulary,
+        .n_segments = engine->plan->n_segments,
+        .load_ns = engine->load.ns,
+        .steps = engine->n_steps,
+        .host_ns = engine->host_ns,
+    };
+    for (uint32_t i = 0; i < engine->n_parts; i++)
+        add_part(engine, &engine->parts[i], out_info);
+    struct nib_memory *memory = &out_info->memory;
+    memory->scratch_bytes += own_scratch(engine);
+    memory->total_bytes = memory->weights_bytes + memory->kv_bytes + memory->scratch_bytes;
+    out_info->execution.replaced = engine->notes->replaced;
+    out_info->execution.fallbacks = engine->notes->fallbacks;
+}

@@ -1,0 +1,168 @@
+/// What engines and sessions are made of, for the files of this folder.
+///
+/// A public function without a params struct is defined here, in the layer that does its work; those
+/// with one are in api/, which brings the params to this version and calls the functions below.
+#ifndef RUNTIME_ENGINE_ENGINE_H
+#define RUNTIME_ENGINE_ENGINE_H
+
+#include "runtime/engine/kv_pool.h"
+#include "runtime/engine/progress.h"
+#include "runtime/engine/sampler.h"
+#include "runtime/engine/shared_model.h"
+#include "runtime/engine/stop_filter.h"
+#include "runtime/model/model.h"
+#include "runtime/ops/backend.h"
+#include <nibble/engine.h>
+#include <nibble/session.h>
+
+#define NIB_ENGINE_MAX_SESSIONS 4096
+#define NIB_ENGINE_MAX_TOP 64
+/// Replaced kernels and fallbacks that a report can name.
+#define NIB_ENGINE_MAX_NOTES 64
+
+/// A placement at work.
+struct nib_part {
+    struct nib_device *device; ///< retained
+    void *instance;
+    uint32_t first_segment;
+    uint32_t n_segments;
+};
+
+/// How far loading has come.
+struct nib_load {
+    uint32_t next_weight;
+    uint32_t next_part; ///< of weight `next_weight`
+    uint64_t done_bytes;
+    struct nib_meter meter;
+    bool ready;
+    uint64_t ns;
+};
+
+/// What profiling sums up, one element per op of the plan.
+struct nib_op_account {
+    char *name;
+    uint64_t bytes;
+    uint64_t macs;
+};
+
+/// Names gathered from the placements for nib_execution.
+struct nib_notes {
+    const char *replaced[NIB_ENGINE_MAX_NOTES];
+    const char *fallbacks[NIB_ENGINE_MAX_NOTES];
+};
+
+struct nib_engine {
+    struct nib_model *model; ///< retained
+    struct nib_log log;
+    struct nib_plan *plan;
+    struct nib_part *parts; ///< [n_parts], in the order of segments
+    uint32_t n_parts;
+    struct nib_load load;
+
+    struct nib_session **sessions; ///< [max_sessions], by table of the KV pool; NULL: free
+    uint32_t max_sessions;
+    uint32_t next_session; ///< whose turn it is to be first in a step
+    struct nib_kv_pool *pool;
+
+    struct nib_step step;
+    struct nib_step_row *rows;           ///< [max_rows]
+    struct nib_step_sequence *sequences; ///< [max_sessions]
+    struct nib_session **scheduled;      ///< [max_sessions], whose sequence it is
+    uint32_t *pending;                   ///< [max_sessions]
+    uint32_t *shares;                    ///< [max_sessions]
+    float *logits;                       ///< [NIB_STEP_MAX_LOGITS][vocabulary]
+    float *hidden[2]; ///< [max_rows][hidden_size] each, to cross placements; NULL for one placement
+    struct nib_sampler *sampler;
+    bool stepping; ///< callbacks are running: nothing may change
+
+    uint64_t n_steps;
+    uint64_t host_ns;
+    struct nib_op_account *accounts; ///< [n_ops], or NULL
+    struct nib_notes *notes;
+};
+
+/// What a session wants from the next steps.
+enum nib_work { NIB_WORK_NONE, NIB_WORK_FORWARD, NIB_WORK_GENERATE };
+
+/// A generation: what was asked for and how it goes.
+struct nib_generator {
+    struct nib_sampling sampling;
+    struct nib_logit_bias *biases;
+    uint32_t n_biases;
+    uint32_t max_tokens;
+    uint32_t n_top;
+    bool ignore_eos;
+    void (*mask)(void *user, const int32_t *tokens, size_t n_tokens, uint32_t *allowed);
+    bool (*on_token)(void *user, const struct nib_token_event *event);
+    void *user;
+    struct nib_stop_filter filter;
+    struct nib_detokenizer *detokenizer; ///< NULL where the model has no tokenizer
+    struct nib_buffer text;              ///< the last event's text where it is put together
+    struct nib_generation result;
+    uint64_t begin_ns;
+    uint64_t first_step_ns; ///< 0: no step yet
+    uint64_t first_token_ns;
+    struct nib_token_logprob top[NIB_ENGINE_MAX_TOP];
+};
+
+struct nib_session {
+    struct nib_engine *engine;
+    uint32_t table;  ///< of the KV pool
+    int32_t *tokens; ///< [context]
+    uint32_t n_tokens;
+    uint32_t n_computed; ///< whose keys and values are in the cache
+    _Atomic bool cancelled;
+    enum nib_work work;
+    nib_logits_fn *on_logits; ///< NULL: nobody wants logits
+    uint32_t first_logits;
+    void *logits_user;
+    bool refused; ///< on_logits returned false
+    struct nib_generator generator;
+};
+
+/// nib_engine_create, with params of this version.
+enum nib_status nib_engine_build(struct nib_model *model, const struct nib_engine_params *params,
+                                 struct nib_engine **out_engine, struct nib_error *err);
+/// nib_session_begin and nib_session_generate, with params of this version.
+enum nib_status nib_generator_begin(struct nib_session *session,
+                                    const struct nib_generate_params *params,
+                                    struct nib_error *err);
+enum nib_status nib_generator_run(struct nib_session *session,
+                                  const struct nib_generate_params *params,
+                                  struct nib_generation *out_generation, struct nib_error *err);
+
+/// Returns the bytes that loading packs: each weight once in every placement that uses it.
+uint64_t nib_load_total(const struct nib_engine *engine);
+
+/// Names the ops for nib_op_profile. Errors: memory.
+enum nib_status nib_accounts_create(const struct nib_plan *plan,
+                                    struct nib_op_account **out_accounts, struct nib_error *err);
+void nib_accounts_destroy(struct nib_op_account **accounts, uint32_t n_ops);
+/// Adds the cost of the engine's current step, of which `n_logits` rows went through the head.
+void nib_accounts_add_step(struct nib_engine *engine, uint32_t n_logits);
+
+/// Runs one step over `only`, or over all sessions that have work where it is NULL. `*out_active` is
+/// the number of these that still have work. A session whose own callbacks or logits make it end is
+/// ended; the first such failure is returned after all sessions have been served.
+enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only,
+                             uint32_t *out_active, struct nib_error *err);
+
+/// Fills engine->step and its arrays with the next rows of `only` or of all sessions, and their pages.
+/// `*out_logits` is the number of rows that want logits; a step of no rows means that there is no work.
+/// Errors: KV full (no session could go on).
+enum nib_status nib_step_schedule(struct nib_engine *engine, struct nib_session *only,
+                                  uint32_t *out_logits, struct nib_error *err);
+
+/// Draws the next token of a generating session from the logits of its last token, and tells the host.
+/// Errors: argument (no token is left), memory, those of the detokenizer; the generation has then ended.
+enum nib_status nib_generator_draw(struct nib_session *session, const float *logits,
+                                   struct nib_error *err);
+/// Ends the generation.
+void nib_generator_end(struct nib_session *session, enum nib_stop stop);
+void nib_generator_free(struct nib_generator *generator);
+
+/// Makes the tokens that are not computed yet begin at `n_computed` or, where a window's pages are
+/// gone, before it.
+void nib_session_rewind(struct nib_session *session, uint32_t n_computed);
+
+#endif

@@ -1,0 +1,51 @@
+#include "runtime/engine/logits.h"
+
+#include <math.h>
+
+/// Partial sums that compilers can keep in vector registers.
+#define LANES 8
+
+uint32_t nib_logits_argmax(const float *logits, uint32_t n)
+{
+    float best = -INFINITY;
+    uint32_t position = n;
+    for (uint32_t i = 0; i < n; i++) {
+        if (logits[i] > best) {
+            best = logits[i];
+            position = i;
+        }
+    }
+    return position;
+}
+
+double nib_logits_log_sum(const float *logits, uint32_t n, uint32_t argmax)
+{
+    float max = nib_logit_clean(logits[argmax]);
+    double sums[LANES] = {0};
+    uint32_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (uint32_t j = 0; j < LANES; j++)
+            sums[j] += (double)nib_exp_negative(nib_logit_clean(logits[i + j]) - max);
+    }
+    double sum = 0.0;
+    for (; i < n; i++)
+        sum += (double)nib_exp_negative(nib_logit_clean(logits[i]) - max);
+    for (uint32_t j = 0; j < LANES; j++)
+        sum += sums[j];
+    return (double)max + log(sum);
+}
+
+void nib_logits_top(const float *logits, uint32_t n, double log_sum,
+                    struct nib_token_logprob *out_top, uint32_t n_top)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < n && n_top > 0; i++) {
+        float logprob = (float)((double)nib_logit_clean(logits[i]) - log_sum);
+        if (count == n_top && !(logprob > out_top[count - 1].logprob))
+            continue;
+        uint32_t place = count < n_top ? count++ : count - 1;
+        for (; place > 0 && logprob > out_top[place - 1].logprob; place--)
+            out_top[place] = out_top[place - 1];
+        out_top[place] = (struct nib_token_logprob){.id = (int32_t)i, .logprob = logprob};
+    }
+}

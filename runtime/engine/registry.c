@@ -1,0 +1,69 @@
+#include "runtime/engine/registry.h"
+
+#include "runtime/base/status.h"
+#include "runtime/cpu/cpu_backend.h"
+#include <stdlib.h>
+
+/// In the order of nib_devices_list.
+static const enum nib_backend_kind kinds[] = {NIB_BACKEND_CPU, NIB_BACKEND_VULKAN};
+
+const struct nib_backend *nib_registry_backend(enum nib_backend_kind kind)
+{
+    return kind == NIB_BACKEND_CPU ? &nib_cpu_backend : NULL;
+}
+
+enum nib_status nib_registry_list(struct nib_device_info *out_infos, uint32_t capacity,
+                                  uint32_t *out_count, struct nib_error *err)
+{
+    *out_count = 0;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        const struct nib_backend *backend = nib_registry_backend(kinds[i]);
+        if (!backend)
+            continue;
+        uint32_t place = *out_count < capacity ? *out_count : capacity;
+        uint32_t count = 0;
+        enum nib_status status = backend->device_list(capacity > place ? out_infos + place : NULL,
+                                                      capacity - place, &count, err);
+        if (status != NIB_OK) {
+            *out_count = 0;
+            return status;
+        }
+        *out_count += count;
+    }
+    return NIB_OK;
+}
+
+enum nib_status nib_registry_open(const struct nib_device_params *params,
+                                  struct nib_device **out_device, struct nib_error *err)
+{
+    *out_device = NULL;
+    const struct nib_backend *backend = nib_registry_backend(params->backend);
+    if (!backend)
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "this build of nibble has no Vulkan backend; use --device cpu");
+    struct nib_device *device = calloc(1, sizeof *device);
+    if (!device)
+        return nib_fail_memory(err);
+    enum nib_status status = backend->device_open(params, &device->impl, err);
+    if (status != NIB_OK) {
+        free(device);
+        return status;
+    }
+    device->backend = backend;
+    atomic_init(&device->references, 1);
+    *out_device = device;
+    return NIB_OK;
+}
+
+void nib_device_retain(struct nib_device *device)
+{
+    atomic_fetch_add_explicit(&device->references, 1, memory_order_relaxed);
+}
+
+void nib_device_release(struct nib_device *device)
+{
+    if (atomic_fetch_sub_explicit(&device->references, 1, memory_order_acq_rel) != 1)
+        return;
+    device->backend->device_close(device->impl);
+    free(device);
+}

@@ -1,0 +1,253 @@
+#include "runtime/engine/sampler.h"
+
+#include "runtime/base/philox.h"
+#include "runtime/base/status.h"
+#include "runtime/engine/logits.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/// Weight of the largest logit. Its product with 2^18 tokens, and a draw's, stay exact in a double.
+#define UNIT 1073741824.0f
+/// A key is looked at in digits of 11, 11 and 10 bits.
+#define MAX_BUCKETS 2048
+#define DEFAULT_REPEAT_LAST 64
+
+struct nib_sampler {
+    uint32_t n;
+    float *logits;     ///< [n]
+    uint32_t *weights; ///< [n]; 0: not kept
+    uint32_t *mask;    ///< [n bits]
+    uint32_t *seen;    ///< [n bits], clear between calls
+    uint64_t *buckets; ///< [MAX_BUCKETS]
+};
+
+static size_t words_for(uint32_t bits)
+{
+    return (size_t)bits / 32 + (bits % 32 != 0);
+}
+
+uint64_t nib_sampler_size(uint32_t vocabulary)
+{
+    return sizeof(struct nib_sampler) + (uint64_t)vocabulary * 8 +
+           (uint64_t)words_for(vocabulary) * 8 + MAX_BUCKETS * sizeof(uint64_t);
+}
+
+enum nib_status nib_sampler_create(uint32_t vocabulary, struct nib_sampler **out_sampler,
+                                   struct nib_error *err)
+{
+    *out_sampler = NULL;
+    struct nib_sampler *sampler = calloc(1, sizeof *sampler);
+    if (!sampler)
+        return nib_fail_memory(err);
+    sampler->n = vocabulary;
+    sampler->logits = calloc(vocabulary, sizeof *sampler->logits);
+    sampler->weights = calloc(vocabulary, sizeof *sampler->weights);
+    sampler->mask = calloc(words_for(vocabulary), sizeof *sampler->mask);
+    sampler->seen = calloc(words_for(vocabulary), sizeof *sampler->seen);
+    sampler->buckets = calloc(MAX_BUCKETS, sizeof *sampler->buckets);
+    if (!sampler->logits || !sampler->weights || !sampler->mask || !sampler->seen ||
+        !sampler->buckets) {
+        nib_sampler_destroy(&sampler);
+        return nib_fail_memory(err);
+    }
+    *out_sampler = sampler;
+    return NIB_OK;
+}
+
+void nib_sampler_destroy(struct nib_sampler **sampler)
+{
+    if (!*sampler)
+        return;
+    free((*sampler)->logits);
+    free((*sampler)->weights);
+    free((*sampler)->mask);
+    free((*sampler)->seen);
+    free((*sampler)->buckets);
+    free(*sampler);
+    *sampler = NULL;
+}
+
+uint32_t *nib_sampler_mask(struct nib_sampler *sampler)
+{
+    memset(sampler->mask, 0xff, words_for(sampler->n) * sizeof *sampler->mask);
+    return sampler->mask;
+}
+
+enum nib_status nib_sampling_validate(const struct nib_sampling *sampling, struct nib_error *err)
+{
+    const struct {
+        const char *name;
+        float value;
+        float max;
+    } numbers[] = {{"temperature", sampling->temperature, 1e6f},
+                   {"top_p", sampling->top_p, 1.0f},
+                   {"min_p", sampling->min_p, 1.0f},
+                   {"repeat_penalty", sampling->repeat_penalty, 1e6f}};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        if (!(numbers[i].value >= 0.0f && numbers[i].value <= numbers[i].max))
+            return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is %g, but must lie between 0 and %g",
+                            numbers[i].name, (double)numbers[i].value, (double)numbers[i].max);
+    }
+    return NIB_OK;
+}
+
+static void apply_biases(struct nib_sampler *sampler, const struct nib_choice *choice)
+{
+    for (uint32_t i = 0; i < choice->n_biases; i++) {
+        float *logit = &sampler->logits[choice->biases[i].id];
+        *logit = nib_logit_clean(*logit + choice->biases[i].bias);
+    }
+    if (!choice->allowed)
+        return;
+    for (uint32_t i = 0; i < sampler->n; i++) {
+        if (!(choice->allowed[i / 32] >> (i % 32) & 1))
+            sampler->logits[i] = -INFINITY;
+    }
+}
+
+static void apply_penalty(struct nib_sampler *sampler, const struct nib_choice *choice)
+{
+    float penalty = choice->sampling->repeat_penalty;
+    if (penalty == 0.0f || penalty == 1.0f)
+        return;
+    size_t last =
+        choice->sampling->repeat_last ? choice->sampling->repeat_last : DEFAULT_REPEAT_LAST;
+    size_t count = choice->n_tokens < last ? choice->n_tokens : last;
+    const int32_t *recent = choice->tokens + (choice->n_tokens - count);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t id = (uint32_t)recent[i];
+        uint32_t bit = 1u << (id % 32);
+        if (sampler->seen[id / 32] & bit)
+            continue;
+        sampler->seen[id / 32] |= bit;
+        float logit = sampler->logits[id];
+        sampler->logits[id] = nib_logit_clean(logit > 0.0f ? logit / penalty : logit * penalty);
+    }
+    for (size_t i = 0; i < count; i++)
+        sampler->seen[(uint32_t)recent[i] / 32] = 0;
+}
+
+/// An integer that orders floats as their values do.
+static uint32_t key_of(float value)
+{
+    uint32_t bits = nib_f32_bits(value);
+    return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
+}
+
+/// The tokens to keep: those with a larger key, and of those with this key the first ones until `rest`
+/// is reached.
+struct threshold {
+    uint32_t key;
+    uint64_t rest;
+};
+
+/// Finds where the measure of the tokens, from the largest logit down, reaches `target`, which is at
+/// least 1 and at most the measure of all. A token's measure is 1, or its weight.
+static struct threshold find_threshold(struct nib_sampler *sampler, bool by_weight, uint64_t target)
+{
+    static const struct {
+        uint32_t shift;
+        uint32_t width;
+    } digits[] = {{21, 11}, {10, 11}, {0, 10}};
+    uint32_t prefix = 0;
+    for (int d = 0; d < 3; d++) {
+        uint32_t n_buckets = 1u << digits[d].width;
+        memset(sampler->buckets, 0, n_buckets * sizeof *sampler->buckets);
+        for (uint32_t i = 0; i < sampler->n; i++) {
+            uint32_t digit = key_of(sampler->logits[i]) >> digits[d].shift;
+            if (d == 0 || digit >> digits[d].width == prefix)
+                sampler->buckets[digit & (n_buckets - 1)] += by_weight ? sampler->weights[i] : 1;
+        }
+        uint32_t bucket = n_buckets - 1;
+        for (; bucket > 0 && sampler->buckets[bucket] < target; bucket--)
+            target -= sampler->buckets[bucket];
+        prefix = prefix << digits[d].width | bucket;
+    }
+    return (struct threshold){.key = prefix, .rest = target};
+}
+
+/// Sets the weight of all other tokens to 0.
+static void keep_above(struct nib_sampler *sampler, bool by_weight, struct threshold threshold)
+{
+    for (uint32_t i = 0; i < sampler->n; i++) {
+        uint32_t key = key_of(sampler->logits[i]);
+        if (key > threshold.key)
+            continue;
+        if (key < threshold.key || threshold.rest == 0) {
+            sampler->weights[i] = 0;
+            continue;
+        }
+        uint64_t measure = by_weight ? sampler->weights[i] : 1;
+        threshold.rest -= measure < threshold.rest ? measure : threshold.rest;
+    }
+}
+
+static uint64_t total_weight(const struct nib_sampler *sampler)
+{
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < sampler->n; i++)
+        total += sampler->weights[i];
+    return total;
+}
+
+static void weigh(struct nib_sampler *sampler, float max, float temperature)
+{
+    for (uint32_t i = 0; i < sampler->n; i++) {
+        float x = (sampler->logits[i] - max) / temperature;
+        sampler->weights[i] = (uint32_t)(int32_t)(nib_exp_negative(x) * UNIT + 0.5f);
+    }
+}
+
+static void filter(struct nib_sampler *sampler, const struct nib_sampling *sampling)
+{
+    if (sampling->top_k > 0 && sampling->top_k < sampler->n)
+        keep_above(sampler, false, find_threshold(sampler, false, sampling->top_k));
+    if (sampling->top_p > 0.0f && sampling->top_p < 1.0f) {
+        uint64_t target = (uint64_t)ceil((double)sampling->top_p * (double)total_weight(sampler));
+        keep_above(sampler, true, find_threshold(sampler, true, target ? target : 1));
+    }
+    if (sampling->min_p > 0.0f) {
+        uint32_t least = (uint32_t)ceil((double)sampling->min_p * (double)UNIT);
+        for (uint32_t i = 0; i < sampler->n; i++)
+            sampler->weights[i] = sampler->weights[i] < least ? 0 : sampler->weights[i];
+    }
+}
+
+static int32_t draw(const struct nib_sampler *sampler, float uniform)
+{
+    uint64_t target = (uint64_t)((double)total_weight(sampler) * (double)uniform);
+    uint64_t sum = 0;
+    uint32_t i = 0;
+    for (;; i++) {
+        sum += sampler->weights[i];
+        if (sum > target)
+            return (int32_t)i;
+    }
+}
+
+enum nib_status nib_sampler_choose(struct nib_sampler *sampler, const float *logits,
+                                   const struct nib_choice *choice, int32_t *out_id,
+                                   struct nib_error *err)
+{
+    const struct nib_sampling *sampling = choice->sampling;
+    *out_id = 0;
+    for (uint32_t i = 0; i < sampler->n; i++)
+        sampler->logits[i] = nib_logit_clean(logits[i]);
+    apply_biases(sampler, choice);
+    apply_penalty(sampler, choice);
+
+    uint32_t best = nib_logits_argmax(sampler->logits, sampler->n);
+    if (best == sampler->n)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "no token can come next: every logit is minus infinity or NaN, or the "
+                        "mask forbids all");
+    if (sampling->temperature == 0.0f) {
+        *out_id = (int32_t)best;
+        return NIB_OK;
+    }
+    weigh(sampler, sampler->logits[best], sampling->temperature);
+    filter(sampler, sampling);
+    *out_id = draw(sampler, nib_philox_uniform(sampling->seed, choice->n_tokens));
+    return NIB_OK;
+}

@@ -1,0 +1,183 @@
+#include "runtime/base/os.h"
+#include "runtime/base/status.h"
+#include "runtime/engine/engine.h"
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/// One run of a placement: segments [first, last], hidden states as nib_backend.run has them.
+struct span {
+    uint32_t first;
+    uint32_t last;
+    const float *hidden_in;
+    float *hidden_out;
+};
+
+static enum nib_status run_span(struct nib_engine *engine, const struct nib_part *part,
+                                struct span span, struct nib_error *err)
+{
+    const struct nib_backend *backend = part->device->backend;
+    enum nib_status status = backend->run(part->instance, span.first, span.last, &engine->step,
+                                          span.hidden_in, span.hidden_out, err);
+    if (status == NIB_OK && backend->wait)
+        status = backend->wait(part->instance, err);
+    return status;
+}
+
+/// Runs the step through all placements, and through the head where some row wants logits.
+static enum nib_status run_segments(struct nib_engine *engine, bool with_head,
+                                    struct nib_error *err)
+{
+    uint32_t end = engine->plan->n_segments - (with_head ? 0 : 1);
+    const float *hidden = NULL;
+    for (uint32_t i = 0; i < engine->n_parts; i++) {
+        const struct nib_part *part = &engine->parts[i];
+        uint32_t part_end = min_u32(part->first_segment + part->n_segments, end);
+        if (part_end <= part->first_segment)
+            break;
+        struct span span = {.first = part->first_segment,
+                            .last = part_end - 1,
+                            .hidden_in = hidden,
+                            .hidden_out = part_end < end ? engine->hidden[i % 2] : NULL};
+        enum nib_status status = run_span(engine, part, span, err);
+        if (status != NIB_OK)
+            return status;
+        hidden = span.hidden_out;
+    }
+    return NIB_OK;
+}
+
+/// Gives one line of logits to its session. `session` may have ended at an earlier line.
+static enum nib_status deliver(struct nib_engine *engine, const struct nib_step_row *row,
+                               const float *logits, struct nib_error *err)
+{
+    struct nib_session *session = engine->scheduled[row->sequence];
+    if (session->work == NIB_WORK_NONE || session->refused)
+        return NIB_OK;
+    if (session->on_logits && row->position >= session->first_logits &&
+        !session->on_logits(session->logits_user, row->position, logits,
+                            engine->plan->vocabulary)) {
+        session->refused = true;
+        if (session->work == NIB_WORK_GENERATE)
+            nib_generator_end(session, NIB_STOP_CANCELLED);
+        return NIB_OK;
+    }
+    if (session->work != NIB_WORK_GENERATE || row->position + 1 != session->n_tokens)
+        return NIB_OK;
+    return nib_generator_draw(session, logits, err);
+}
+
+/// Delivers the lines of the head's last run. `*row` goes on through the step's rows; the first failure
+/// of a session goes to `*failure` and `err`.
+static void deliver_slice(struct nib_engine *engine, uint32_t *row, enum nib_status *failure,
+                          struct nib_error *err)
+{
+    for (uint32_t line = 0; line < engine->step.header.n_logits; (*row)++) {
+        if (engine->rows[*row].logit_row == NIB_NONE)
+            continue;
+        const float *logits = engine->logits + (size_t)line++ * engine->plan->vocabulary;
+        enum nib_status status =
+            deliver(engine, &engine->rows[*row], logits, *failure == NIB_OK ? err : NULL);
+        if (*failure == NIB_OK)
+            *failure = status;
+    }
+}
+
+/// Runs what was scheduled and delivers the logits, a slice after the other. Returns failures of the
+/// device; the first one of a session goes to `*failure`.
+static enum nib_status run_scheduled(struct nib_engine *engine, uint32_t n_logits,
+                                     enum nib_status *failure, struct nib_error *err)
+{
+    struct nib_step_header *header = &engine->step.header;
+    uint32_t head = engine->plan->n_segments - 1;
+    header->n_logits = min_u32(n_logits, NIB_STEP_MAX_LOGITS);
+    enum nib_status status = run_segments(engine, n_logits > 0, err);
+    if (status != NIB_OK)
+        return status;
+    for (uint32_t i = 0; i < header->n_sequences; i++)
+        engine->scheduled[i]->n_computed += engine->sequences[i].n_rows;
+
+    uint32_t row = 0;
+    deliver_slice(engine, &row, failure, err);
+    while ((header->first_logit += header->n_logits) < n_logits) {
+        header->n_logits = min_u32(n_logits - header->first_logit, NIB_STEP_MAX_LOGITS);
+        status = run_span(engine, &engine->parts[engine->n_parts - 1],
+                          (struct span){.first = head, .last = head}, err);
+        if (status != NIB_OK)
+            return status;
+        deliver_slice(engine, &row, failure, err);
+    }
+    return NIB_OK;
+}
+
+/// After a device has failed: the sessions keep their tokens, and forget pages that were not filled.
+static void abandon_step(struct nib_engine *engine)
+{
+    for (uint32_t i = 0; i < engine->step.header.n_sequences; i++) {
+        struct nib_session *session = engine->scheduled[i];
+        nib_session_rewind(session, session->n_computed);
+        if (session->work == NIB_WORK_GENERATE)
+            nib_generator_end(session, NIB_STOP_ERROR);
+    }
+}
+
+static uint32_t count_active(const struct nib_engine *engine, const struct nib_session *only)
+{
+    uint32_t active = 0;
+    for (uint32_t i = 0; i < engine->max_sessions; i++) {
+        const struct nib_session *session = engine->sessions[i];
+        active += session && (!only || session == only) && session->work != NIB_WORK_NONE;
+    }
+    return active;
+}
+
+enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only,
+                             uint32_t *out_active, struct nib_error *err)
+{
+    uint64_t start_ns = nib_clock_ns();
+    uint32_t n_logits = 0;
+    enum nib_status status = nib_step_schedule(engine, only, &n_logits, err);
+    uint32_t n_sequences = engine->step.header.n_sequences;
+    if (status == NIB_OK && n_sequences > 0) {
+        for (uint32_t i = 0; i < n_sequences; i++) {
+            struct nib_generator *generator = &engine->scheduled[i]->generator;
+            if (generator->first_step_ns == 0)
+                generator->first_step_ns = start_ns;
+        }
+        engine->host_ns += nib_clock_ns() - start_ns;
+        engine->stepping = true;
+        enum nib_status failure = NIB_OK;
+        status = run_scheduled(engine, n_logits, &failure, err);
+        engine->stepping = false;
+        engine->n_steps++;
+        if (engine->accounts)
+            nib_accounts_add_step(engine, n_logits);
+        if (status != NIB_OK)
+            abandon_step(engine);
+        else
+            status = failure;
+    }
+    *out_active = count_active(engine, only);
+    return status;
+}
+
+enum nib_status nib_engine_step(struct nib_engine *engine, uint32_t *out_active,
+                                struct nib_error *err)
+{
+    uint32_t active = 0;
+    if (out_active)
+        *out_active = 0;
+    if (!engine || engine->stepping)
+        return nib_fail(err, engine ? NIB_ERROR_STATE : NIB_ERROR_ARGUMENT,
+                        engine ? "a step cannot be run from a callback of another"
+                               : "engine is NULL");
+    bool ready = engine->load.ready;
+    enum nib_status status = ready ? NIB_OK : nib_engine_prepare(engine, 0, &ready, err);
+    if (status == NIB_OK)
+        status = nib_step_run(engine, NULL, &active, err);
+    if (out_active)
+        *out_active = active;
+    return status;
+}
