@@ -1,0 +1,13 @@
+/// Perplexity and divergence; nib_evaluate of <nibble/evaluate.h> with params of this version.
+#ifndef RUNTIME_EVALUATE_EVALUATE_H
+#define RUNTIME_EVALUATE_EVALUATE_H
+
+#include <nibble/evaluate.h>
+
+/// Windows are cut and scored as nib_evaluate_params says. Log-softmax and all sums are in double;
+/// exponentials in float. The 99th percentile is interpolated linearly between the nearest ranks.
+enum nib_status nib_evaluation_run(struct nib_engine *engine,
+                                   const struct nib_evaluate_params *params,
+                                   struct nib_evaluation *out_evaluation, struct nib_error *err);
+
+#endif
