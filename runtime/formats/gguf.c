@@ -15,9 +15,9 @@ enum {
     MAX_DIMS = 4,
     // The largest models have some thousand keys and some ten thousand tensors.
     MAX_ENTRIES = 1 << 20,
-    // The least that a value (key of no bytes, type, one byte) and a tensor (name of one byte, number
-    // of dimensions, none of them, type, offset) take in a file.
-    MIN_VALUE_SIZE = 8 + 4 + 1,
+    // The least that a value (key of one byte, type, one byte) and a tensor (name of one byte,
+    // number of dimensions, none of them, type, offset) take in a file.
+    MIN_VALUE_SIZE = 8 + 1 + 4 + 1,
     MIN_TENSOR_SIZE = 8 + 1 + 4 + 4 + 8
 };
 
@@ -109,8 +109,8 @@ fail:
     return status;
 }
 
-/// Takes a number of entries of at least `min_size` bytes each, which the rest of the file must have
-/// room for.
+/// Takes a number of entries of at least `min_size` bytes each, which the rest of the file must
+/// have room for.
 static enum nib_status take_count(struct reader *reader, uint64_t min_size, const char *what,
                                   uint32_t *out_count)
 {

@@ -47,23 +47,23 @@ struct nib_gguf {
 /// Errors: format, unsupported (version, big-endian file, tensor type), memory.
 enum nib_status nib_gguf_parse(const uint8_t *data, size_t size, const char *path,
                                struct nib_gguf **out_gguf, struct nib_error *err);
-/// Maps and parses `path`; any part of a split model ("…-00002-of-00005.gguf") brings in all of them.
-/// Errors: those of nib_gguf_parse, io, not found (a part).
+/// Maps and parses `path`; any part of a split model ("…-00002-of-00005.gguf") brings in all of
+/// them. Errors: those of nib_gguf_parse, io, not found (a part).
 enum nib_status nib_gguf_open(const char *path, struct nib_gguf **out_gguf, struct nib_error *err);
 void nib_gguf_destroy(struct nib_gguf **gguf);
 
 /// Returns the value of `key`, or NULL.
 const struct nib_gguf_value *nib_gguf_find(const struct nib_gguf *gguf, const char *key);
-/// Each reads a scalar of any integer type that holds a value of the range asked for (for f32: of any
-/// number type, rounded to nearest), and returns whether `value` (may be NULL) is one; `*out` is
-/// untouched otherwise.
+/// Each reads a scalar of any integer type that holds a value of the range asked for (for f32: of
+/// any number type, rounded to nearest), and returns whether `value` (may be NULL) is one; `*out`
+/// is untouched otherwise.
 bool nib_gguf_get_u32(const struct nib_gguf_value *value, uint32_t *out);
 bool nib_gguf_get_u64(const struct nib_gguf_value *value, uint64_t *out);
 bool nib_gguf_get_f32(const struct nib_gguf_value *value, float *out);
 bool nib_gguf_get_bool(const struct nib_gguf_value *value, bool *out);
 bool nib_gguf_get_text(const struct nib_gguf_value *value, struct nib_text *out);
-/// The same for element `index` of an array (false beyond the end); i64 takes booleans, too. Strings
-/// are reached in order with nib_gguf_next_text alone, since they have no index.
+/// The same for element `index` of an array (false beyond the end); i64 takes booleans, too.
+/// Strings are reached in order with nib_gguf_next_text alone, since they have no index.
 bool nib_gguf_element_i64(const struct nib_gguf_value *value, uint64_t index, int64_t *out);
 bool nib_gguf_element_f32(const struct nib_gguf_value *value, uint64_t index, float *out);
 /// Walks an array of strings: `*cursor` starts at 0. Returns false at the end.
@@ -76,8 +76,8 @@ struct nib_gguf_writer;
 enum nib_status nib_gguf_writer_open(const char *path, struct nib_gguf_writer **out_writer,
                                      struct nib_error *err);
 /// Adds a value whose `data` is laid out as in the file; "general.alignment" is obeyed. Errors:
-/// argument (the key is there already, the size does not fit the type and count), memory, state (data
-/// has begun). The functions below are shorthands for one type each.
+/// argument (the key is there already, the size does not fit the type and count), memory, state
+/// (data has begun). The functions below are shorthands for one type each.
 enum nib_status nib_gguf_writer_add_value(struct nib_gguf_writer *writer,
                                           const struct nib_gguf_value *value,
                                           struct nib_error *err);
@@ -92,14 +92,14 @@ enum nib_status nib_gguf_writer_add_text(struct nib_gguf_writer *writer, const c
 enum nib_status nib_gguf_writer_add_texts(struct nib_gguf_writer *writer, const char *key,
                                           const struct nib_text *texts, uint64_t count,
                                           struct nib_error *err);
-/// Announces a tensor: name, dtype, dims; `data`, `size` and `file` are not looked at. Errors: argument
-/// (the name is there already or too long, no bytes), format (rows of no whole blocks), unsupported
-/// (GGUF has no such dtype), memory, state (data has begun).
+/// Announces a tensor: name, dtype, dims; `data`, `size` and `file` are not looked at. Errors:
+/// argument (the name is there already or too long, no bytes), format (rows of no whole blocks),
+/// unsupported (GGUF has no such dtype), memory, state (data has begun).
 enum nib_status nib_gguf_writer_add_tensor(struct nib_gguf_writer *writer,
                                            const struct nib_tensor *tensor, struct nib_error *err);
 /// Appends data of the next tensor (it may come in pieces; padding is inserted after each tensor).
-/// Errors: io, memory, argument (more than the tensor holds). After a failure the writer can only be
-/// destroyed.
+/// Errors: io, memory, argument (more than the tensor holds). After a failure the writer can only
+/// be destroyed.
 enum nib_status nib_gguf_writer_append(struct nib_gguf_writer *writer, const void *bytes,
                                        size_t size, struct nib_error *err);
 /// Ends the file and frees the writer, on failure too. Errors: io, memory, state (data is missing).

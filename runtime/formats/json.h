@@ -1,5 +1,5 @@
-/// JSON files of checkpoints, parsed by jansson with the flags that real files need: big integers as
-/// reals, NUL bytes in strings, a limit on the file's size.
+/// JSON files of checkpoints, parsed by jansson with the flags that real files need: big integers
+/// as reals, NUL bytes in strings, a limit on the file's size.
 #ifndef RUNTIME_FORMATS_JSON_H
 #define RUNTIME_FORMATS_JSON_H
 
@@ -7,8 +7,8 @@
 #include <nibble/base.h>
 
 /// Parses `data[0 .. size)`; `path` is for messages. Free with json_decref. Numbers are reals.
-/// Errors: format (line and column named; over 256 MiB; jansson also reports some failed allocations
-/// so), memory. Safe for untrusted input.
+/// Errors: format (line and column named; over 256 MiB; jansson also reports some failed
+/// allocations so), memory. Safe for untrusted input.
 enum nib_status nib_json_parse(const char *data, size_t size, const char *path, json_t **out_json,
                                struct nib_error *err);
 /// Maps and parses `folder`/`name`. A missing file: not found where `required`, else OK with

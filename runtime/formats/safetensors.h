@@ -14,9 +14,10 @@ struct nib_safetensors {
     const char **metadata_values;
 };
 
-/// Parses `data[0 .. size)`, a whole file; the bytes must outlive the result. `path` is for messages.
-/// Checks what the specification asks for: header at most 100 MB, no overlap, no hole, shapes that
-/// match sizes, no duplicate names. Safe for untrusted input. Errors: format, unsupported, memory.
+/// Parses `data[0 .. size)`, a whole file; the bytes must outlive the result. `path` is for
+/// messages. Checks what the specification asks for: header at most 100 MB, no overlap, no hole,
+/// shapes that match sizes, no duplicate names. Safe for untrusted input. Errors: format,
+/// unsupported, memory.
 enum nib_status nib_safetensors_parse(const uint8_t *data, size_t size, const char *path,
                                       struct nib_safetensors **out_file, struct nib_error *err);
 /// Opens `folder`/model.safetensors, or all shards of `folder`/model.safetensors.index.json (whose
@@ -39,8 +40,8 @@ enum nib_status nib_safetensors_writer_open(const char *path,
 enum nib_status nib_safetensors_writer_add_metadata(struct nib_safetensors_writer *writer,
                                                     const char *key, const char *value,
                                                     struct nib_error *err);
-/// Announces a tensor. A first dimension of NIB_DIM_OPEN is allowed for the only tensor of a file: it
-/// is what the appended data turns out to hold when the file is committed.
+/// Announces a tensor. A first dimension of NIB_DIM_OPEN is allowed for the only tensor of a file:
+/// it is what the appended data turns out to hold when the file is committed.
 #define NIB_DIM_OPEN UINT64_MAX
 enum nib_status nib_safetensors_writer_add_tensor(struct nib_safetensors_writer *writer,
                                                   const struct nib_tensor *tensor,

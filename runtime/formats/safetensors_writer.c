@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/// Data begin at a multiple of this, so that a mapped file's elements are aligned. The limit is that
-/// of the specification.
+/// Data begin at a multiple of this, so that a mapped file's elements are aligned. The limit is
+/// that of the specification.
 enum { ALIGNMENT = 8, MAX_HEADER_SIZE = 100000000 };
 
 struct nib_safetensors_writer {
@@ -152,7 +152,8 @@ fail:
 }
 
 /// Makes the header's text, with spaces at its end up to `padded_size` (0: up to the alignment). An
-/// open dimension and its size are written as the largest numbers, so what replaces them later fits.
+/// open dimension and its size are written as the largest numbers, so what replaces them later
+/// fits.
 static enum nib_status format_header(const struct nib_safetensors_writer *writer,
                                      size_t padded_size, struct nib_buffer *header,
                                      struct nib_error *err)

@@ -1,5 +1,5 @@
-/// Every allocation of every parser and writer fails once: the call says so, and nothing leaks (which
-/// the leak sanitizer sees).
+/// Every allocation of every parser and writer fails once: the call says so, and nothing leaks
+/// (which the leak sanitizer sees).
 #include "tests/support/alloc_fail.h"
 #include "tests/unit/formats/bytes.h"
 #include "tests/unit/formats/visit.h"

@@ -24,8 +24,8 @@ void put_gguf_tensor(struct nib_buffer *file, const char *name, uint32_t type, u
 /// A safetensors file: header, then `data_size` zeros.
 void put_safetensors(struct nib_buffer *file, const char *header, size_t data_size);
 
-/// A copy in a heap block of exactly its size, so that an address sanitizer sees a read beyond its end.
-/// Free with free().
+/// A copy in a heap block of exactly its size, so that an address sanitizer sees a read beyond its
+/// end. Free with free().
 uint8_t *exact_copy(const void *data, size_t size);
 
 /// A folder of the test's own: fixtures for TestSuite, and paths in it (a static string; four calls
