@@ -17,7 +17,7 @@ enum nib_rope_scaling {
     NIB_ROPE_SCALING_NONE,
     NIB_ROPE_SCALING_LINEAR,
     NIB_ROPE_SCALING_LLAMA3,
-    NIB_ROPE_SCALING_YARN,   ///< Peng et al. 2023
+    NIB_ROPE_SCALING_YARN,    ///< Peng et al. 2023
     NIB_ROPE_SCALING_LONGROPE ///< Ding et al. 2024
 };
 
@@ -27,8 +27,8 @@ struct nib_rope_config {
     uint32_t dims;
     bool interleaved; ///< pairs (2j, 2j + 1), as GGUF's permuted llama weights want
     enum nib_rope_scaling scaling;
-    float factor;
-    uint32_t original_context; ///< 0: the model's context
+    float factor;                ///< 0 (yarn, longrope): the model's context / original_context
+    uint32_t original_context;   ///< 0: the model's context
     float low_frequency_factor;  ///< llama3
     float high_frequency_factor; ///< llama3
     float beta_fast;             ///< yarn
@@ -36,10 +36,10 @@ struct nib_rope_config {
     float attention_factor;      ///< yarn, longrope: magnitude; 0: by the method's formula
     float mscale;                ///< yarn as DeepSeek varies it; 0: none
     float mscale_all_dims;
-    bool truncate;               ///< yarn: round the correction range to whole dimensions
-    const float *short_factors;  ///< longrope: [dims / 2]
-    const float *long_factors;   ///< longrope: [dims / 2]
-    const float *divisors;       ///< [dims / 2] that divide the frequencies (GGUF's rope_freqs), or NULL
+    bool truncate;              ///< yarn: round the correction range to whole dimensions
+    const float *short_factors; ///< longrope: [dims / 2]
+    const float *long_factors;  ///< longrope: [dims / 2]
+    const float *divisors; ///< [dims / 2] that divide the frequencies (GGUF's rope_freqs), or NULL
 };
 
 /// What differs from layer to layer.
@@ -61,16 +61,17 @@ struct nib_model_config {
     uint32_t vocabulary;
     uint32_t context;
     float norm_epsilon;
-    float norm_offset;  ///< added to every norm weight when it is loaded: 1 where a checkpoint stores
-                        ///< w − 1 (Gemma in Hugging Face's folders), else 0
-    bool pre_norm;      ///< norms before attention and FFN (all but OLMo 2)
-    bool post_norm;     ///< norms of their outputs before the residual add
+    float
+        norm_offset; ///< added to every norm weight when it is loaded: 1 where a checkpoint stores
+                     ///< w − 1 (Gemma in Hugging Face's folders), else 0
+    bool pre_norm;   ///< norms before attention and FFN (all but OLMo 2)
+    bool post_norm;  ///< norms of their outputs before the residual add
     enum nib_qk_norm qk_norm;
     enum nib_gate_function gate;
-    float embedding_scale;  ///< 1 where the architecture has none; so below
+    float embedding_scale; ///< 1 where the architecture has none; so below
     float residual_scale;
-    float logit_scale;      ///< factor of the logits
-    float attention_scale;  ///< of q·k
+    float logit_scale;       ///< factor of the logits
+    float attention_scale;   ///< of q·k
     float attention_softcap; ///< 0: none
     float logit_softcap;     ///< 0: none
     uint32_t sliding_window; ///< of the layers that have one; 0: none

@@ -1,0 +1,74 @@
+/// Reading configurations, and what both containers have in common in it.
+#ifndef RUNTIME_IMPORT_CONFIG_IMPORT_H
+#define RUNTIME_IMPORT_CONFIG_IMPORT_H
+
+#include "runtime/formats/gguf.h"
+#include "runtime/import/arch.h"
+
+#include <jansson.h>
+
+/// A checkpoint's configuration. `model.vocabulary` is 0: the token embedding's rows tell it.
+struct nib_import_config {
+    const struct nib_arch *arch;
+    struct nib_model_config model; ///< arrays in the arena that was given
+    bool tied; ///< the head is the token embedding, whatever else the checkpoint holds
+};
+
+/// Reads the metadata of `gguf`, and its tensors of RoPE factors, which are no weights.
+/// Safe for untrusted input. Errors: format (the key is named), unsupported (architecture, RoPE
+/// scaling), memory.
+enum nib_status nib_config_from_gguf(const struct nib_gguf *gguf, struct nib_arena *arena,
+                                     struct nib_import_config *out_config, struct nib_error *err);
+/// Reads a parsed config.json as transformers 4 and 5 write it. Safe for untrusted input.
+/// Errors: those of nib_config_from_gguf; unsupported also for quantization methods.
+enum nib_status nib_config_from_json(const json_t *json, struct nib_arena *arena,
+                                     struct nib_import_config *out_config, struct nib_error *err);
+
+/// For the two readers.
+
+enum nib_found { NIB_ABSENT, NIB_NULL, NIB_NUMBER };
+/// Looks `key` up in a file. Errors: format (it is no number; the key is named).
+typedef enum nib_status nib_find_number_fn(const void *file, const char *key,
+                                           enum nib_found *out_found, double *out_number,
+                                           struct nib_error *err);
+struct nib_number_file {
+    enum nib_container container;
+    const void *file;
+    nib_find_number_fn *find;
+};
+/// Reads a number in [least, most] into `*out`, which keeps its value where the file has none.
+/// Errors: format.
+enum nib_status nib_config_number(const struct nib_number_file *numbers, const char *key,
+                                  double least, double most, float *out, struct nib_error *err);
+/// The same for a whole number. `null` counts as 0 where `least` allows it.
+enum nib_status nib_config_count(const struct nib_number_file *numbers, const char *key,
+                                 uint32_t least, uint32_t most, uint32_t *out,
+                                 struct nib_error *err);
+
+/// Sets what `arch` says by itself, then reads all plain numbers: sizes, epsilon, scales, caps, window.
+/// Head dimensions and the number of KV heads are known afterwards; RoPE and layers are not.
+/// Errors: format.
+enum nib_status nib_config_begin(const struct nib_arch *arch, const struct nib_number_file *numbers,
+                                 struct nib_import_config *out_config, struct nib_error *err);
+
+/// What decides about single layers. Arrays hold n_layers values, or are NULL: the rule holds.
+struct nib_layer_rules {
+    bool use_window;             ///< NIB_WINDOW_FLAG, NIB_WINDOW_NO_ROPE
+    uint32_t first_window_layer; ///< NIB_WINDOW_FLAG
+    uint32_t window_period;      ///< NIB_WINDOW_PERIOD
+    uint32_t no_rope_period;     ///< 0: all layers have RoPE
+    const bool *has_window;
+    const bool *has_rope;
+};
+/// Makes the layers, once ropes are known, and checks the whole. Errors: format, memory.
+enum nib_status nib_config_end(struct nib_import_config *config,
+                               const struct nib_layer_rules *rules, struct nib_arena *arena,
+                               struct nib_error *err);
+
+/// Largest base or factor of RoPE that is believed.
+#define NIB_ROPE_LIMIT 1e12
+/// Checks one RoPE after its keys were read. Errors: format.
+enum nib_status nib_config_check_rope(const struct nib_rope_config *rope,
+                                      const struct nib_model_config *model, struct nib_error *err);
+
+#endif

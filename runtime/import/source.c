@@ -1,0 +1,338 @@
+#include "runtime/import/source.h"
+
+#include "runtime/base/status.h"
+#include "runtime/formats/json.h"
+#include "runtime/formats/safetensors.h"
+#include "runtime/import/config_import.h"
+#include "runtime/import/reader.h"
+#include "runtime/import/tokenizer_gguf.h"
+#include "runtime/import/tokenizer_hf.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct nib_source {
+    struct nib_arena arena;
+    struct nib_log log;
+    enum nib_container container;
+    struct nib_gguf *gguf;               ///< or NULL
+    struct nib_safetensors *safetensors; ///< or NULL
+    const struct nib_tensor_directory *directory;
+    struct nib_tokenizer *tokenizer; ///< or NULL
+    struct nib_import_config config;
+    const struct nib_arch_prefix *prefix;
+    const struct nib_tensor **tensors; ///< [n_layers][NIB_ROLE_COUNT]; NULL: none
+    struct nib_generation_defaults defaults;
+    const char *quantization;
+    uint64_t file_bytes;
+};
+
+static const struct nib_tensor **slot(const struct nib_source *source, enum nib_role role,
+                                      uint32_t layer)
+{
+    return &source->tensors[(size_t)layer * NIB_ROLE_COUNT + role];
+}
+
+/// Looks up the tensor of `role`; `*out_name` is what it is called, or empty.
+static const struct nib_tensor *find_tensor(const struct nib_source *source,
+                                            const struct nib_arch_prefix *prefix,
+                                            enum nib_role role, uint32_t layer,
+                                            char out_name[NIB_ARCH_NAME_SIZE])
+{
+    out_name[0] = '\0';
+    if (!nib_arch_tensor(source->config.arch, source->container, prefix, role, layer, out_name))
+        return NULL;
+    return nib_tensor_find(source->directory, out_name);
+}
+
+/// Finds out how tensors are prefixed, and the vocabulary, by the token embedding.
+static enum nib_status find_embedding(struct nib_source *source, struct nib_error *err)
+{
+    char name[NIB_ARCH_NAME_SIZE];
+    const struct nib_arch_prefix *prefix;
+    for (uint32_t i = 0; (prefix = nib_arch_prefix(source->container, i)) != NULL; i++) {
+        const struct nib_tensor *tensor =
+            find_tensor(source, prefix, NIB_ROLE_TOKEN_EMBEDDING, 0, name);
+        if (!tensor)
+            continue;
+        if (tensor->n_dims != 2 || tensor->dims[0] == 0 || tensor->dims[0] > INT32_MAX)
+            return nib_fail(err, NIB_ERROR_FORMAT, "tensor '%s' has no row for each token", name);
+        source->prefix = prefix;
+        source->config.model.vocabulary = (uint32_t)tensor->dims[0];
+        return NIB_OK;
+    }
+    prefix = nib_arch_prefix(source->container, 0);
+    find_tensor(source, prefix, NIB_ROLE_TOKEN_EMBEDDING, 0, name);
+    return nib_fail(err, NIB_ERROR_NOT_FOUND, "tensor '%s' is missing", name);
+}
+
+/// Enters the tensor of `role` in its slot and checks it.
+static enum nib_status map_role(struct nib_source *source, enum nib_role role, uint32_t layer,
+                                struct nib_error *err)
+{
+    const struct nib_import_config *config = &source->config;
+    char name[NIB_ARCH_NAME_SIZE];
+    enum nib_need need = nib_role_need(&config->model, config->arch->qkv_bias, role);
+    if (need == NIB_NEED_NO || (role == NIB_ROLE_OUTPUT && config->tied))
+        return NIB_OK;
+    const struct nib_tensor *tensor = find_tensor(source, source->prefix, role, layer, name);
+    if (tensor) {
+        struct nib_row_reader reader;
+        *slot(source, role, layer) = tensor;
+        return nib_reader_blocks(source->directory, tensor, nib_role_shape(&config->model, role),
+                                 &reader, err);
+    }
+    bool fused = nib_role_fused(role) != role && *slot(source, nib_role_fused(role), layer);
+    bool tied = role == NIB_ROLE_OUTPUT && source->container == NIB_CONTAINER_GGUF;
+    if (need == NIB_NEED_MUST || (need == NIB_NEED_UNFUSED && !fused) ||
+        (role == NIB_ROLE_OUTPUT && !tied)) {
+        if (name[0] == '\0')
+            find_tensor(source, source->prefix, nib_role_fused(role), layer, name);
+        return nib_fail(err, NIB_ERROR_NOT_FOUND, "tensor '%s' is missing", name);
+    }
+    return NIB_OK;
+}
+
+static enum nib_status map_tensors(struct nib_source *source, struct nib_error *err)
+{
+    enum nib_status status;
+    // Fused matrices first: whether the others must be there depends on them.
+    static const enum nib_role fused[] = {NIB_ROLE_QKV, NIB_ROLE_QKV_BIAS, NIB_ROLE_FFN_GATE_UP};
+    const uint32_t n_layers = source->config.model.n_layers;
+    NIB_TRY(find_embedding(source, err));
+    source->tensors =
+        nib_arena_array(&source->arena, (size_t)n_layers * NIB_ROLE_COUNT, sizeof *source->tensors);
+    if (!source->tensors)
+        return nib_fail_memory(err);
+    for (uint32_t layer = 0; layer < n_layers; layer++) {
+        for (size_t i = 0; i < sizeof fused / sizeof fused[0]; i++)
+            NIB_TRY(map_role(source, fused[i], layer, err));
+        for (enum nib_role role = 0; role < NIB_ROLE_COUNT; role++) {
+            if (layer == 0 || nib_arch_in_layer(role))
+                NIB_TRY(map_role(source, role, layer, err));
+        }
+    }
+fail:
+    return status;
+}
+
+/// Tells of tensors that nothing will read: the file may hold more than is known here.
+static void report_unused(const struct nib_source *source)
+{
+    uint32_t n_used = 0;
+    uint32_t n_slots = source->config.model.n_layers * NIB_ROLE_COUNT;
+    for (uint32_t i = 0; i < n_slots; i++)
+        n_used += source->tensors[i] != NULL;
+    if (n_used < source->directory->n_tensors)
+        nib_log_write(&source->log, NIB_LOG_INFO, "%" PRIu32 " of %" PRIu32 " tensors are not used",
+                      source->directory->n_tensors - n_used, source->directory->n_tensors);
+}
+
+/// Finds the type that most bytes of matrices have.
+static void find_quantization(struct nib_source *source)
+{
+    uint64_t bytes[NIB_DTYPE_COUNT] = {0};
+    enum nib_dtype most = NIB_DTYPE_F32;
+    for (uint32_t layer = 0; layer < source->config.model.n_layers; layer++) {
+        for (enum nib_role role = 0; role < NIB_ROLE_COUNT; role++) {
+            const struct nib_tensor *tensor = *slot(source, role, layer);
+            if (tensor && nib_role_is_matrix(role))
+                bytes[tensor->dtype] += tensor->size;
+        }
+    }
+    for (enum nib_dtype dtype = 0; dtype < NIB_DTYPE_COUNT; dtype++) {
+        if (bytes[dtype] > bytes[most])
+            most = dtype;
+    }
+    source->quantization = nib_dtype_name(most);
+}
+
+static void read_sampling(const struct nib_gguf *gguf, struct nib_generation_defaults *defaults)
+{
+    const struct {
+        const char *key;
+        float *out;
+    } numbers[] = {
+        {"general.sampling.temp", &defaults->temperature},
+        {"general.sampling.top_p", &defaults->top_p},
+        {"general.sampling.min_p", &defaults->min_p},
+        {"general.sampling.penalty_repeat", &defaults->repeat_penalty},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        float number;
+        if (nib_gguf_get_f32(nib_gguf_find(gguf, numbers[i].key), &number) && number >= 0 &&
+            number < INFINITY)
+            *numbers[i].out = number;
+    }
+    uint32_t top_k;
+    if (nib_gguf_get_u32(nib_gguf_find(gguf, "general.sampling.top_k"), &top_k) &&
+        top_k <= INT32_MAX)
+        defaults->top_k = (int32_t)top_k;
+}
+
+static enum nib_status open_gguf(struct nib_source *source, const char *path, struct nib_error *err)
+{
+    enum nib_status status;
+    source->container = NIB_CONTAINER_GGUF;
+    NIB_TRY(nib_gguf_open(path, &source->gguf, err));
+    const struct nib_gguf *gguf = source->gguf;
+    source->directory = &gguf->directory;
+    status = nib_config_from_gguf(gguf, &source->arena, &source->config, err);
+    if (status == NIB_OK)
+        status = nib_tokenizer_from_gguf(gguf, &source->tokenizer, err);
+    if (status == NIB_OK)
+        status = map_tensors(source, err);
+    NIB_TRY(nib_fail_context(err, status, "%s", path));
+
+    read_sampling(gguf, &source->defaults);
+fail:
+    return status;
+}
+
+static void read_generation_config(const json_t *json, struct nib_generation_defaults *defaults)
+{
+    uint32_t top_k;
+    bool do_sample;
+    nib_json_get_f32(json, "temperature", &defaults->temperature);
+    nib_json_get_f32(json, "top_p", &defaults->top_p);
+    nib_json_get_f32(json, "min_p", &defaults->min_p);
+    nib_json_get_f32(json, "repetition_penalty", &defaults->repeat_penalty);
+    if (nib_json_get_u32(json, "top_k", &top_k) && top_k <= INT32_MAX)
+        defaults->top_k = (int32_t)top_k;
+    if (nib_json_get_bool(json, "do_sample", &do_sample))
+        defaults->do_sample = do_sample;
+}
+
+static enum nib_status open_folder(struct nib_source *source, const char *path,
+                                   struct nib_error *err)
+{
+    enum nib_status status;
+    json_t *config = NULL;
+    json_t *generation = NULL;
+    source->container = NIB_CONTAINER_HF;
+    NIB_TRY(nib_json_open(path, "config.json", true, &config, err));
+    status = nib_config_from_json(config, &source->arena, &source->config, err);
+    NIB_TRY(nib_fail_context(err, status, "%s/config.json", path));
+    NIB_TRY(nib_json_open(path, "generation_config.json", false, &generation, err));
+    read_generation_config(generation, &source->defaults);
+
+    NIB_TRY(nib_safetensors_open_folder(path, &source->safetensors, err));
+    source->directory = &source->safetensors->directory;
+    NIB_TRY(nib_fail_context(err, map_tensors(source, err), "%s", path));
+    NIB_TRY(nib_tokenizer_from_folder(path, &source->tokenizer, err));
+fail:
+    json_decref(config);
+    json_decref(generation);
+    return status;
+}
+
+enum nib_status nib_source_open(const char *path, const struct nib_model_params *params,
+                                struct nib_source **out_source, struct nib_error *err)
+{
+    enum nib_status status;
+    *out_source = NULL;
+    struct nib_source *source = calloc(1, sizeof *source);
+    if (!source)
+        return nib_fail_memory(err);
+    if (params)
+        source->log = params->log;
+    source->defaults = (struct nib_generation_defaults){-1, -1, -1, -1, -1, -1};
+
+    switch (nib_path_kind(path)) {
+    case NIB_PATH_FOLDER:
+        NIB_TRY(open_folder(source, path, err));
+        break;
+    case NIB_PATH_ABSENT:
+        NIB_TRY(nib_fail(err, NIB_ERROR_NOT_FOUND, "%s: there is no such file or folder", path));
+        break;
+    case NIB_PATH_FILE:
+    case NIB_PATH_OTHER:
+        NIB_TRY(open_gguf(source, path, err));
+        break;
+    }
+    for (uint32_t i = 0; i < source->directory->n_maps; i++)
+        source->file_bytes += source->directory->maps[i].size;
+    find_quantization(source);
+    report_unused(source);
+    if (params && params->progress.report &&
+        !params->progress.report(params->progress.user, "open model", source->file_bytes,
+                                 source->file_bytes))
+        NIB_TRY(nib_fail(err, NIB_ERROR_CANCELLED, "%s: opening was cancelled", path));
+    *out_source = source;
+    return NIB_OK;
+fail:
+    nib_source_destroy(&source);
+    return status;
+}
+
+void nib_source_destroy(struct nib_source **source)
+{
+    struct nib_source *self = *source;
+    *source = NULL;
+    if (!self)
+        return;
+    nib_tokenizer_destroy(&self->tokenizer);
+    nib_gguf_destroy(&self->gguf);
+    nib_safetensors_destroy(&self->safetensors);
+    nib_arena_free(&self->arena);
+    free(self);
+}
+
+const struct nib_model_config *nib_source_config(const struct nib_source *source)
+{
+    return &source->config.model;
+}
+
+const struct nib_tokenizer *nib_source_tokenizer(const struct nib_source *source)
+{
+    return source->tokenizer;
+}
+
+const struct nib_tensor_directory *nib_source_tensors(const struct nib_source *source)
+{
+    return source->directory;
+}
+
+void nib_source_generation_defaults(const struct nib_source *source,
+                                    struct nib_generation_defaults *out_defaults)
+{
+    *out_defaults = source->defaults;
+}
+
+const char *nib_source_container(const struct nib_source *source)
+{
+    return source->container == NIB_CONTAINER_GGUF ? "gguf" : "safetensors";
+}
+
+const char *nib_source_quantization(const struct nib_source *source)
+{
+    return source->quantization;
+}
+
+uint64_t nib_source_file_bytes(const struct nib_source *source)
+{
+    return source->file_bytes;
+}
+
+bool nib_source_has(const struct nib_source *source, enum nib_role role, uint32_t layer)
+{
+    return layer < source->config.model.n_layers && *slot(source, role, layer) != NULL;
+}
+
+enum nib_status nib_source_reader(const struct nib_source *source, enum nib_role role,
+                                  uint32_t layer, struct nib_row_reader *out_reader,
+                                  struct nib_error *err)
+{
+    const struct nib_model_config *model = &source->config.model;
+    *out_reader = (struct nib_row_reader){0};
+    if (!nib_source_has(source, role, layer))
+        return nib_fail(err, NIB_ERROR_NOT_FOUND, "there is no tensor '%s' of layer %" PRIu32,
+                        nib_role_name(role), layer);
+    enum nib_status status = nib_reader_blocks(source->directory, *slot(source, role, layer),
+                                               nib_role_shape(model, role), out_reader, err);
+    if (status == NIB_OK && nib_role_is_norm(role) && model->norm_offset != 0)
+        nib_reader_add_offset(out_reader, &model->norm_offset);
+    return status;
+}
