@@ -1,0 +1,91 @@
+#include "runtime/model/model.h"
+
+#include "runtime/base/status.h"
+#include "runtime/ops/step.h"
+
+uint32_t nib_plan_pages(const struct nib_plan *plan, uint32_t kv_class, uint32_t n_sessions)
+{
+    const uint32_t page = NIB_KV_PAGE_TOKENS;
+    uint32_t pages = plan->context / page + (plan->context % page != 0);
+    uint32_t window = 0;
+    for (uint32_t i = 0; i < plan->n_kv_layers; i++) {
+        if (plan->kv_layers[i].kv_class == kv_class && plan->kv_layers[i].window > window)
+            window = plan->kv_layers[i].window;
+    }
+    if (window != 0) {
+        // The tokens that a step's first row sees and those that the step adds lie side by side,
+        // and may begin anywhere in a page.
+        uint64_t tokens = (uint64_t)window - 1 + plan->max_rows;
+        uint64_t most = (tokens + page - 2) / page + 1;
+        pages = most < pages ? (uint32_t)most : pages;
+    }
+    uint64_t total = (uint64_t)pages * n_sessions;
+    return total < UINT32_MAX ? (uint32_t)total : UINT32_MAX;
+}
+
+uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions)
+{
+    uint64_t pages[NIB_KV_MAX_CLASSES] = {0};
+    for (uint32_t i = 0; i < plan->n_kv_classes; i++)
+        pages[i] = nib_plan_pages(plan, i, n_sessions);
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < plan->n_kv_layers; i++) {
+        const struct nib_kv_layer *layer = &plan->kv_layers[i];
+        bytes +=
+            pages[layer->kv_class] * ((uint64_t)layer->key_page_size + layer->value_page_size +
+                                      layer->key_scale_page_size + layer->value_scale_page_size);
+    }
+    return bytes;
+}
+
+/// Bytes of all weights: matrices in `format`, or in their own where it is NULL; vectors in fp32.
+static uint64_t weights_bytes(const struct nib_plan *plan, const struct nib_format *format)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < plan->n_weights; i++) {
+        const struct nib_weight *weight = &plan->weights[i];
+        if (weight->shared_with != NIB_NO_WEIGHT)
+            continue;
+        if (!nib_role_is_matrix(weight->role))
+            bytes += weight->cols * sizeof(float);
+        else
+            bytes += format ? nib_format_packed_bytes(format, weight->rows, weight->cols)
+                            : weight->bytes;
+    }
+    return bytes;
+}
+
+enum nib_status nib_plan_predict_memory(const struct nib_source *source,
+                                        const struct nib_memory_params *params,
+                                        struct nib_memory *out_memory, struct nib_error *err)
+{
+    enum nib_status status;
+    struct nib_plan *plan = NULL;
+    const struct nib_format *format = NULL;
+    const uint32_t n_sessions = params->max_sessions ? params->max_sessions : 1;
+    *out_memory = (struct nib_memory){0};
+    if (params->weight_format) {
+        format = nib_format_find(params->weight_format);
+        if (!format)
+            return nib_fail(err, NIB_ERROR_NOT_FOUND, "there is no weight format '%s'",
+                            params->weight_format);
+    }
+    const struct nib_plan_params plan_params = {
+        .context = params->context,
+        .max_rows = params->max_rows,
+        .key_format = params->key_format,
+        .value_format = params->value_format,
+    };
+    NIB_TRY(nib_plan_create(source, &plan_params, &plan, err));
+    out_memory->weights_bytes = weights_bytes(plan, format);
+    out_memory->kv_bytes = nib_plan_kv_bytes(plan, n_sessions);
+    // Activations; on the host the lines of logits, and the sampler's two words for each candidate.
+    out_memory->scratch_bytes =
+        nib_plan_scratch_bytes(plan, NIB_STEP_MAX_LOGITS) +
+        (uint64_t)plan->vocabulary * (NIB_STEP_MAX_LOGITS + 2) * sizeof(float);
+    out_memory->total_bytes =
+        out_memory->weights_bytes + out_memory->kv_bytes + out_memory->scratch_bytes;
+fail:
+    nib_plan_destroy(&plan);
+    return status;
+}
