@@ -12,7 +12,8 @@ _Static_assert(offsetof(struct nib_step_sequence, n_rows) == 12, "shared with GL
 _Static_assert(sizeof(struct nib_step_header) == 32, "shared with GLSL");
 _Static_assert(offsetof(struct nib_step_header, first_logit) == 20, "shared with GLSL");
 
-/// Lines of logits that one run of the head makes at most; more rows that want logits take more runs.
+/// Lines of logits that one run of the head makes at most; more rows that want logits take more
+/// runs.
 #define NIB_STEP_MAX_LOGITS 32
 
 /// One forward pass over flat rows. The arrays belong to the engine and do not change during a run.

@@ -1,0 +1,347 @@
+// Walks the plan's ops for one step, sharing out each op's loop to the device's threads.
+#include <string.h>
+
+#include "runtime/base/os.h"
+#include "runtime/base/status.h"
+#include "runtime/cpu/instance.h"
+
+/// Numbers, and multiply-adds, that are worth a piece of their own: some microseconds of work.
+#define PIECE_NUMBERS 8192u
+#define PIECE_MACS 32768u
+
+/// A run in progress.
+struct exec {
+    struct nib_cpu_instance *self;
+    const struct nib_plan *plan;
+    const struct nib_step *step;
+    uint32_t n_rows;  ///< rows that ops work on now: the step's, or those gathered
+    uint32_t n_spans; ///< stretches of one sequence among them
+};
+
+/// run_NAME(e, args, count, grain) runs a kernel's loop on the device's threads.
+#define X(name, args_struct)                                                                     \
+    struct name##_loop {                                                                         \
+        nib_cpu_##name##_fn *kernel;                                                             \
+        const struct args_struct *args;                                                          \
+    };                                                                                           \
+    static void name##_body(void *user, uint64_t first, uint64_t last, uint32_t thread)          \
+    {                                                                                            \
+        const struct name##_loop *loop = user;                                                   \
+        loop->kernel(loop->args, first, last, thread);                                           \
+    }                                                                                            \
+    static void run_##name(const struct exec *e, const struct args_struct *args, uint64_t count, \
+                           uint64_t grain)                                                       \
+    {                                                                                            \
+        struct name##_loop loop = {e->self->device->kernels.name, args};                         \
+        nib_thread_pool_run(e->self->device->pool, count, grain, name##_body, &loop);            \
+    }
+NIB_CPU_KERNELS(X)
+#undef X
+
+/// Returns how many rows of `width` numbers make a piece.
+static uint64_t row_grain(uint64_t width)
+{
+    return width < PIECE_NUMBERS ? PIECE_NUMBERS / width : 1;
+}
+
+static struct nib_cpu_rows rows_of(const struct exec *e, const struct nib_view *view)
+{
+    uint64_t stride = e->plan->values[view->value].width;
+    float *base =
+        view->value == e->plan->logits_value ? e->step->logits : e->self->values[view->value];
+    return (struct nib_cpu_rows){.data = base + view->offset, .stride = stride};
+}
+
+/// Finds the stretches of rows of one sequence.
+static void find_spans(struct exec *e)
+{
+    const uint32_t *sequences = e->self->sequences;
+    e->n_spans = 0;
+    for (uint32_t r = 0; r < e->n_rows; r++) {
+        if (r == 0 || sequences[r] != sequences[r - 1])
+            e->self->spans[e->n_spans++] = r;
+    }
+    e->self->spans[e->n_spans] = e->n_rows;
+}
+
+static void exec_embed(struct exec *e, const struct nib_op_embed *op)
+{
+    struct nib_cpu_embed args = {
+        .weight = nib_cpu_instance_weight(e->self, op->weight),
+        .rows = e->step->rows,
+        .out = rows_of(e, &op->out),
+        .scale = op->scale,
+        .scratch = e->self->scratch,
+    };
+    run_embed(e, &args, e->n_rows, row_grain(op->out.width));
+}
+
+static void exec_norm(struct exec *e, const struct nib_op_norm *op)
+{
+    const struct nib_cpu_matrix *weight = nib_cpu_instance_weight(e->self, op->weight);
+    struct nib_cpu_norm args = {
+        .in = rows_of(e, &op->in),
+        .out = rows_of(e, &op->out),
+        .weight = weight ? weight->vector : NULL,
+        .n_groups = op->n_groups,
+        .group = op->in.width / op->n_groups,
+        .epsilon = op->epsilon,
+    };
+    run_norm(e, &args, e->n_rows, row_grain(op->in.width));
+}
+
+struct spans_loop {
+    nib_cpu_prepare_fn *kernel;
+    const struct nib_cpu_matmul *args;
+    const uint32_t *spans;
+};
+
+static void spans_body(void *user, uint64_t first, uint64_t last, uint32_t thread)
+{
+    const struct spans_loop *loop = user;
+    for (uint64_t i = first; i < last; i++)
+        loop->kernel(loop->args, loop->spans[i], loop->spans[i + 1], thread);
+}
+
+static void prepare_input(const struct exec *e, const struct nib_cpu_matmul *args)
+{
+    const struct nib_cpu_matrix *weight = args->weight;
+    if (nib_cpu_input_has_codes(args->activation, &weight->format)) {
+        args->input->n_runs =
+            nib_cpu_runs(args->activation, &weight->format, weight->cols, args->input->runs);
+    }
+    if (args->activation == NIB_ACTIVATION_LLM_INT8) {
+        struct spans_loop loop = {e->self->device->kernels.prepare, args, e->self->spans};
+        nib_thread_pool_run(e->self->device->pool, e->n_spans, 1, spans_body, &loop);
+    } else if (args->activation != NIB_ACTIVATION_F32 || weight->permutation) {
+        run_prepare(e, args, e->n_rows, row_grain(weight->cols));
+    }
+}
+
+/// Returns how many weight rows make a piece: enough work, but several pieces for each thread, and
+/// whole blocks.
+static uint64_t matmul_grain(const struct exec *e, const struct nib_cpu_matrix *weight)
+{
+    uint64_t macs_a_row = weight->cols * e->n_rows;
+    uint64_t grain = PIECE_MACS / (macs_a_row ? macs_a_row : 1);
+    uint64_t most = weight->rows / (4 * nib_thread_pool_size(e->self->device->pool));
+    grain = grain < most ? grain : most;
+    return (grain / NIB_CPU_BLOCK_ROWS + 1) * NIB_CPU_BLOCK_ROWS;
+}
+
+static void exec_matmul(struct exec *e, const struct nib_op_matmul *op)
+{
+    const struct nib_cpu_matrix *bias = nib_cpu_instance_weight(e->self, op->bias);
+    struct nib_cpu_matmul args = {
+        .weight = nib_cpu_instance_weight(e->self, op->weight),
+        .bias = bias ? bias->vector : NULL,
+        .activation = op->activation,
+        .n_rows = e->n_rows,
+        .in = rows_of(e, &op->in),
+        .out = rows_of(e, &op->out),
+        .input = &e->self->input,
+        .scratch = e->self->scratch,
+    };
+    prepare_input(e, &args);
+    run_matmul(e, &args, args.weight->rows, matmul_grain(e, args.weight));
+}
+
+static void exec_rope(struct exec *e, const struct nib_op_rope *op)
+{
+    struct nib_cpu_rope args = {
+        .x = rows_of(e, &op->x),
+        .n_heads = op->n_heads,
+        .head_dim = op->head_dim,
+        .dims = e->plan->ropes[op->table].dims,
+        .interleaved = op->interleaved,
+        .angles = e->self->angles[op->table],
+    };
+    run_rope(e, &args, e->n_rows, row_grain(op->x.width));
+}
+
+static void exec_kv_store(struct exec *e, const struct nib_op_kv_store *op)
+{
+    struct nib_cpu_kv_store args = {
+        .cache = &e->self->caches[op->kv_layer],
+        .step = e->step,
+        .key = rows_of(e, &op->key),
+        .value = rows_of(e, &op->value),
+    };
+    run_kv_store(e, &args, e->n_rows, row_grain((uint64_t)op->key.width + op->value.width));
+}
+
+static void exec_attention(struct exec *e, const struct nib_op_attention *op)
+{
+    struct nib_cpu_attention args = {
+        .cache = &e->self->caches[op->kv_layer],
+        .step = e->step,
+        .query = rows_of(e, &op->query),
+        .out = rows_of(e, &op->out),
+        .n_heads = op->n_heads,
+        .scale = op->scale,
+        .softcap = op->softcap,
+        .scratch = e->self->scratch,
+    };
+    // Heads of one KV head in one piece share the conversion of its pages, where there are enough.
+    uint32_t n_kv_heads = e->plan->kv_layers[op->kv_layer].n_heads;
+    uint64_t n_pieces = (uint64_t)e->n_rows * n_kv_heads;
+    uint32_t n_threads = nib_thread_pool_size(e->self->device->pool);
+    uint64_t grain = n_pieces >= n_threads ? op->n_heads / n_kv_heads : 1;
+    run_attention(e, &args, (uint64_t)e->n_rows * op->n_heads, grain);
+}
+
+static void exec_activate(struct exec *e, const struct nib_op_activate *op)
+{
+    struct nib_cpu_activate args = {
+        .gate = rows_of(e, &op->gate),
+        .up = rows_of(e, &op->up),
+        .out = rows_of(e, &op->out),
+        .width = op->out.width,
+        .function = op->function,
+    };
+    run_activate(e, &args, e->n_rows, row_grain(op->out.width));
+}
+
+static void exec_add(struct exec *e, const struct nib_op_add *op)
+{
+    struct nib_cpu_add args = {
+        .in = rows_of(e, &op->in),
+        .out = rows_of(e, &op->out),
+        .width = op->out.width,
+        .scale = op->scale,
+    };
+    run_add(e, &args, e->n_rows, row_grain(op->out.width));
+}
+
+static void exec_scale(struct exec *e, const struct nib_op_scale *op)
+{
+    struct nib_cpu_scale args = {
+        .x = rows_of(e, &op->x), .width = op->x.width, .factor = op->factor};
+    run_scale(e, &args, e->n_rows, row_grain(op->x.width));
+}
+
+static void exec_softcap(struct exec *e, const struct nib_op_softcap *op)
+{
+    struct nib_cpu_softcap args = {.x = rows_of(e, &op->x), .width = op->x.width, .cap = op->cap};
+    run_softcap(e, &args, e->n_rows, row_grain(op->x.width));
+}
+
+static void exec_gather(struct exec *e, const struct nib_op_gather *op)
+{
+    const struct nib_step_header *header = &e->step->header;
+    struct nib_cpu_rows in = rows_of(e, &op->in), out = rows_of(e, &op->out);
+    for (uint32_t r = 0; r < header->n_used_rows; r++) {
+        const struct nib_step_row *row = &e->step->rows[r];
+        uint32_t line = row->logit_row - header->first_logit;
+        if (row->logit_row == NIB_NONE || line >= header->n_logits)
+            continue;
+        memcpy(out.data + line * out.stride, in.data + r * in.stride,
+               op->out.width * sizeof(float));
+        e->self->sequences[line] = row->sequence;
+    }
+    e->n_rows = header->n_logits;
+    find_spans(e);
+}
+
+static void exec_op(struct exec *e, const struct nib_op *op)
+{
+    switch (op->kind) {
+    case NIB_OP_EMBED:
+        exec_embed(e, &op->embed);
+        break;
+    case NIB_OP_NORM:
+        exec_norm(e, &op->norm);
+        break;
+    case NIB_OP_MATMUL:
+        exec_matmul(e, &op->matmul);
+        break;
+    case NIB_OP_ROPE:
+        exec_rope(e, &op->rope);
+        break;
+    case NIB_OP_KV_STORE:
+        exec_kv_store(e, &op->kv_store);
+        break;
+    case NIB_OP_ATTENTION:
+        exec_attention(e, &op->attention);
+        break;
+    case NIB_OP_ACTIVATE:
+        exec_activate(e, &op->activate);
+        break;
+    case NIB_OP_ADD:
+        exec_add(e, &op->add);
+        break;
+    case NIB_OP_SCALE:
+        exec_scale(e, &op->scale);
+        break;
+    case NIB_OP_SOFTCAP:
+        exec_softcap(e, &op->softcap);
+        break;
+    case NIB_OP_GATHER:
+        exec_gather(e, &op->gather);
+        break;
+    case NIB_OP_ROUTE: // never in a plan that nib_plan_validate let through
+    case NIB_OP_REDUCE:
+    case NIB_OP_COUNT:
+        break;
+    }
+}
+
+static void exec_segment(struct exec *e, const struct nib_segment *segment)
+{
+    struct nib_cpu_instance *self = e->self;
+    e->n_rows = e->step->header.n_used_rows;
+    for (uint32_t r = 0; r < e->n_rows; r++)
+        self->sequences[r] = e->step->rows[r].sequence;
+    find_spans(e);
+    for (uint32_t i = segment->first_op; i < segment->first_op + segment->n_ops; i++) {
+        uint64_t start = self->profile_ns ? nib_clock_ns() : 0;
+        exec_op(e, &e->plan->ops[i]);
+        if (self->profile_ns) {
+            self->profile_ns[i] += nib_clock_ns() - start;
+            self->profile_calls[i]++;
+        }
+    }
+    self->n_dispatches += segment->n_ops;
+}
+
+/// Computes the angles of every table that segments [first, last] use.
+static void find_angles(const struct exec *e, uint32_t first, uint32_t last)
+{
+    const struct nib_plan *plan = e->plan;
+    uint32_t end = plan->segments[last].first_op + plan->segments[last].n_ops;
+    for (uint32_t t = 0; t < plan->n_ropes; t++) {
+        uint32_t i = plan->segments[first].first_op;
+        while (i < end && !(plan->ops[i].kind == NIB_OP_ROPE && plan->ops[i].rope.table == t))
+            i++;
+        if (i == end)
+            continue;
+        struct nib_cpu_angles args = {
+            .table = &plan->ropes[t],
+            .rows = e->step->rows,
+            .out = e->self->angles[t],
+        };
+        // A cosine costs as much as some ten other operations.
+        run_angles(e, &args, e->step->header.n_used_rows, row_grain(10 * plan->ropes[t].dims));
+    }
+}
+
+enum nib_status nib_cpu_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
+                            const float *hidden_in, float *hidden_out, struct nib_error *err)
+{
+    struct nib_cpu_instance *instance = self;
+    if (instance->n_missing) {
+        return nib_fail(err, NIB_ERROR_STATE, "%u weights of the CPU's segments were not packed",
+                        instance->n_missing);
+    }
+    struct exec e = {.self = instance, .plan = instance->plan, .step = step};
+    float *hidden = instance->values[NIB_VALUE_HIDDEN];
+    size_t hidden_size = (size_t)step->header.n_used_rows * e.plan->hidden_size * sizeof(float);
+    if (hidden_in)
+        memcpy(hidden, hidden_in, hidden_size);
+    find_angles(&e, first, last);
+    for (uint32_t s = first; s <= last; s++)
+        exec_segment(&e, &e.plan->segments[s]);
+    if (hidden_out)
+        memcpy(hidden_out, hidden, hidden_size);
+    return NIB_OK;
+}

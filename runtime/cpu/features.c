@@ -1,0 +1,119 @@
+#include "runtime/cpu/features.h"
+
+#include <string.h>
+
+#include "runtime/base/status.h"
+
+enum nib_status nib_cpu_level_find(const char *mask, enum nib_cpu_level *out_level,
+                                   struct nib_error *err)
+{
+    static const char *const names[NIB_CPU_LEVEL_COUNT] = {
+#define X(id, name) [NIB_CPU_LEVEL_##id] = name,
+        NIB_CPU_LEVELS(X)
+#undef X
+    };
+#define X(id, name) " " name
+    static const char list[] = NIB_CPU_LEVELS(X);
+#undef X
+    *out_level = NIB_CPU_LEVEL_SCALAR;
+    if (!mask)
+        return NIB_OK;
+    for (int i = 0; i < NIB_CPU_LEVEL_COUNT; i++) {
+        if (strcmp(names[i], mask) == 0) {
+            *out_level = (enum nib_cpu_level)i;
+            return NIB_OK;
+        }
+    }
+    return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                    "this build has no CPU kernels of level '%s'; it has:%s", mask, list);
+}
+
+/// Appends " name", or "name" at the text's start, if it fits.
+static void append(char *text, size_t capacity, const char *name)
+{
+    size_t used = strlen(text), size = strlen(name), space = used != 0;
+    if (used + space + size >= capacity)
+        return;
+    if (space)
+        text[used] = ' ';
+    memcpy(text + used + space, name, size + 1);
+}
+
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+
+#include <cpuid.h>
+
+/// Where CPUID shows an instruction set: a bit of a register of a leaf. Intel SDM, volume 2, CPUID;
+/// `state` is what XCR0 must have set, so that the system saves the registers it uses.
+struct feature {
+    const char *name;
+    uint32_t leaf, subleaf, reg, bit, state;
+};
+enum { EAX, EBX, ECX, EDX };
+#define STATE_YMM 0x06u
+#define STATE_ZMM 0xe6u
+#define STATE_AMX 0x60000u
+
+static const struct feature features[] = {
+    {"ssse3", 1, 0, ECX, 9, 0},
+    {"sse4.1", 1, 0, ECX, 19, 0},
+    {"avx", 1, 0, ECX, 28, STATE_YMM},
+    {"f16c", 1, 0, ECX, 29, STATE_YMM},
+    {"fma", 1, 0, ECX, 12, STATE_YMM},
+    {"avx2", 7, 0, EBX, 5, STATE_YMM},
+    {"avx_vnni", 7, 1, EAX, 4, STATE_YMM},
+    {"avx512f", 7, 0, EBX, 16, STATE_ZMM},
+    {"avx512bw", 7, 0, EBX, 30, STATE_ZMM},
+    {"avx512vl", 7, 0, EBX, 31, STATE_ZMM},
+    {"avx512vbmi", 7, 0, ECX, 1, STATE_ZMM},
+    {"avx512_vnni", 7, 0, ECX, 11, STATE_ZMM},
+    {"avx512_bf16", 7, 1, EAX, 5, STATE_ZMM},
+    {"amx_int8", 7, 0, EDX, 25, STATE_AMX},
+};
+
+/// Returns the low half of XCR0, or 0 where the system does not use it.
+static uint32_t saved_state(void)
+{
+    uint32_t eax, ebx, ecx, edx;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx >> 27 & 1))
+        return 0;
+    __asm__("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+    return eax;
+}
+
+void nib_cpu_features(char *out_text, size_t capacity)
+{
+    if (capacity == 0)
+        return;
+    out_text[0] = '\0';
+    uint32_t saved = saved_state();
+    for (size_t i = 0; i < sizeof features / sizeof *features; i++) {
+        const struct feature *f = &features[i];
+        uint32_t regs[4];
+        if (__get_cpuid_count(f->leaf, f->subleaf, &regs[EAX], &regs[EBX], &regs[ECX],
+                              &regs[EDX]) &&
+            (regs[f->reg] >> f->bit & 1) && (saved & f->state) == f->state)
+            append(out_text, capacity, f->name);
+    }
+}
+
+#else
+
+void nib_cpu_features(char *out_text, size_t capacity)
+{
+    if (capacity == 0)
+        return;
+    out_text[0] = '\0';
+    // What the compiler was told it may use; every such CPU has it.
+#if defined(__ARM_NEON) || defined(_M_ARM64)
+    append(out_text, capacity, "neon");
+#endif
+#if defined(__ARM_FEATURE_DOTPROD)
+    append(out_text, capacity, "dotprod");
+#endif
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    append(out_text, capacity, "i8mm");
+#endif
+}
+
+#endif

@@ -1,0 +1,320 @@
+#include "runtime/cpu/instance.h"
+
+#include <stdlib.h>
+
+#include "runtime/base/checked.h"
+#include "runtime/base/os.h"
+#include "runtime/base/status.h"
+
+/// Buffers begin on a cache line, so that threads do not share one.
+#define BUFFER_ALIGNMENT 64
+
+/// The largest sizes among our ops, which buffers are made for.
+struct needs {
+    uint64_t cols;
+    uint64_t groups; ///< of weights or of activations in a row
+    uint64_t runs;
+    uint64_t block_size;  ///< bytes of a row block
+    uint64_t key_numbers; ///< of one head in a page
+    uint64_t value_numbers;
+    bool has_codes;
+    bool has_values;
+    bool is_too_large;
+};
+
+static void raise_to(uint64_t *most, uint64_t n)
+{
+    if (n > *most)
+        *most = n;
+}
+
+static void need_matrix(struct needs *needs, const struct nib_weight *weight)
+{
+    uint64_t block_size = nib_row_block_size(&weight->format, NIB_CPU_BLOCK_ROWS, weight->cols);
+    needs->is_too_large |= block_size == 0;
+    raise_to(&needs->block_size, block_size);
+    raise_to(&needs->cols, weight->cols);
+    raise_to(&needs->groups, nib_format_groups(&weight->format, weight->cols));
+    raise_to(&needs->groups, nib_ceil_div_u64(weight->cols, NIB_ACTIVATION_GROUP));
+}
+
+static struct needs find_needs(const struct nib_cpu_instance *instance)
+{
+    const struct nib_plan *plan = instance->plan;
+    struct needs needs = {0};
+    for (uint32_t i = 0; i < plan->n_ops; i++) {
+        const struct nib_op *op = &plan->ops[i];
+        if (op->segment - instance->first_segment >= instance->n_segments)
+            continue;
+        if (op->kind == NIB_OP_EMBED) {
+            need_matrix(&needs, &plan->weights[op->embed.weight]);
+        } else if (op->kind == NIB_OP_MATMUL) {
+            const struct nib_weight *weight = &plan->weights[op->matmul.weight];
+            enum nib_activation activation = op->matmul.activation;
+            need_matrix(&needs, weight);
+            if (nib_cpu_input_has_codes(activation, &weight->format)) {
+                needs.has_codes = true;
+                raise_to(&needs.runs,
+                         nib_cpu_runs(activation, &weight->format, weight->cols, NULL));
+            }
+            needs.has_values |= nib_cpu_input_has_values(activation, &weight->format, false);
+        } else if (op->kind == NIB_OP_ATTENTION) {
+            const struct nib_kv_layer *layer = &plan->kv_layers[op->attention.kv_layer];
+            raise_to(&needs.key_numbers, (uint64_t)layer->key_dim * NIB_KV_PAGE_TOKENS);
+            raise_to(&needs.value_numbers, (uint64_t)layer->value_dim * NIB_KV_PAGE_TOKENS);
+        }
+    }
+    return needs;
+}
+
+/// A block of memory being dealt out, or, with `base` NULL, being measured.
+struct layout {
+    uint8_t *base;
+    uint64_t used;
+    bool has_overflow;
+};
+
+/// Deals out count · more · size bytes; returns NULL where there are none, and when measuring.
+static void *take(struct layout *layout, uint64_t count, uint64_t more, size_t size)
+{
+    uint64_t bytes, end;
+    uint8_t *begin = layout->base ? layout->base + layout->used : NULL;
+    if (!nib_mul_u64(count, more, &bytes) || !nib_mul_u64(bytes, size, &bytes) ||
+        !nib_round_up_u64(bytes, BUFFER_ALIGNMENT, &bytes) ||
+        !nib_add_u64(layout->used, bytes, &end) || end > SIZE_MAX) {
+        layout->has_overflow = true;
+        return NULL;
+    }
+    layout->used = end;
+    return bytes ? begin : NULL;
+}
+
+static void lay_out_thread(struct layout *layout, const struct needs *needs,
+                           struct nib_cpu_scratch *scratch)
+{
+    uint64_t code_rows = needs->has_codes ? NIB_CPU_BLOCK_ROWS : 0;
+    scratch->block = take(layout, needs->block_size, 1, 1);
+    scratch->values = take(layout, NIB_CPU_BLOCK_ROWS, needs->cols, sizeof(float));
+    scratch->codes = take(layout, code_rows, needs->cols, sizeof(int16_t));
+    scratch->run_scale = take(layout, code_rows, needs->runs, sizeof(float));
+    scratch->run_min = take(layout, code_rows, needs->runs, sizeof(float));
+    scratch->group_scale = take(layout, needs->groups, 1, sizeof(float));
+    scratch->group_min = take(layout, needs->groups, 1, sizeof(float));
+    scratch->group_sum = take(layout, needs->groups, 1, sizeof(int32_t));
+    scratch->input_codes = take(layout, needs->cols, 1, 1);
+    scratch->outlier = take(layout, needs->cols, 1, 1);
+    scratch->keys = take(layout, needs->key_numbers, 1, sizeof(float));
+    scratch->page_values = take(layout, needs->value_numbers, 1, sizeof(float));
+}
+
+static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs,
+                    struct layout *layout)
+{
+    const struct nib_plan *plan = instance->plan;
+    uint64_t rows = instance->max_rows, code_rows = needs->has_codes ? rows : 0;
+    for (uint32_t v = 0; v < plan->n_values; v++) {
+        uint64_t width = v == plan->logits_value ? 0 : plan->values[v].width;
+        instance->values[v] = take(layout, rows, width, sizeof(float));
+    }
+    for (uint32_t t = 0; t < plan->n_ropes; t++)
+        instance->angles[t] = take(layout, rows, plan->ropes[t].dims, sizeof(float));
+    instance->sequences = take(layout, rows, 1, sizeof(uint32_t));
+    instance->spans = take(layout, rows + 1, 1, sizeof(uint32_t));
+    instance->input.codes = take(layout, code_rows, needs->cols, sizeof(int16_t));
+    instance->input.scale = take(layout, code_rows, needs->runs, sizeof(float));
+    instance->input.sum = take(layout, code_rows, needs->runs, sizeof(float));
+    instance->input.dense = take(layout, rows, 1, 1);
+    instance->input.runs = take(layout, needs->runs, 1, sizeof(struct nib_cpu_run));
+    uint32_t n_threads = nib_thread_pool_size(instance->device->pool);
+    for (uint32_t t = 0; t < n_threads; t++)
+        lay_out_thread(layout, needs, &instance->scratch[t]);
+}
+
+/// Makes the buffer of prepared fp32 input, unless it is there.
+static enum nib_status create_input_values(struct nib_cpu_instance *instance, struct nib_error *err)
+{
+    uint64_t size;
+    if (instance->input.values)
+        return NIB_OK;
+    if (nib_mul_u64(instance->max_rows * sizeof(float), instance->widest, &size) &&
+        size <= SIZE_MAX)
+        instance->input.values = nib_pages_alloc((size_t)size);
+    if (!instance->input.values)
+        return nib_fail_memory(err);
+    instance->input_values_size = (size_t)size;
+    return NIB_OK;
+}
+
+static enum nib_status create_buffers(struct nib_cpu_instance *instance, struct nib_error *err)
+{
+    struct needs needs = find_needs(instance);
+    struct layout layout = {0};
+    instance->widest = needs.cols;
+    lay_out(instance, &needs, &layout);
+    if (needs.is_too_large || layout.has_overflow)
+        return nib_fail_memory(err);
+    instance->buffers = nib_pages_alloc((size_t)layout.used);
+    if (!instance->buffers)
+        return nib_fail_memory(err);
+    instance->buffers_size = (size_t)layout.used;
+    layout = (struct layout){.base = instance->buffers};
+    lay_out(instance, &needs, &layout);
+    return needs.has_values ? create_input_values(instance, err) : NIB_OK;
+}
+
+/// Marks a weight, or the one it shares, as used.
+static void use_weight(struct nib_cpu_instance *instance, uint32_t weight)
+{
+    if (weight == NIB_NO_WEIGHT)
+        return;
+    uint32_t shared = instance->plan->weights[weight].shared_with;
+    bool *is_used = &instance->is_used[shared == NIB_NO_WEIGHT ? weight : shared];
+    instance->n_missing += !*is_used;
+    *is_used = true;
+}
+
+static void use_weights(struct nib_cpu_instance *instance)
+{
+    const struct nib_plan *plan = instance->plan;
+    for (uint32_t i = 0; i < plan->n_ops; i++) {
+        const struct nib_op *op = &plan->ops[i];
+        if (op->segment - instance->first_segment >= instance->n_segments)
+            continue;
+        if (op->kind == NIB_OP_EMBED) {
+            use_weight(instance, op->embed.weight);
+        } else if (op->kind == NIB_OP_NORM) {
+            use_weight(instance, op->norm.weight);
+        } else if (op->kind == NIB_OP_MATMUL) {
+            use_weight(instance, op->matmul.weight);
+            use_weight(instance, op->matmul.bias);
+        }
+    }
+}
+
+/// calloc that has something to return for 0 elements.
+static void *new_array(uint64_t count, size_t size)
+{
+    return calloc(count ? count : 1, size);
+}
+
+static enum nib_status create_arrays(struct nib_cpu_instance *instance, bool profile,
+                                     struct nib_error *err)
+{
+    const struct nib_plan *plan = instance->plan;
+    instance->weights = new_array(plan->n_weights, sizeof *instance->weights);
+    instance->is_used = new_array(plan->n_weights, sizeof *instance->is_used);
+    instance->caches = new_array(plan->n_kv_layers, sizeof *instance->caches);
+    instance->angles = new_array(plan->n_ropes, sizeof *instance->angles);
+    instance->scratch =
+        new_array(nib_thread_pool_size(instance->device->pool), sizeof *instance->scratch);
+    bool is_complete = instance->weights && instance->is_used && instance->caches &&
+                       instance->angles && instance->scratch;
+    if (profile) {
+        instance->profile_calls = new_array(plan->n_ops, sizeof(uint64_t));
+        instance->profile_ns = new_array(plan->n_ops, sizeof(uint64_t));
+        is_complete = is_complete && instance->profile_calls && instance->profile_ns;
+    }
+    return is_complete ? NIB_OK : nib_fail_memory(err);
+}
+
+enum nib_status nib_cpu_instance_create(const struct nib_instance_params *params, void **out_self,
+                                        struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    *out_self = NULL;
+    struct nib_cpu_instance *instance = calloc(1, sizeof *instance);
+    if (!instance)
+        return nib_fail_memory(err);
+    instance->plan = params->plan;
+    instance->device = params->device;
+    instance->first_segment = params->first_segment;
+    instance->n_segments = params->n_segments;
+    instance->max_rows =
+        params->plan->max_rows > params->max_logits ? params->plan->max_rows : params->max_logits;
+    for (uint32_t i = 0; i < NIB_KV_MAX_CLASSES; i++)
+        instance->n_pages[i] = params->n_pages[i];
+    NIB_TRY(create_arrays(instance, params->profile, err));
+    use_weights(instance);
+    NIB_TRY(create_buffers(instance, err));
+    NIB_TRY(nib_cpu_caches_create(instance, err));
+    *out_self = instance;
+    return NIB_OK;
+
+fail:
+    nib_cpu_instance_destroy(instance);
+    return status;
+}
+
+void nib_cpu_instance_destroy(void *self)
+{
+    struct nib_cpu_instance *instance = self;
+    if (!instance)
+        return;
+    for (uint32_t i = 0; instance->weights && i < instance->plan->n_weights; i++)
+        nib_cpu_matrix_free(&instance->weights[i]);
+    nib_cpu_caches_destroy(instance);
+    if (instance->buffers)
+        nib_pages_free(instance->buffers, instance->buffers_size);
+    if (instance->input.values)
+        nib_pages_free(instance->input.values, instance->input_values_size);
+    free(instance->weights);
+    free(instance->is_used);
+    free(instance->caches);
+    free(instance->angles);
+    free(instance->scratch);
+    free(instance->profile_calls);
+    free(instance->profile_ns);
+    free(instance);
+}
+
+/// Compares what buffers were made for with what the reader brings.
+static bool is_as_planned(const struct nib_weight *weight, const struct nib_row_reader *reader)
+{
+    if (weight->rows != reader->rows || weight->cols != reader->cols)
+        return false;
+    const struct nib_format *a = &weight->format, *b = &reader->format;
+    return !nib_role_is_matrix(weight->role) ||
+           (a->id == b->id && a->group == b->group && a->super == b->super && a->zero == b->zero);
+}
+
+enum nib_status nib_cpu_instance_pack(void *self, uint32_t weight,
+                                      const struct nib_row_reader *reader, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    struct nib_cpu_instance *instance = self;
+    const struct nib_weight *planned = &instance->plan->weights[weight];
+    struct nib_cpu_matrix *matrix = &instance->weights[weight];
+    if (!is_as_planned(planned, reader)) {
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "tensor '%s' is not the %s matrix of the plan",
+                        reader->name, nib_role_name(planned->role));
+    }
+    if (reader->permutation)
+        NIB_TRY(create_input_values(instance, err));
+    bool is_new = matrix->rows == 0;
+    nib_cpu_matrix_free(matrix);
+    instance->n_missing += !is_new && instance->is_used[weight];
+    NIB_TRY(nib_cpu_matrix_pack(matrix, reader, !nib_role_is_matrix(planned->role), err));
+    instance->n_missing -= instance->is_used[weight];
+fail:
+    return status;
+}
+
+void nib_cpu_instance_memory(const void *self, struct nib_instance_memory *out_memory)
+{
+    const struct nib_cpu_instance *instance = self;
+    *out_memory = (struct nib_instance_memory){
+        .kv = nib_cpu_caches_size(instance),
+        .scratch = (uint64_t)instance->buffers_size + instance->input_values_size,
+    };
+    for (uint32_t i = 0; i < instance->plan->n_weights; i++)
+        out_memory->weights += instance->weights[i].bytes;
+}
+
+const struct nib_cpu_matrix *nib_cpu_instance_weight(const struct nib_cpu_instance *instance,
+                                                     uint32_t weight)
+{
+    if (weight == NIB_NO_WEIGHT)
+        return NULL;
+    uint32_t shared = instance->plan->weights[weight].shared_with;
+    return &instance->weights[shared == NIB_NO_WEIGHT ? weight : shared];
+}

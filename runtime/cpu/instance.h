@@ -1,0 +1,75 @@
+/// Devices and instances of the CPU backend.
+#ifndef RUNTIME_CPU_INSTANCE_H
+#define RUNTIME_CPU_INSTANCE_H
+
+#include "runtime/base/thread_pool.h"
+#include "runtime/cpu/kernels.h"
+#include "runtime/ops/backend.h"
+
+/// The CPU as engines use it. Thread-safety: safe; loops of several instances take turns.
+struct nib_cpu_device {
+    struct nib_thread_pool *pool;
+    struct nib_cpu_kernels kernels;
+};
+
+/// A run of a plan's segments with its weights, cache and buffers.
+struct nib_cpu_instance {
+    const struct nib_plan *plan;
+    struct nib_cpu_device *device;
+    uint32_t first_segment;
+    uint32_t n_segments;
+    uint32_t max_rows; ///< lines of every value: the rows of a step or the logits of a head's run
+
+    struct nib_cpu_matrix *weights; ///< [plan->n_weights]; those of other placements stay empty
+    bool *is_used;                  ///< [plan->n_weights] one of our ops reads it
+    uint32_t n_missing;             ///< weights in use that pack has not seen
+
+    struct nib_cpu_cache *caches; ///< [plan->n_kv_layers]
+    uint32_t n_pages[NIB_KV_MAX_CLASSES];
+
+    void *buffers; ///< everything below in one block
+    size_t buffers_size;
+    float *values[NIB_PLAN_MAX_VALUES]; ///< [max_rows][width]; NULL for the logits
+    float **angles;                     ///< [plan->n_ropes] of [max_rows][dims]
+    uint32_t *sequences; ///< [max_rows] of the rows that ops work on: index into the step's
+    uint32_t *spans;     ///< [max_rows + 1] first rows of stretches of one sequence
+    struct nib_cpu_input input;
+    struct nib_cpu_scratch *scratch; ///< [threads]
+    size_t input_values_size;        ///< of input.values, a block of its own, made when needed
+    uint64_t widest;                 ///< columns of the widest matrix
+
+    uint64_t n_dispatches;
+    uint64_t *profile_calls; ///< [plan->n_ops], or NULL
+    uint64_t *profile_ns;
+};
+
+/// As nib_backend.create, destroy, pack and memory.
+enum nib_status nib_cpu_instance_create(const struct nib_instance_params *params, void **out_self,
+                                        struct nib_error *err);
+void nib_cpu_instance_destroy(void *self);
+enum nib_status nib_cpu_instance_pack(void *self, uint32_t weight,
+                                      const struct nib_row_reader *reader, struct nib_error *err);
+void nib_cpu_instance_memory(const void *self, struct nib_instance_memory *out_memory);
+
+/// Returns weight `weight`, or the one it shares, or NULL for NIB_NO_WEIGHT.
+const struct nib_cpu_matrix *nib_cpu_instance_weight(const struct nib_cpu_instance *instance,
+                                                     uint32_t weight);
+
+/// As nib_backend.run.
+enum nib_status nib_cpu_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
+                            const float *hidden_in, float *hidden_out, struct nib_error *err);
+
+/// Takes the cache's planes of every layer that an op of ours uses. Errors: memory.
+enum nib_status nib_cpu_caches_create(struct nib_cpu_instance *instance, struct nib_error *err);
+void nib_cpu_caches_destroy(struct nib_cpu_instance *instance);
+/// Returns the bytes of all planes.
+uint64_t nib_cpu_caches_size(const struct nib_cpu_instance *instance);
+/// As nib_backend.kv_copy, kv_export and kv_import.
+enum nib_status nib_cpu_kv_copy(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
+                                struct nib_error *err);
+enum nib_status nib_cpu_kv_export(void *self, struct nib_kv_page page, void *out_bytes,
+                                  struct nib_error *err);
+enum nib_status nib_cpu_kv_import(void *self, struct nib_kv_page page, const void *bytes,
+                                  struct nib_error *err);
+
+#endif

@@ -1,0 +1,47 @@
+#include "runtime/cpu/kernels.h"
+
+void nib_cpu_kernels_init(struct nib_cpu_kernels *out_kernels, enum nib_cpu_level level)
+{
+    (void)level; // scalar is the only one so far
+    *out_kernels = (struct nib_cpu_kernels){
+#define X(name, args) .name = nib_cpu_scalar_##name,
+        NIB_CPU_KERNELS(X)
+#undef X
+    };
+}
+
+bool nib_cpu_input_has_codes(enum nib_activation activation, const struct nib_format *format)
+{
+    bool has_integers = format->code == NIB_CODE_UNIFORM || format->book_int;
+    return activation != NIB_ACTIVATION_F32 && has_integers;
+}
+
+bool nib_cpu_input_has_values(enum nib_activation activation, const struct nib_format *format,
+                              bool has_permutation)
+{
+    if (activation == NIB_ACTIVATION_F32)
+        return has_permutation;
+    return activation == NIB_ACTIVATION_LLM_INT8 || has_permutation ||
+           !nib_cpu_input_has_codes(activation, format);
+}
+
+uint32_t nib_cpu_runs(enum nib_activation activation, const struct nib_format *format,
+                      uint64_t cols, struct nib_cpu_run *out_runs)
+{
+    uint64_t group = format->group ? format->group : cols;
+    uint64_t input_group = activation == NIB_ACTIVATION_INT8_GROUP ? NIB_ACTIVATION_GROUP : cols;
+    uint32_t n_runs = 0;
+    for (uint64_t begin = 0; begin < cols; n_runs++) {
+        uint64_t end = (begin / group + 1) * group;
+        uint64_t input_end = (begin / input_group + 1) * input_group;
+        end = input_end < end ? input_end : end;
+        end = begin + NIB_CPU_MAX_RUN < end ? begin + NIB_CPU_MAX_RUN : end;
+        end = cols < end ? cols : end;
+        if (out_runs) {
+            out_runs[n_runs] =
+                (struct nib_cpu_run){.end = (uint32_t)end, .group = (uint32_t)(begin / group)};
+        }
+        begin = end;
+    }
+    return n_runs;
+}

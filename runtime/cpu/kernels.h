@@ -1,0 +1,210 @@
+/// The CPU's kernels: their arguments, their signatures, and the table of function pointers.
+///
+/// A kernel works on items [first, last) of a loop that exec.c shares out to the threads, writes
+/// outputs of those items alone, and gives each output the same bits whatever the pieces are. The
+/// scalar kernels are the specification of all others; exec.c has checked nothing that
+/// nib_plan_validate did not.
+#ifndef RUNTIME_CPU_KERNELS_H
+#define RUNTIME_CPU_KERNELS_H
+
+#include "runtime/cpu/features.h"
+#include "runtime/cpu/matrix.h"
+#include "runtime/ops/plan.h"
+#include "runtime/ops/step.h"
+
+/// Columns of a value from a view's first one on: row r begins at data + r · stride.
+struct nib_cpu_rows {
+    float *data;
+    uint64_t stride;
+};
+
+/// Weight rows that a kernel takes apart at once.
+#define NIB_CPU_BLOCK_ROWS 4
+/// Integer sums are taken over at most this many weights: 2^15 products of a code (at most 2^8 from
+/// its zero point) with an activation's (at most 2^7) fit 31 bits.
+#define NIB_CPU_MAX_RUN 32768u
+
+/// A thread's own buffers, large enough for any op of the plan. C is the most columns of a matrix,
+/// R the most runs, G the most groups.
+struct nib_cpu_scratch {
+    void *block;         ///< memory of a row block of NIB_CPU_BLOCK_ROWS rows
+    float *values;       ///< [NIB_CPU_BLOCK_ROWS][C] weights
+    int16_t *codes;      ///< [NIB_CPU_BLOCK_ROWS][C] weights
+    float *run_scale;    ///< [NIB_CPU_BLOCK_ROWS][R]
+    float *run_min;      ///< [NIB_CPU_BLOCK_ROWS][R]
+    float *group_scale;  ///< [max(G, activation groups of C)]
+    float *group_min;    ///< [G]
+    int32_t *group_sum;  ///< [activation groups of C]
+    int8_t *input_codes; ///< [C]
+    uint8_t *outlier;    ///< [C]
+    float *keys;         ///< one head's keys of a page
+    float *page_values;  ///< one head's values of a page
+};
+
+/// A run: neighbouring weights of a row that share their scale and whose activations share theirs,
+/// at most NIB_CPU_MAX_RUN. Runs are the same in every row of a matrix.
+struct nib_cpu_run {
+    uint32_t end;   ///< one past the last column
+    uint32_t group; ///< of the weights
+};
+
+/// Input of a matmul as `prepare` leaves it. Columns are in the order of the weight's codes.
+struct nib_cpu_input {
+    float *values;  ///< [n_rows][cols], where nib_cpu_input_has_values
+    int16_t *codes; ///< [n_rows][cols], where nib_cpu_input_has_codes
+    float *scale;   ///< [n_rows][n_runs], with codes
+    float *sum;     ///< [n_rows][n_runs] sums of codes; integers
+    uint8_t *dense; ///< [n_rows] 1: `values` holds a floating part to be added (LLM_INT8)
+    struct nib_cpu_run *runs;
+    uint32_t n_runs;
+};
+
+/// x · weight^T + bias in one of the activation modes.
+struct nib_cpu_matmul {
+    const struct nib_cpu_matrix *weight;
+    const float *bias; ///< [weight->rows] or NULL
+    enum nib_activation activation;
+    uint32_t n_rows;
+    struct nib_cpu_rows in;
+    struct nib_cpu_rows out;
+    struct nib_cpu_input *input;
+    struct nib_cpu_scratch *scratch; ///< [threads]
+};
+
+/// Returns whether the matmul multiplies integers: the activation mode makes codes, and the weights
+/// are codes of integer value.
+bool nib_cpu_input_has_codes(enum nib_activation activation, const struct nib_format *format);
+/// Returns whether the matmul reads fp32 values that differ from its input: permuted ones, codes
+/// turned back to numbers (float weights), or outliers.
+bool nib_cpu_input_has_values(enum nib_activation activation, const struct nib_format *format,
+                              bool has_permutation);
+/// Writes the runs of a row of `cols` weights to `out_runs` (NULL: counts alone); returns their
+/// number.
+uint32_t nib_cpu_runs(enum nib_activation activation, const struct nib_format *format,
+                      uint64_t cols, struct nib_cpu_run *out_runs);
+
+struct nib_cpu_embed {
+    const struct nib_cpu_matrix *weight;
+    const struct nib_step_row *rows;
+    struct nib_cpu_rows out;
+    float scale;
+    struct nib_cpu_scratch *scratch;
+};
+
+struct nib_cpu_norm {
+    struct nib_cpu_rows in;
+    struct nib_cpu_rows out;
+    const float *weight; ///< [group] or NULL
+    uint32_t n_groups;
+    uint32_t group; ///< columns of a group
+    float epsilon;
+};
+
+/// Cosines and sines of a table's angles for each row of a step, times the table's magnitude.
+struct nib_cpu_angles {
+    const struct nib_rope_table *table;
+    const struct nib_step_row *rows;
+    float *out; ///< [n_rows][dims]: dims / 2 cosines, then as many sines
+};
+
+struct nib_cpu_rope {
+    struct nib_cpu_rows x;
+    uint32_t n_heads;
+    uint32_t head_dim;
+    uint32_t dims;
+    bool interleaved;
+    const float *angles; ///< as nib_cpu_angles.out
+};
+
+/// The cache of one layer.
+struct nib_cpu_cache {
+    const struct nib_kv_layer *layer;
+    enum nib_kv_format key_format;
+    enum nib_kv_format value_format;
+    uint8_t *keys;
+    uint8_t *values;
+};
+
+struct nib_cpu_kv_store {
+    const struct nib_cpu_cache *cache;
+    const struct nib_step *step;
+    struct nib_cpu_rows key;
+    struct nib_cpu_rows value;
+};
+
+struct nib_cpu_attention {
+    const struct nib_cpu_cache *cache;
+    const struct nib_step *step;
+    struct nib_cpu_rows query;
+    struct nib_cpu_rows out;
+    uint32_t n_heads;
+    float scale;
+    float softcap;
+    struct nib_cpu_scratch *scratch;
+};
+
+struct nib_cpu_activate {
+    struct nib_cpu_rows gate;
+    struct nib_cpu_rows up;
+    struct nib_cpu_rows out;
+    uint32_t width;
+    enum nib_gate_function function;
+};
+
+struct nib_cpu_add {
+    struct nib_cpu_rows in;
+    struct nib_cpu_rows out;
+    uint32_t width;
+    float scale;
+};
+
+struct nib_cpu_scale {
+    struct nib_cpu_rows x;
+    uint32_t width;
+    float factor;
+};
+
+struct nib_cpu_softcap {
+    struct nib_cpu_rows x;
+    uint32_t width;
+    float cap;
+};
+
+/// The kernels. Columns: name, struct of its arguments, what an item of its loop is.
+#define NIB_CPU_KERNELS(X)                                                       \
+    X(embed, nib_cpu_embed)         /* a row */                                  \
+    X(norm, nib_cpu_norm)           /* a row */                                  \
+    X(prepare, nib_cpu_matmul)      /* a row; LLM_INT8: all rows of a sequence \
+                                       of the step come in one call */ \
+    X(matmul, nib_cpu_matmul)       /* a row of the weight */                    \
+    X(angles, nib_cpu_angles)       /* a row */                                  \
+    X(rope, nib_cpu_rope)           /* a row */                                  \
+    X(kv_store, nib_cpu_kv_store)   /* a row */                                  \
+    X(attention, nib_cpu_attention) /* a head of a row: row · n_heads + head */ \
+    X(activate, nib_cpu_activate)   /* a row */                                  \
+    X(add, nib_cpu_add)             /* a row */                                  \
+    X(scale, nib_cpu_scale)         /* a row */                                  \
+    X(softcap, nib_cpu_softcap)     /* a row */
+
+#define X(name, args)                                                                     \
+    typedef void nib_cpu_##name##_fn(const struct args *a, uint64_t first, uint64_t last, \
+                                     uint32_t thread);
+NIB_CPU_KERNELS(X)
+#undef X
+
+struct nib_cpu_kernels {
+#define X(name, args) nib_cpu_##name##_fn *name;
+    NIB_CPU_KERNELS(X)
+#undef X
+};
+
+/// Fills the table with the best kernels up to `level`: scalar ones first, then those of each
+/// level.
+void nib_cpu_kernels_init(struct nib_cpu_kernels *out_kernels, enum nib_cpu_level level);
+
+/// The scalar kernels.
+#define X(name, args) nib_cpu_##name##_fn nib_cpu_scalar_##name;
+NIB_CPU_KERNELS(X)
+#undef X
+
+#endif
