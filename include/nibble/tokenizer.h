@@ -39,6 +39,9 @@ struct nib_detokenizer;
 struct nib_detokenizer_params {
     uint32_t struct_size;
     bool keep_special; ///< write control tokens' text; else they are left out
+    /// The ids go on after other text, such as a prompt: a space before the first word stays, which
+    /// some vocabularies put before every text, and which is dropped otherwise.
+    bool continuation;
 };
 #define nib_detokenizer_params(...)                                                              \
     (&(struct nib_detokenizer_params){.struct_size = sizeof(struct nib_detokenizer_params),      \
@@ -84,7 +87,9 @@ struct nib_chat_message {
 struct nib_chat_params {
     uint32_t struct_size;
     const char *template_name; ///< a family ("chatml", "llama3", ...); NULL: the model's own
-    bool continue_conversation; ///< the messages follow earlier ones: no BOS, no default system text
+    /// The messages follow earlier ones: no BOS, no default system text. The earlier ones end with
+    /// the token that ended the assistant's turn; what the template puts behind it comes first.
+    bool continue_conversation;
     bool no_generation_prompt; ///< leave out the header of the assistant's turn
 };
 #define nib_chat_params(...) \

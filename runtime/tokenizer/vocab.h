@@ -6,13 +6,13 @@
 
 /// How pieces become tokens.
 enum nib_vocab_model {
-    NIB_VOCAB_BPE,         ///< byte-level BPE: bytes written as GPT-2's printable characters, ranked
-                           ///< merges
-    NIB_VOCAB_SPM,         ///< SentencePiece BPE: the adjacent pair whose token scores best merges
-                           ///< first, byte fall-back
-    NIB_VOCAB_RANKED_SPM,  ///< ranked merges over characters, byte fall-back (tokenizer.json of
-                           ///< Llama 2, Mistral, Gemma)
-    NIB_VOCAB_UNIGRAM      ///< the segmentation with the best sum of scores (Kudo 2018)
+    NIB_VOCAB_BPE,        ///< byte-level BPE: bytes written as GPT-2's printable characters, ranked
+                          ///< merges
+    NIB_VOCAB_SPM,        ///< SentencePiece BPE: the adjacent pair whose token scores best merges
+                          ///< first, byte fall-back
+    NIB_VOCAB_RANKED_SPM, ///< ranked merges over characters, byte fall-back (tokenizer.json of
+                          ///< Llama 2, Mistral, Gemma)
+    NIB_VOCAB_UNIGRAM     ///< the segmentation with the best sum of scores (Kudo 2018)
 };
 
 enum nib_token_type {
@@ -51,8 +51,8 @@ struct nib_vocab_merge {
 
 /// One step of pre-tokenization.
 enum nib_split_kind {
-    NIB_SPLIT_ISOLATE, ///< matches and the text between them become pieces
-    NIB_SPLIT_REMOVE,  ///< the text between the matches becomes pieces
+    NIB_SPLIT_ISOLATE,        ///< matches and the text between them become pieces
+    NIB_SPLIT_REMOVE,         ///< the text between the matches becomes pieces
     NIB_SPLIT_MERGE_PREVIOUS, ///< a match ends the piece before it
     NIB_SPLIT_MERGE_NEXT,     ///< a match begins the piece after it
     NIB_SPLIT_CONTIGUOUS      ///< as ISOLATE, but matches that touch become one piece
@@ -88,8 +88,9 @@ struct nib_vocab {
     const struct nib_vocab_merge *merges; ///< by rank
     uint32_t n_merges;
 
-    const char *pre; ///< name of a family of nib_pretokenizer_find ("gpt-2", "smollm", "llama-bpe"...)
-                     ///< or NULL: `splits` says it
+    const char
+        *pre; ///< name of a family of nib_pretokenizer_find ("gpt-2", "smollm", "llama-bpe"...)
+              ///< or NULL: `splits` says it
     const struct nib_vocab_split *splits; ///< applied one after another, each to all pieces
     uint32_t n_splits;
 
