@@ -1,7 +1,6 @@
 #include <float.h>
 #include <math.h>
 
-#include "runtime/base/bytes.h"
 #include "runtime/base/half.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/scalar/lanes.h"
@@ -32,25 +31,28 @@ static uint32_t find_table(const struct nib_step *step, const struct nib_kv_laye
     return sequence->page_table + layer->kv_class * step->header.page_table_stride;
 }
 
-static void store_numbers(enum nib_kv_format format, const float *x, uint32_t n, uint8_t *to)
+// Planes are page-aligned and every number lies at a multiple of its size, so they are read in place.
+
+static void store_numbers(enum nib_kv_format format, const float *x, uint32_t n, void *to)
 {
     if (format == NIB_KV_F32) {
         memcpy(to, x, n * sizeof *x);
         return;
     }
+    uint16_t *half = to;
     for (uint32_t i = 0; i < n; i++)
-        nib_store_u16(to + 2 * i, nib_f16_from_f32(x[i]));
+        half[i] = nib_f16_from_f32(x[i]);
 }
 
 /// Returns n numbers of the cache as floats, in place or converted into `buffer`.
-static const float *load_numbers(enum nib_kv_format format, const uint8_t *from, uint32_t n,
+static const float *load_numbers(enum nib_kv_format format, const void *from, uint32_t n,
                                  float *restrict buffer)
 {
     if (format == NIB_KV_F32)
-        return (
-            const float *)(const void *)from; // planes are page-aligned, numbers aligned in them
+        return from;
+    const uint16_t *restrict half = from;
     for (uint32_t i = 0; i < n; i++)
-        buffer[i] = nib_f32_from_f16(nib_load_u16(from + 2 * i));
+        buffer[i] = nib_f32_from_f16(half[i]);
     return buffer;
 }
 
@@ -104,8 +106,13 @@ static void attend(const struct nib_cpu_attention *a, const struct tokens *token
 {
     uint32_t key_dim = a->cache->layer->key_dim, value_dim = a->cache->layer->value_dim;
     float score[PAGE], max = head->max;
+    uint32_t blocks = tokens->n / 4 * 4;
+    for (uint32_t t = 0; t < blocks; t += 4)
+        nib_dot_4(tokens->keys + (uint64_t)t * key_dim, key_dim, head->query, key_dim, score + t);
+    for (uint32_t t = blocks; t < tokens->n; t++)
+        score[t] = nib_dot(tokens->keys + (uint64_t)t * key_dim, head->query, key_dim);
     for (uint32_t t = 0; t < tokens->n; t++) {
-        score[t] = a->scale * nib_dot(head->query, tokens->keys + (uint64_t)t * key_dim, key_dim);
+        score[t] *= a->scale;
         if (a->softcap > 0)
             score[t] = a->softcap * tanhf(score[t] / a->softcap);
         max = score[t] > max ? score[t] : max;
