@@ -32,8 +32,8 @@ static inline float nib_f32_from_f16(uint16_t h)
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
     uint32_t magnitude = (uint32_t)(h & 0x7fffu) << 13;
     uint32_t finite = nib_f32_bits(nib_f32_from_bits(magnitude) * 0x1p112f);
-    uint32_t special = magnitude | 0x7f800000u;
-    return nib_f32_from_bits(sign | ((h & 0x7c00u) == 0x7c00u ? special : finite));
+    uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0; // infinity or NaN
+    return nib_f32_from_bits(sign | finite | special);
 }
 
 /// Rounds to nearest, ties to even; overflow gives infinity.
