@@ -16,24 +16,6 @@ struct reader {
     struct nib_vocab_token *tokens;
 };
 
-/// Tokens that end a turn or a text in the chat formats in use; files name only one or two of them.
-static const char *const END_TEXTS[] = {
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<|eom_id|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|END_OF_TURN_TOKEN|>",
-    "<|return|>",
-    "<|end_of_turn|>",
-    "<|EOT|>",
-    "<EOT>",
-    "<｜end▁of▁sentence｜>",
-};
-enum { N_END_TEXTS = sizeof END_TEXTS / sizeof END_TEXTS[0] };
-
 /// Keys of ids that end generation, beside eos_token_id.
 static const char *const END_KEYS[] = {"tokenizer.ggml.eot_token_id",
                                        "tokenizer.ggml.eom_token_id"};
@@ -186,21 +168,11 @@ static enum nib_status read_id(const struct reader *reader, const char *key, int
     return NIB_OK;
 }
 
-/// Makes a token that has a meaning of its own one that plain text cannot become.
-static void make_control(struct reader *reader, int32_t id)
-{
-    struct nib_vocab_token *token = &reader->tokens[id];
-    if (token->type == NIB_TOKEN_NORMAL || token->type == NIB_TOKEN_USER_DEFINED) {
-        token->type = NIB_TOKEN_CONTROL;
-        token->added = true;
-    }
-}
-
 static enum nib_status read_special_ids(struct reader *reader, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
     struct nib_vocab *vocab = &reader->vocab;
-    int32_t *ends = nib_arena_array(&reader->arena, N_END_KEYS + N_END_TEXTS, sizeof *ends);
+    int32_t *ends = nib_arena_array(&reader->arena, N_END_KEYS, sizeof *ends);
     if (!ends)
         NIB_TRY(nib_fail_memory(err));
     vocab->bos = vocab->eos = vocab->unknown = -1;
@@ -217,11 +189,6 @@ static enum nib_status read_special_ids(struct reader *reader, struct nib_error 
     if (vocab->model == NIB_VOCAB_BPE && vocab->unknown >= 0 &&
         reader->tokens[vocab->unknown].type != NIB_TOKEN_UNKNOWN)
         vocab->unknown = -1;
-    if (vocab->bos >= 0)
-        make_control(reader, vocab->bos);
-    if (vocab->eos >= 0)
-        make_control(reader, vocab->eos);
-
     vocab->ends = ends;
     for (size_t i = 0; i < N_END_KEYS; i++) {
         int32_t id = -1;
@@ -229,14 +196,6 @@ static enum nib_status read_special_ids(struct reader *reader, struct nib_error 
         if (id >= 0)
             ends[vocab->n_ends++] = id;
     }
-    for (size_t i = 0; i < N_END_TEXTS; i++) {
-        uint32_t id;
-        struct nib_text text = {END_TEXTS[i], strlen(END_TEXTS[i])};
-        if (nib_string_map_find(&reader->by_text, text, &id) && reader->tokens[id].added)
-            ends[vocab->n_ends++] = (int32_t)id;
-    }
-    for (uint32_t i = 0; i < vocab->n_ends; i++)
-        make_control(reader, ends[i]);
 fail:
     return status;
 }
@@ -305,6 +264,7 @@ static enum nib_status read_settings(struct reader *reader, struct nib_error *er
     bool prefix = vocab->model != NIB_VOCAB_BPE;
     NIB_TRY(read_bool(gguf, "tokenizer.ggml.add_space_prefix", &prefix, err));
     vocab->space_prefix = prefix ? NIB_SPACE_PREFIX_ALWAYS : NIB_SPACE_PREFIX_NONE;
+    vocab->drops_first_space = prefix && vocab->model != NIB_VOCAB_BPE;
     NIB_TRY(read_bool(gguf, "tokenizer.ggml.add_bos_token", &vocab->add_bos, err));
     NIB_TRY(read_bool(gguf, "tokenizer.ggml.remove_extra_whitespaces", &vocab->remove_extra_spaces,
                       err));

@@ -9,11 +9,11 @@
 
 /// The parsed files; all but `tokenizer` may be NULL. Borrowed during the call alone.
 struct nib_tokenizer_files {
-    const json_t *tokenizer;          ///< tokenizer.json
-    const json_t *tokenizer_config;   ///< tokenizer_config.json
-    const json_t *special_tokens_map; ///< special_tokens_map.json
-    const json_t *generation_config;  ///< generation_config.json
-    struct nib_text chat_template;    ///< chat_template.jinja; empty: tokenizer_config.json's
+    json_t *tokenizer;             ///< tokenizer.json
+    json_t *tokenizer_config;      ///< tokenizer_config.json
+    json_t *special_tokens_map;    ///< special_tokens_map.json
+    json_t *generation_config;     ///< generation_config.json
+    struct nib_text chat_template; ///< chat_template.jinja; empty: tokenizer_config.json's
 };
 
 /// Builds the tokenizer that `files` describe. Safe for untrusted input.

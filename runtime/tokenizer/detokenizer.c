@@ -25,9 +25,7 @@ enum nib_status nib_detokenizer_create(const struct nib_tokenizer *tokenizer,
         return nib_fail_memory(err);
     detokenizer->tokenizer = tokenizer;
     detokenizer->keep_special = params && params->keep_special;
-    detokenizer->keeps_space = (params && params->continuation) ||
-                               tokenizer->space_prefix == NIB_SPACE_PREFIX_NONE ||
-                               tokenizer->model == NIB_VOCAB_BPE;
+    detokenizer->keeps_space = (params && params->continuation) || !tokenizer->drops_first_space;
     detokenizer->at_start = true;
     *out_detokenizer = detokenizer;
     return NIB_OK;

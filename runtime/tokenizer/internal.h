@@ -61,6 +61,7 @@ struct nib_tokenizer {
     enum nib_space_prefix space_prefix;
     bool space_prefix_first_only;
     bool escape_spaces;
+    bool drops_first_space;
     bool byte_fallback;
     bool fuse_unknown;
     bool ignore_merges;

@@ -101,6 +101,7 @@ struct nib_vocab {
     enum nib_space_prefix space_prefix;
     bool space_prefix_first_only; ///< only before the first piece of text, not after added tokens
     bool escape_spaces;           ///< " " is written "▁"
+    bool drops_first_space;       ///< decoding leaves out a space at the very beginning
 
     bool byte_fallback; ///< characters without a token become BYTE tokens, else unknown
     bool fuse_unknown;  ///< neighbouring unknown characters become one token
@@ -110,7 +111,9 @@ struct nib_vocab {
     int32_t bos; ///< -1: none; so below
     int32_t eos;
     int32_t unknown;
-    const int32_t *ends; ///< further tokens that end generation
+    /// Further tokens that end generation. Those whose text says so in the usual chat formats, such
+    /// as "<|im_end|>", need not be named.
+    const int32_t *ends;
     uint32_t n_ends;
 
     struct nib_text chat_template; ///< the model's own Jinja text; empty: none
