@@ -1,0 +1,327 @@
+#include "tools/nibble/commands.h"
+#include "tools/nibble/engine_setup.h"
+#include "tools/nibble/line_editor.h"
+#include "tools/nibble/message.h"
+#include "tools/nibble/output.h"
+#include "tools/nibble/prompt.h"
+#include "tools/nibble/report.h"
+#include "tools/nibble/sampling.h"
+#include "tools/nibble/system.h"
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/// A conversation. The session keeps its tokens and their cache from turn to turn.
+struct chat {
+    const struct options *options;
+    struct nib_model *model;
+    const struct nib_tokenizer *tokenizer;
+    struct setup setup;
+    struct nib_engine *engine;
+    struct nib_session *session;
+    struct line_editor *editor;
+    struct nib_sampling sampling;
+    struct nib_text *stops;
+    struct nib_text system; ///< ptr NULL: none was given
+    char *own_system;       ///< its memory where it was typed, else NULL
+    int32_t end_of_turn;    ///< −1 where the template has none
+    struct nib_generation last;
+    char last_character;
+};
+
+/// Finds the token with which the template ends the assistant's turn, for answers that were cut
+/// off, by rendering a turn.
+static enum nib_status find_end_of_turn(struct chat *chat, struct nib_error *err)
+{
+    const struct nib_chat_message message = {NIB_CHAT_ASSISTANT, {"a", 1}};
+    const struct nib_chat_params *params =
+        nib_chat_params(.template_name = chat->options->chat_template,
+                        .continue_conversation = true, .no_generation_prompt = true);
+    int32_t *ids;
+    size_t count;
+    enum nib_status status =
+        nib_tokenizer_encode_chat(chat->tokenizer, &message, 1, params, &ids, &count, err);
+    if (status != NIB_OK)
+        return status;
+    chat->end_of_turn = -1;
+    for (size_t i = 0; i < count; i++) {
+        if (nib_tokenizer_is_end(chat->tokenizer, ids[i]))
+            chat->end_of_turn = ids[i];
+    }
+    nib_ids_free(ids);
+    return NIB_OK;
+}
+
+static enum nib_status prepare(struct chat *chat, struct nib_error *err)
+{
+    const struct options *options = chat->options;
+    enum nib_status status = NIB_OK;
+    TRY(model_open(options->model, &chat->model, err));
+    TRY(prompt_tokenizer(chat->model, options->model, &chat->tokenizer, err));
+    TRY(find_end_of_turn(chat, err));
+    chat->sampling = sampling_choose(options, chat->model);
+    if (options->system)
+        chat->system = (struct nib_text){options->system, strlen(options->system)};
+    chat->stops = calloc(options->stops.count + 1, sizeof *chat->stops);
+    if (!chat->stops)
+        TRY(fail_memory(err));
+    for (size_t i = 0; i < options->stops.count; i++)
+        chat->stops[i] =
+            (struct nib_text){options->stops.texts[i], strlen(options->stops.texts[i])};
+    TRY(setup_open(options, &chat->setup, err));
+    TRY(engine_create(chat->model, &chat->setup, (uint32_t)options->context.value, &chat->engine,
+                      err));
+    TRY(nib_session_create(chat->engine, &chat->session, err));
+    TRY(engine_load(chat->engine, &chat->setup, err));
+    chat->editor = line_editor_create();
+    if (!chat->editor)
+        TRY(fail_memory(err));
+
+fail:
+    return status;
+}
+
+/// Appends the user's message, and before it what the last turn still lacks.
+static enum nib_status append_message(struct chat *chat, struct nib_text text,
+                                      struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    int32_t *ids = NULL;
+    size_t count, n_tokens;
+    const int32_t *tokens = nib_session_tokens(chat->session, &n_tokens);
+    bool cut_off = n_tokens > 0 && !nib_tokenizer_is_end(chat->tokenizer, tokens[n_tokens - 1]);
+    if (cut_off && chat->end_of_turn >= 0)
+        TRY(nib_session_append(chat->session, &chat->end_of_turn, 1, err));
+
+    struct nib_chat_message messages[2];
+    size_t n_messages = 0;
+    if (n_tokens == 0 && chat->system.ptr)
+        messages[n_messages++] = (struct nib_chat_message){NIB_CHAT_SYSTEM, chat->system};
+    messages[n_messages++] = (struct nib_chat_message){NIB_CHAT_USER, text};
+    const struct nib_chat_params *params =
+        nib_chat_params(.template_name = chat->options->chat_template,
+                        .continue_conversation = n_tokens > 0);
+    TRY(nib_tokenizer_encode_chat(chat->tokenizer, messages, n_messages, params, &ids, &count,
+                                  err));
+    TRY(nib_session_append(chat->session, ids, count, err));
+
+fail:
+    nib_ids_free(ids);
+    return status;
+}
+
+static bool on_token(void *user, const struct nib_token_event *event)
+{
+    struct chat *chat = user;
+    bool good = true;
+    if (event->text.size > 0) {
+        good = output_text(event->text.ptr, event->text.size);
+        chat->last_character = event->text.ptr[event->text.size - 1];
+    }
+    return good && !system_interrupted();
+}
+
+/// Answers one message. A message that does not fit is told to the user, and is no error.
+static enum nib_status answer(struct chat *chat, struct nib_text text, struct nib_error *err)
+{
+    size_t before;
+    nib_session_tokens(chat->session, &before);
+    enum nib_status status = append_message(chat, text, err);
+    if (status == NIB_ERROR_CONTEXT_FULL) {
+        message_print("%s; or /reset begins anew", err->message);
+        return NIB_OK;
+    }
+    if (status != NIB_OK)
+        return status;
+
+    const struct options *options = chat->options;
+    const struct nib_generate_params *params =
+        nib_generate_params(.sampling = chat->sampling,
+                            .max_tokens = (uint32_t)options->tokens.value,
+                            .ignore_eos = options->ignore_eos, .stops = chat->stops,
+                            .n_stops = (uint32_t)options->stops.count, .on_token = on_token,
+                            .user = chat);
+    chat->last_character = '\n';
+    system_watch(chat->session);
+    status = nib_session_generate(chat->session, params, &chat->last, err);
+    system_watch(NULL);
+    if (chat->last_character != '\n')
+        output_text("\n", 1);
+    if (system_interrupted()) {
+        system_forget_interrupt();
+        message_print("stopped");
+        // Without a word of the answer the message was never said.
+        if (chat->last.n_generated == 0)
+            status = nib_session_truncate(chat->session, before, err);
+    }
+    if (chat->last.stop == NIB_STOP_CONTEXT) {
+        struct nib_engine_info info;
+        nib_engine_get_info(chat->engine, &info);
+        message_print("the context of %" PRIu32 " tokens is full; /reset begins anew",
+                      info.context);
+    }
+    return status;
+}
+
+static double rate(uint64_t count, uint64_t ns)
+{
+    return ns > 0 ? (double)count * 1e9 / (double)ns : 0.0;
+}
+
+static void print_stats(const struct chat *chat)
+{
+    const struct nib_generation *last = &chat->last;
+    struct nib_engine_info info;
+    size_t n_tokens;
+    nib_engine_get_info(chat->engine, &info);
+    nib_session_tokens(chat->session, &n_tokens);
+    printf("read %" PRIu32 " tokens at %.1f/s, wrote %" PRIu32 " at %.1f/s; "
+           "%zu of %" PRIu32 " tokens of context are used\n",
+           last->n_prompt, rate(last->n_prompt, last->prefill_ns), last->n_generated,
+           rate(last->n_generated > 0 ? last->n_generated - 1 : 0, last->decode_ns), n_tokens,
+           info.context);
+}
+
+/// Forgets the conversation.
+static enum nib_status reset(struct chat *chat, struct nib_error *err)
+{
+    chat->last = (struct nib_generation){0};
+    return nib_session_truncate(chat->session, 0, err);
+}
+
+static enum nib_status set_system(struct chat *chat, struct nib_text text, struct nib_error *err)
+{
+    char *own = malloc(text.size + 1);
+    if (!own)
+        return fail_memory(err);
+    memcpy(own, text.ptr, text.size);
+    free(chat->own_system);
+    chat->own_system = own;
+    chat->system = (struct nib_text){own, text.size};
+    return reset(chat, err);
+}
+
+/// Returns whether `line` is the command `name`, alone or with text behind it, which it gives.
+static bool is_command(struct nib_text line, const char *name, struct nib_text *out_rest)
+{
+    size_t size = strlen(name);
+    if (line.size < size || memcmp(line.ptr, name, size) != 0 ||
+        (line.size > size && line.ptr[size] != ' '))
+        return false;
+    while (size < line.size && line.ptr[size] == ' ')
+        size++;
+    *out_rest = (struct nib_text){line.ptr + size, line.size - size};
+    return true;
+}
+
+/// Obeys a line that begins with a slash. `*out_quit` tells whether that was the wish.
+static enum nib_status obey(struct chat *chat, struct nib_text line, bool *out_quit,
+                            struct nib_error *err)
+{
+    struct nib_text rest;
+    if (is_command(line, "/quit", &rest) || is_command(line, "/exit", &rest)) {
+        *out_quit = true;
+    } else if (is_command(line, "/reset", &rest)) {
+        return reset(chat, err);
+    } else if (is_command(line, "/system", &rest)) {
+        return set_system(chat, rest, err);
+    } else if (is_command(line, "/stats", &rest)) {
+        print_stats(chat);
+    } else if (is_command(line, "/help", &rest)) {
+        fputs("/reset         forget the conversation\n"
+              "/system TEXT   set the system message and forget the conversation\n"
+              "/stats         how fast the last answer was, and how full the context is\n"
+              "/quit          end, as Ctrl-D does\n"
+              "A backslash at the end of a line continues it. Ctrl-C stops an answer.\n",
+              stdout);
+    } else {
+        message_print("unknown command %.*s; /help lists them", (int)strcspn(line.ptr, " \n"),
+                      line.ptr);
+    }
+    return NIB_OK;
+}
+
+/// Reads a message: one line, or more where a backslash ends all but the last. Its memory, with a
+/// NUL behind it, is to be freed.
+static enum line_result read_message(struct chat *chat, char **out_text, size_t *out_size)
+{
+    char *text = NULL;
+    size_t size = 0;
+    bool more = true;
+    while (more) {
+        const char *line;
+        size_t length;
+        enum line_result result =
+            line_editor_read(chat->editor, text ? "| " : "> ", &line, &length);
+        if (result == LINE_END && text)
+            break;
+        char *grown = result == LINE_TEXT ? realloc(text, size + length + 2) : NULL;
+        if (!grown) {
+            free(text);
+            return result == LINE_TEXT ? LINE_FAILED : result;
+        }
+        text = grown;
+        memcpy(text + size, line, length);
+        size += length;
+        more = length > 0 && line[length - 1] == '\\';
+        if (more)
+            text[size - 1] = '\n';
+    }
+    text[size] = '\0';
+    *out_text = text;
+    *out_size = size;
+    return LINE_TEXT;
+}
+
+static enum nib_status converse(struct chat *chat, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    bool quit = false;
+    while (status == NIB_OK && !quit && !ferror(stdout)) {
+        char *text = NULL;
+        size_t size = 0;
+        enum line_result result = read_message(chat, &text, &size);
+        if (result == LINE_FAILED)
+            return fail_with(err, NIB_ERROR_IO, "standard input: cannot read a line");
+        if (result == LINE_END)
+            return NIB_OK;
+        if (result == LINE_INTERRUPTED)
+            continue;
+        if (size > 0)
+            line_editor_remember(chat->editor, text);
+        struct nib_text line = {text, size};
+        if (size > 0 && text[0] == '/')
+            status = obey(chat, line, &quit, err);
+        else if (size > 0)
+            status = answer(chat, line, err);
+        free(text);
+    }
+    return status;
+}
+
+enum nib_status command_chat(const struct options *options, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    struct chat chat = {.options = options};
+    TRY(prepare(&chat, err));
+    if (system_is_terminal(stdin))
+        message_print("%s; /help lists commands, Ctrl-D ends", options->model);
+    TRY(converse(&chat, err));
+    if (options->profile) {
+        struct nib_op_profile *profiles;
+        uint32_t count;
+        TRY(report_read_profile(chat.engine, &profiles, &count, err));
+        status = report_print_profile(profiles, count, err);
+        free(profiles);
+    }
+
+fail:
+    line_editor_destroy(&chat.editor);
+    nib_session_destroy(&chat.session);
+    nib_engine_destroy(&chat.engine);
+    setup_close(&chat.setup);
+    nib_model_destroy(&chat.model);
+    free(chat.stops);
+    free(chat.own_system);
+    return status;
+}

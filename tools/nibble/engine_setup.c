@@ -1,0 +1,161 @@
+#include "tools/nibble/engine_setup.h"
+#include "tools/nibble/message.h"
+#include "tools/nibble/system.h"
+#include <stdlib.h>
+
+_Static_assert(NIB_SELF_TEST_CACHED == 0 && NIB_SELF_TEST_FULL == 1 && NIB_SELF_TEST_OFF == 2,
+               "the table of flags lists the self-test's kinds in this order");
+
+static enum nib_status open_device(const struct options *options, enum nib_backend_kind backend,
+                                   uint32_t index, struct nib_device **out_device,
+                                   struct nib_error *err)
+{
+    char *cache = system_user_path(SYSTEM_CACHE, "");
+    const struct nib_device_params *params =
+        nib_device_params(.log = message_log(), .backend = backend, .index = index,
+                          .threads = (uint32_t)options->threads.value,
+                          .cpu_mask = options->cpu_mask,
+                          .self_test = (enum nib_self_test)options->self_test, .cache_dir = cache);
+    enum nib_status status = nib_device_open(params, out_device, err);
+    free(cache);
+    return status;
+}
+
+/// How much a device is preferred; 0 for one that `auto` never takes.
+static int preference(const struct nib_device_info *info, bool automatic)
+{
+    if (info->backend != NIB_BACKEND_VULKAN)
+        return 0;
+    switch (info->type) {
+    case NIB_DEVICE_TYPE_DISCRETE:
+        return 4;
+    case NIB_DEVICE_TYPE_INTEGRATED:
+        return 3;
+    case NIB_DEVICE_TYPE_VIRTUAL:
+        return automatic ? 0 : 2;
+    default:
+        return automatic ? 0 : 1;
+    }
+}
+
+/// Finds the best Vulkan device, of two alike the one with more memory. `*out_found` is false where
+/// there is none.
+static enum nib_status find_gpu(bool automatic, uint32_t *out_index, bool *out_found,
+                                struct nib_error *err)
+{
+    uint32_t count = 0;
+    *out_found = false;
+    enum nib_status status = nib_devices_list(NULL, 0, &count, err);
+    if (status != NIB_OK)
+        return status;
+    struct nib_device_info *infos = calloc(count + 1, sizeof *infos);
+    if (!infos)
+        return fail_memory(err);
+    uint32_t listed = 0;
+    status = nib_devices_list(infos, count, &listed, err);
+    int best = 0;
+    uint64_t most = 0;
+    for (uint32_t i = 0; status == NIB_OK && i < listed && i < count; i++) {
+        int rank = preference(&infos[i], automatic);
+        if (rank > best || (rank == best && rank > 0 && infos[i].memory_bytes > most)) {
+            best = rank;
+            most = infos[i].memory_bytes;
+            *out_index = infos[i].index;
+            *out_found = true;
+        }
+    }
+    free(infos);
+    return status;
+}
+
+enum nib_status setup_open(const struct options *options, struct setup *out_setup,
+                           struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    *out_setup = (struct setup){.options = options, .gpu_layers = GPU_LAYERS_AUTO};
+    enum device_choice choice = options->device.choice;
+    uint32_t index = options->device.index;
+    bool gpu = choice == DEVICE_VULKAN_INDEX;
+    if (choice == DEVICE_AUTO || choice == DEVICE_VULKAN)
+        TRY(find_gpu(choice == DEVICE_AUTO, &index, &gpu, err));
+
+    const struct option_count *layers = &options->gpu_layers;
+    bool wants_gpu = layers->given && layers->value != GPU_LAYERS_AUTO && layers->value > 0;
+    if (choice != DEVICE_CPU && layers->given && layers->value == 0)
+        gpu = false;
+    else if (choice == DEVICE_VULKAN)
+        gpu = true; // where none is listed, opening it says why
+    else if (wants_gpu && !gpu)
+        TRY(fail_with(err, NIB_ERROR_NOT_FOUND,
+                      "--gpu-layers %u: no GPU to run them on; 'nibble devices' lists the devices",
+                      (unsigned)layers->value));
+
+    if (gpu)
+        TRY(open_device(options, NIB_BACKEND_VULKAN, index, &out_setup->gpu, err));
+    if (layers->given)
+        out_setup->gpu_layers = (uint32_t)layers->value;
+    if (!gpu || out_setup->gpu_layers != GPU_LAYERS_AUTO)
+        TRY(open_device(options, NIB_BACKEND_CPU, 0, &out_setup->cpu, err));
+    return NIB_OK;
+
+fail:
+    setup_close(out_setup);
+    return status;
+}
+
+void setup_close(struct setup *setup)
+{
+    nib_device_destroy(&setup->gpu);
+    nib_device_destroy(&setup->cpu);
+}
+
+enum nib_status model_open(const char *path, struct nib_model **out_model, struct nib_error *err)
+{
+    struct progress progress = {.unit = PROGRESS_BYTES};
+    const struct nib_model_params *params =
+        nib_model_params(.log = message_log(), .progress = progress_hook(&progress));
+    enum nib_status status = nib_model_open(path, params, out_model, err);
+    progress_end(&progress);
+    return status;
+}
+
+/// Divides the segments between the devices and returns the number of placements.
+static uint32_t place(const struct setup *setup, uint32_t n_layers,
+                      struct nib_placement out_placements[2])
+{
+    uint32_t n_segments = n_layers + 2; // embedding, layers, head
+    uint32_t on_gpu = 0;
+    if (setup->gpu)
+        on_gpu = setup->gpu_layers >= n_layers ? n_segments : 1 + setup->gpu_layers;
+    uint32_t count = 0;
+    if (on_gpu > 0)
+        out_placements[count++] = (struct nib_placement){setup->gpu, 0, on_gpu};
+    if (on_gpu < n_segments)
+        out_placements[count++] = (struct nib_placement){setup->cpu, on_gpu, n_segments - on_gpu};
+    return count;
+}
+
+enum nib_status engine_create(struct nib_model *model, struct setup *setup, uint32_t context,
+                              struct nib_engine **out_engine, struct nib_error *err)
+{
+    const struct options *options = setup->options;
+    struct nib_model_info info;
+    nib_model_get_info(model, &info);
+    struct nib_placement placements[2];
+    uint32_t n_placements = place(setup, info.layers, placements);
+    const struct nib_engine_params *params =
+        nib_engine_params(.log = message_log(), .progress = progress_hook(&setup->progress),
+                          .placements = placements, .n_placements = n_placements,
+                          .context = context, .key_format = options->kv.keys,
+                          .value_format = options->kv.values, .precise = options->precise,
+                          .fallback = options->fallback, .profile = options->profile);
+    return nib_engine_create(model, params, out_engine, err);
+}
+
+enum nib_status engine_load(struct nib_engine *engine, struct setup *setup, struct nib_error *err)
+{
+    bool ready = false;
+    enum nib_status status = nib_engine_prepare(engine, 0, &ready, err);
+    progress_end(&setup->progress);
+    return status;
+}

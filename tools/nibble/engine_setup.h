@@ -1,0 +1,34 @@
+/// From the common flags to a model that is loaded on its devices.
+#ifndef TOOLS_NIBBLE_ENGINE_SETUP_H
+#define TOOLS_NIBBLE_ENGINE_SETUP_H
+
+#include "tools/nibble/options.h"
+#include "tools/nibble/progress.h"
+
+/// What engines are made with: the devices that the flags ask for, a GPU with the CPU for the layers
+/// that it does not get, or the CPU alone. Must outlive engine_load of its engines.
+struct setup {
+    const struct options *options;
+    struct nib_device *gpu; ///< or NULL
+    struct nib_device *cpu; ///< or NULL where nothing runs there
+    uint32_t gpu_layers;    ///< GPU_LAYERS_AUTO: all
+    struct progress progress;
+};
+
+/// Opens the devices; the options are borrowed. Errors: not found, unsupported, argument.
+enum nib_status setup_open(const struct options *options, struct setup *out_setup,
+                           struct nib_error *err);
+void setup_close(struct setup *setup);
+
+/// Opens the model at `path`, showing progress. Errors: those of nib_model_open.
+enum nib_status model_open(const char *path, struct nib_model **out_model, struct nib_error *err);
+
+/// Makes the engine for `model` with `context` tokens (0: the default); weights come with
+/// engine_load, so that what is wrong with the rest of the command shows before the long work.
+/// Errors: those of nib_engine_create.
+enum nib_status engine_create(struct nib_model *model, struct setup *setup, uint32_t context,
+                              struct nib_engine **out_engine, struct nib_error *err);
+/// Loads the weights, showing progress. Errors: those of nib_engine_prepare.
+enum nib_status engine_load(struct nib_engine *engine, struct setup *setup, struct nib_error *err);
+
+#endif

@@ -1,0 +1,141 @@
+#include "tools/nibble/option_values.h"
+#include "tools/nibble/message.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const kv_names[] = {
+    [NIB_KV_F32] = "f32",
+    [NIB_KV_F16] = "f16",
+    [NIB_KV_I8] = "i8",
+    [NIB_KV_I4] = "i4",
+};
+
+const char *options_kv_name(enum nib_kv_format format)
+{
+    return kv_names[format == NIB_KV_DEFAULT ? NIB_KV_F16 : format];
+}
+
+/// Parses the digits at the start of `text`; NULL where there are none or they are too many.
+static const char *parse_digits(const char *text, uint64_t *out_value)
+{
+    uint64_t value = 0;
+    const char *c = text;
+    for (; *c >= '0' && *c <= '9'; c++) {
+        uint64_t digit = (uint64_t)(*c - '0');
+        if (value > (UINT64_MAX - digit) / 10)
+            return NULL;
+        value = value * 10 + digit;
+    }
+    *out_value = value;
+    return c == text ? NULL : c;
+}
+
+bool value_parse_count(const char *text, uint64_t *out_value)
+{
+    const char *end = parse_digits(text, out_value);
+    return end && *end == '\0';
+}
+
+bool value_parse_real(const char *text, double *out_value)
+{
+    if (text[0] == '\0' || text[strspn(text, "+-.0123456789eE")] != '\0')
+        return false;
+    char *end;
+    *out_value = strtod(text, &end);
+    return *end == '\0' && isfinite(*out_value);
+}
+
+bool value_parse_choice(const char *text, const char *choices, unsigned *out_index)
+{
+    size_t size = strlen(text);
+    for (unsigned i = 0;; i++) {
+        size_t length = strcspn(choices, "|");
+        if (length == size && memcmp(choices, text, size) == 0) {
+            *out_index = i;
+            return true;
+        }
+        if (choices[length] == '\0')
+            return false;
+        choices += length + 1;
+    }
+}
+
+bool value_parse_device(const char *text, struct option_device *out_device)
+{
+    static const char prefix[] = "vulkan:";
+    unsigned choice;
+    uint64_t index = 0;
+    if (value_parse_choice(text, "auto|cpu|vulkan", &choice)) {
+        *out_device = (struct option_device){.choice = (enum device_choice)choice};
+        return true;
+    }
+    if (strncmp(text, prefix, sizeof prefix - 1) != 0 ||
+        !value_parse_count(text + sizeof prefix - 1, &index) || index > UINT32_MAX)
+        return false;
+    *out_device = (struct option_device){.choice = DEVICE_VULKAN_INDEX, .index = (uint32_t)index};
+    return true;
+}
+
+/// Finds the format named by `text[0 .. size)`.
+static bool find_kv(const char *text, size_t size, enum nib_kv_format *out_format)
+{
+    for (int i = NIB_KV_F32; i <= NIB_KV_I4; i++) {
+        if (strlen(kv_names[i]) == size && memcmp(kv_names[i], text, size) == 0) {
+            *out_format = (enum nib_kv_format)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool value_parse_kv(const char *text, struct option_kv *out_kv)
+{
+    struct option_kv kv = {.given = true};
+    if (find_kv(text, strlen(text), &kv.keys)) {
+        kv.values = kv.keys;
+        *out_kv = kv;
+        return true;
+    }
+    for (const char *part = text;;) {
+        size_t length = strcspn(part, ",");
+        enum nib_kv_format *side = part[0] == 'k' ? &kv.keys : part[0] == 'v' ? &kv.values : NULL;
+        if (length < 3 || !side || part[1] != '=' || *side != NIB_KV_DEFAULT ||
+            !find_kv(part + 2, length - 2, side))
+            return false;
+        if (part[length] == '\0')
+            break;
+        part += length + 1;
+    }
+    *out_kv = kv;
+    return true;
+}
+
+enum nib_status value_parse_ids(const char *flag, const char *text, struct option_ids *out_ids,
+                                struct nib_error *err)
+{
+    size_t capacity = 1;
+    for (const char *c = text; *c; c++)
+        capacity += *c == ',';
+    int32_t *ids = calloc(capacity, sizeof *ids);
+    if (!ids)
+        return fail_memory(err);
+    size_t count = 0;
+    for (const char *c = text; *c != '\0';) {
+        c += strspn(c, " \t\n");
+        uint64_t id;
+        const char *end = parse_digits(c, &id);
+        bool follows = end && end[0] == ',' && end[1] != '\0';
+        if (!end || id > INT32_MAX || (*end != '\0' && !follows)) {
+            free(ids);
+            return fail_with(err, NIB_ERROR_ARGUMENT,
+                             "%s: '%.20s' does not begin a list of token ids such as 1,2,3", flag,
+                             c);
+        }
+        ids[count++] = (int32_t)id;
+        c = end + follows;
+    }
+    free(out_ids->ids);
+    *out_ids = (struct option_ids){.given = true, .ids = ids, .count = count};
+    return NIB_OK;
+}

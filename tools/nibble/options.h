@@ -1,0 +1,112 @@
+/// The command line: one table of flags, from which it is parsed, checked and explained.
+#ifndef TOOLS_NIBBLE_OPTIONS_H
+#define TOOLS_NIBBLE_OPTIONS_H
+
+#include <nibble/nibble.h>
+#include <stdio.h>
+
+/// Commands, as bits of the table's column that says which flag each takes.
+enum command_bit {
+    COMMAND_RUN = 1 << 0,
+    COMMAND_CHAT = 1 << 1,
+    COMMAND_TOKENIZE = 1 << 2,
+    COMMAND_EVAL = 1 << 3,
+    COMMAND_INSPECT = 1 << 4,
+    COMMAND_DEVICES = 1 << 5
+};
+
+/// A number that may have been given.
+struct option_count {
+    bool given;
+    uint64_t value;
+};
+struct option_real {
+    bool given;
+    double value;
+};
+
+/// `--device`.
+enum device_choice { DEVICE_AUTO, DEVICE_CPU, DEVICE_VULKAN, DEVICE_VULKAN_INDEX };
+struct option_device {
+    enum device_choice choice;
+    uint32_t index; ///< for DEVICE_VULKAN_INDEX
+};
+
+/// `--kv`.
+struct option_kv {
+    bool given;
+    enum nib_kv_format keys;
+    enum nib_kv_format values;
+};
+
+struct option_texts {
+    const char **texts;
+    size_t count;
+};
+
+struct option_ids {
+    bool given;
+    int32_t *ids;
+    size_t count;
+};
+
+/// `--gpu-layers auto`, and the flag's default.
+#define GPU_LAYERS_AUTO UINT32_MAX
+
+/// Everything that a command line can say. Texts are borrowed from it; what was not given is zero.
+struct options {
+    const char *model; ///< the operand
+    bool help, version, json;
+
+    struct option_device device;
+    struct option_count gpu_layers, threads, context;
+    const char *cpu_mask;
+    struct option_kv kv;
+    unsigned self_test; ///< enum nib_self_test
+    bool fallback, precise, profile;
+
+    const char *prompt, *file;
+    struct option_ids prompt_ids, detokenize;
+    bool chat, no_bos;
+    const char *chat_template, *system;
+
+    struct option_count tokens, top_k, seed;
+    struct option_real temperature, top_p, min_p, repeat_penalty;
+    struct option_texts stops;
+    bool greedy, ignore_eos;
+
+    const char *save_logits, *reference;
+    struct option_count windows;
+    unsigned score; ///< enum nib_score
+
+    bool tensors;
+};
+
+/// What a command needs beside flags.
+struct command {
+    enum command_bit bit;
+    const char *name;
+    const char *operand;  ///< "MODEL", or NULL where there is none
+    const char *synopsis; ///< what follows the operand in its usage
+    const char *summary;
+    const char *notes; ///< printed below the flags, or NULL
+    enum nib_status (*run)(const struct options *options, struct nib_error *err);
+};
+
+/// Parses the arguments after the command's name. The result is to be freed, after a failure too.
+/// Errors: argument, for everything that makes the command line wrong; memory.
+enum nib_status options_parse(const struct command *command, int argc, char **argv,
+                              struct options *out_options, struct nib_error *err);
+void options_free(struct options *options);
+
+/// Prints the command's usage and its flags.
+void options_print_help(const struct command *command, FILE *file);
+
+/// Returns the distance (Levenshtein 1966: insertions, deletions, substitutions) of two words,
+/// of which no more than 31 characters count.
+unsigned options_distance(const char *left, const char *right);
+
+/// Returns the name of a KV format, such as "f16".
+const char *options_kv_name(enum nib_kv_format format);
+
+#endif

@@ -1,0 +1,29 @@
+/// What the user says: text from the command line or a file, and its tokens.
+#ifndef TOOLS_NIBBLE_PROMPT_H
+#define TOOLS_NIBBLE_PROMPT_H
+
+#include "tools/nibble/options.h"
+
+/// Reads `path` ("-": standard input) to its end into memory to be freed; NUL bytes are kept.
+/// Errors: io, memory, argument (more than 1 GiB).
+enum nib_status prompt_read_file(const char *path, char **out_text, size_t *out_size,
+                                 struct nib_error *err);
+
+/// Returns the model's tokenizer. Errors: not found (it has none; the message names the model).
+enum nib_status prompt_tokenizer(const struct nib_model *model, const char *path,
+                                 const struct nib_tokenizer **out_tokenizer, struct nib_error *err);
+
+/// Tokens to begin with.
+struct prompt {
+    const int32_t *ids; ///< `encoded`, or those of --prompt-ids
+    size_t count;
+    int32_t *encoded; ///< or NULL
+};
+
+/// Makes the tokens that the flags ask for (-p, -f, --prompt-ids, --chat); the options are borrowed.
+/// Errors: those of the above; argument (no token results: the prompt is empty).
+enum nib_status prompt_make(const struct options *options, const struct nib_model *model,
+                            struct prompt *out_prompt, struct nib_error *err);
+void prompt_free(struct prompt *prompt);
+
+#endif
