@@ -1,0 +1,48 @@
+#include "runtime/import/source_parts.h"
+#include "runtime/model/model.h"
+#include "tests/unit/formats/bytes.h"
+#include "tests/unit/import/tiny.h"
+
+#include <criterion/criterion.h>
+
+/// Finds the matmul with a matrix of `role`.
+static const struct nib_op_matmul *find_matmul(const struct nib_plan *plan, enum nib_role role)
+{
+    for (uint32_t i = 0; i < plan->n_ops; i++) {
+        const struct nib_op *op = &plan->ops[i];
+        if (op->kind == NIB_OP_MATMUL && plan->weights[op->matmul.weight].role == role)
+            return &op->matmul;
+    }
+    cr_assert_fail("no matmul of %s", nib_role_name(role));
+    return NULL;
+}
+
+Test(activations, int8_for_quantized_matrices_unless_precise)
+{
+    struct tiny tiny;
+    struct nib_buffer file;
+    struct nib_gguf *gguf;
+    struct nib_source *source;
+    tiny_begin(&tiny, "llama", NULL);
+    tiny_layers(&tiny, &tiny_kinds[0]);
+    tiny_end(&tiny, &file);
+    cr_assert_eq(nib_gguf_parse((uint8_t *)file.data, file.size, "tiny", &gguf, NULL), NIB_OK);
+    // What the tests look at is the type alone; no row is read.
+    for (uint32_t i = 0; i < gguf->directory.n_tensors; i++) {
+        if (gguf->directory.tensors[i].dims[0] == TINY_FFN)
+            gguf->directory.tensors[i].dtype = NIB_DTYPE_Q8_0;
+    }
+    cr_assert_eq(nib_source_from_gguf(gguf, &source, NULL), NIB_OK);
+    for (int precise = 0; precise < 2; precise++) {
+        const struct nib_plan_params params = {.precise = precise};
+        struct nib_plan *plan;
+        cr_assert_eq(nib_plan_create(source, &params, &plan, NULL), NIB_OK);
+        cr_expect_eq(find_matmul(plan, NIB_ROLE_FFN_UP)->activation,
+                     precise ? NIB_ACTIVATION_F32 : NIB_ACTIVATION_INT8_GROUP);
+        cr_expect_eq(find_matmul(plan, NIB_ROLE_FFN_DOWN)->activation, NIB_ACTIVATION_F32);
+        nib_plan_destroy(&plan);
+    }
+    nib_source_destroy(&source);
+    nib_gguf_destroy(&gguf);
+    nib_buffer_free(&file);
+}
