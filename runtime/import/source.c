@@ -5,6 +5,7 @@
 #include "runtime/formats/safetensors.h"
 #include "runtime/import/config_import.h"
 #include "runtime/import/reader.h"
+#include "runtime/import/source_parts.h"
 #include "runtime/import/tokenizer_gguf.h"
 #include "runtime/import/tokenizer_hf.h"
 
@@ -13,12 +14,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/// The largest published vocabulary has 2^18 tokens.
+enum { MAX_VOCABULARY = 1 << 24 };
+
 struct nib_source {
     struct nib_arena arena;
     struct nib_log log;
     enum nib_container container;
-    struct nib_gguf *gguf;               ///< or NULL
-    struct nib_safetensors *safetensors; ///< or NULL
+    struct nib_gguf *gguf;               ///< owned, or NULL
+    struct nib_safetensors *safetensors; ///< owned, or NULL
     const struct nib_tensor_directory *directory;
     struct nib_tokenizer *tokenizer; ///< or NULL
     struct nib_import_config config;
@@ -57,7 +61,7 @@ static enum nib_status find_embedding(struct nib_source *source, struct nib_erro
             find_tensor(source, prefix, NIB_ROLE_TOKEN_EMBEDDING, 0, name);
         if (!tensor)
             continue;
-        if (tensor->n_dims != 2 || tensor->dims[0] == 0 || tensor->dims[0] > INT32_MAX)
+        if (tensor->n_dims != 2 || tensor->dims[0] == 0 || tensor->dims[0] > MAX_VOCABULARY)
             return nib_fail(err, NIB_ERROR_FORMAT, "tensor '%s' has no row for each token", name);
         source->prefix = prefix;
         source->config.model.vocabulary = (uint32_t)tensor->dims[0];
@@ -172,23 +176,26 @@ static void read_sampling(const struct nib_gguf *gguf, struct nib_generation_def
         defaults->top_k = (int32_t)top_k;
 }
 
-static enum nib_status open_gguf(struct nib_source *source, const char *path, struct nib_error *err)
+static enum nib_status read_gguf(struct nib_source *source, const struct nib_gguf *gguf,
+                                 struct nib_error *err)
 {
     enum nib_status status;
     source->container = NIB_CONTAINER_GGUF;
-    NIB_TRY(nib_gguf_open(path, &source->gguf, err));
-    const struct nib_gguf *gguf = source->gguf;
     source->directory = &gguf->directory;
-    status = nib_config_from_gguf(gguf, &source->arena, &source->config, err);
-    if (status == NIB_OK)
-        status = nib_tokenizer_from_gguf(gguf, &source->tokenizer, err);
-    if (status == NIB_OK)
-        status = map_tensors(source, err);
-    NIB_TRY(nib_fail_context(err, status, "%s", path));
-
+    NIB_TRY(nib_config_from_gguf(gguf, &source->arena, &source->config, err));
+    NIB_TRY(map_tensors(source, err));
+    NIB_TRY(nib_tokenizer_from_gguf(gguf, &source->tokenizer, err));
     read_sampling(gguf, &source->defaults);
 fail:
     return status;
+}
+
+static enum nib_status open_gguf(struct nib_source *source, const char *path, struct nib_error *err)
+{
+    enum nib_status status = nib_gguf_open(path, &source->gguf, err);
+    if (status != NIB_OK)
+        return status;
+    return nib_fail_context(err, read_gguf(source, source->gguf, err), "%s", path);
 }
 
 static void read_generation_config(const json_t *json, struct nib_generation_defaults *defaults)
@@ -205,19 +212,24 @@ static void read_generation_config(const json_t *json, struct nib_generation_def
         defaults->do_sample = do_sample;
 }
 
+static enum nib_status read_config(struct nib_source *source, const json_t *config,
+                                   struct nib_error *err)
+{
+    source->container = NIB_CONTAINER_HF;
+    return nib_fail_context(err, nib_config_from_json(config, &source->arena, &source->config, err),
+                            "config.json");
+}
+
 static enum nib_status open_folder(struct nib_source *source, const char *path,
                                    struct nib_error *err)
 {
     enum nib_status status;
     json_t *config = NULL;
     json_t *generation = NULL;
-    source->container = NIB_CONTAINER_HF;
     NIB_TRY(nib_json_open(path, "config.json", true, &config, err));
-    status = nib_config_from_json(config, &source->arena, &source->config, err);
-    NIB_TRY(nib_fail_context(err, status, "%s/config.json", path));
     NIB_TRY(nib_json_open(path, "generation_config.json", false, &generation, err));
     read_generation_config(generation, &source->defaults);
-
+    NIB_TRY(nib_fail_context(err, read_config(source, config, err), "%s", path));
     NIB_TRY(nib_safetensors_open_folder(path, &source->safetensors, err));
     source->directory = &source->safetensors->directory;
     NIB_TRY(nib_fail_context(err, map_tensors(source, err), "%s", path));
@@ -228,42 +240,89 @@ fail:
     return status;
 }
 
-enum nib_status nib_source_open(const char *path, const struct nib_model_params *params,
-                                struct nib_source **out_source, struct nib_error *err)
+static struct nib_source *create_source(struct nib_error *err)
 {
-    enum nib_status status;
-    *out_source = NULL;
     struct nib_source *source = calloc(1, sizeof *source);
-    if (!source)
-        return nib_fail_memory(err);
-    if (params)
-        source->log = params->log;
-    source->defaults = (struct nib_generation_defaults){-1, -1, -1, -1, -1, -1};
+    if (source)
+        source->defaults = (struct nib_generation_defaults){-1, -1, -1, -1, -1, -1};
+    else
+        nib_fail_memory(err);
+    return source;
+}
 
-    switch (nib_path_kind(path)) {
-    case NIB_PATH_FOLDER:
-        NIB_TRY(open_folder(source, path, err));
-        break;
-    case NIB_PATH_ABSENT:
-        NIB_TRY(nib_fail(err, NIB_ERROR_NOT_FOUND, "%s: there is no such file or folder", path));
-        break;
-    case NIB_PATH_FILE:
-    case NIB_PATH_OTHER:
-        NIB_TRY(open_gguf(source, path, err));
-        break;
+/// Hands the source over where `status` is OK, and destroys it otherwise.
+static enum nib_status finish_source(struct nib_source *source, enum nib_status status,
+                                     struct nib_source **out_source)
+{
+    if (status != NIB_OK) {
+        nib_source_destroy(&source);
+        return status;
     }
     for (uint32_t i = 0; i < source->directory->n_maps; i++)
         source->file_bytes += source->directory->maps[i].size;
     find_quantization(source);
     report_unused(source);
-    if (params && params->progress.report &&
-        !params->progress.report(params->progress.user, "open model", source->file_bytes,
-                                 source->file_bytes))
-        NIB_TRY(nib_fail(err, NIB_ERROR_CANCELLED, "%s: opening was cancelled", path));
     *out_source = source;
     return NIB_OK;
-fail:
-    nib_source_destroy(&source);
+}
+
+enum nib_status nib_source_from_gguf(const struct nib_gguf *gguf, struct nib_source **out_source,
+                                     struct nib_error *err)
+{
+    *out_source = NULL;
+    struct nib_source *source = create_source(err);
+    if (!source)
+        return NIB_ERROR_MEMORY;
+    return finish_source(source, read_gguf(source, gguf, err), out_source);
+}
+
+enum nib_status nib_source_from_files(const json_t *config,
+                                      const struct nib_tensor_directory *tensors,
+                                      struct nib_source **out_source, struct nib_error *err)
+{
+    *out_source = NULL;
+    struct nib_source *source = create_source(err);
+    if (!source)
+        return NIB_ERROR_MEMORY;
+    source->directory = tensors;
+    enum nib_status status = read_config(source, config, err);
+    if (status == NIB_OK)
+        status = map_tensors(source, err);
+    return finish_source(source, status, out_source);
+}
+
+/// Tells the host once that all is read; it may still say no.
+static enum nib_status report_progress(const char *path, const struct nib_progress *progress,
+                                       uint64_t bytes, struct nib_error *err)
+{
+    if (progress->report && !progress->report(progress->user, "open model", bytes, bytes))
+        return nib_fail(err, NIB_ERROR_CANCELLED, "%s: opening was cancelled", path);
+    return NIB_OK;
+}
+
+enum nib_status nib_source_open(const char *path, const struct nib_model_params *params,
+                                struct nib_source **out_source, struct nib_error *err)
+{
+    enum nib_status status;
+    *out_source = NULL;
+    struct nib_source *source = create_source(err);
+    if (!source)
+        return NIB_ERROR_MEMORY;
+    if (params)
+        source->log = params->log;
+
+    enum nib_path_kind kind = nib_path_kind(path);
+    if (kind == NIB_PATH_FOLDER)
+        status = open_folder(source, path, err);
+    else if (kind == NIB_PATH_ABSENT)
+        status = nib_fail(err, NIB_ERROR_NOT_FOUND, "%s: there is no such file or folder", path);
+    else
+        status = open_gguf(source, path, err);
+    status = finish_source(source, status, out_source);
+    if (status == NIB_OK && params)
+        status = report_progress(path, &params->progress, (*out_source)->file_bytes, err);
+    if (status != NIB_OK)
+        nib_source_destroy(out_source);
     return status;
 }
 
