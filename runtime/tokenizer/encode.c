@@ -158,11 +158,9 @@ static enum nib_status encode_plain(struct nib_encoder *encoder, struct nib_text
 {
     const struct nib_tokenizer *tokenizer = encoder->tokenizer;
     enum nib_status status = NIB_OK;
-    bool changes = tokenizer->remove_extra_spaces || tokenizer->lowercase ||
-                   tokenizer->normal_form != NIB_NORMAL_NONE;
     if (text.size == 0)
         return NIB_OK;
-    if (changes) {
+    if (nib_normalizes(tokenizer)) {
         NIB_TRY(nib_normalize(tokenizer, text, &encoder->normalized, err));
         text = (struct nib_text){encoder->normalized.data, encoder->normalized.size};
     }

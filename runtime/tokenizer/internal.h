@@ -118,6 +118,8 @@ enum nib_status nib_merge_encode(struct nib_encoder *encoder, struct nib_text pi
 enum nib_status nib_unigram_encode(struct nib_encoder *encoder, struct nib_text piece,
                                    struct nib_error *err);
 
+/// Returns whether nib_normalize can change anything.
+bool nib_normalizes(const struct nib_tokenizer *tokenizer);
 /// Appends `text` to `out` (emptied first), normalized: the steps up to `lowercase`.
 /// Errors: memory, argument (the text would grow beyond 2 GiB).
 enum nib_status nib_normalize(const struct nib_tokenizer *tokenizer, struct nib_text text,

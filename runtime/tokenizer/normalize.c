@@ -232,6 +232,12 @@ fail:
     return status;
 }
 
+bool nib_normalizes(const struct nib_tokenizer *tokenizer)
+{
+    return tokenizer->remove_extra_spaces || tokenizer->lowercase ||
+           tokenizer->normal_form != NIB_NORMAL_NONE;
+}
+
 enum nib_status nib_normalize(const struct nib_tokenizer *tokenizer, struct nib_text text,
                               struct nib_buffer *out, struct nib_error *err)
 {

@@ -15,6 +15,24 @@ enum { MAX_TOKEN_SIZE = 4096 };
 /// SentencePiece's penalty of an unknown character against the lowest score.
 static const float UNKNOWN_PENALTY = 10.0f;
 
+/// Tokens that end a turn or a text in the chat formats in use; files name only one or two of them.
+static const char *const END_TEXTS[] = {
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|eom_id|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|return|>",
+    "<|end_of_turn|>",
+    "<|EOT|>",
+    "<EOT>",
+    "<｜end▁of▁sentence｜>",
+};
+enum { N_END_TEXTS = sizeof END_TEXTS / sizeof END_TEXTS[0] };
+
 /// Fills the inverse of GPT-2's map from bytes to printable characters: Latin-1's printable ones
 /// stand for themselves, the others for U+0100 and on, in order.
 static void fill_byte_characters(int16_t bytes[512])
@@ -106,10 +124,55 @@ fail:
     return status;
 }
 
-/// Copies the tokens, those of a byte-level vocabulary as bytes. One that is written in characters
-/// that stand for no byte can only be decoded.
-static enum nib_status copy_tokens(struct nib_tokenizer *tokenizer, const struct nib_vocab *vocab,
-                                   struct nib_error *err)
+static bool is_end_text(struct nib_text text)
+{
+    for (size_t i = 0; i < N_END_TEXTS; i++)
+        if (text.size == strlen(END_TEXTS[i]) && memcmp(text.ptr, END_TEXTS[i], text.size) == 0)
+            return true;
+    return false;
+}
+
+/// Makes a token that has a meaning of its own one that plain text cannot become.
+static void make_control(struct nib_token *token)
+{
+    if (token->type == NIB_TOKEN_NORMAL || token->type == NIB_TOKEN_USER_DEFINED) {
+        token->type = NIB_TOKEN_CONTROL;
+        token->added = true;
+    }
+}
+
+/// Lists the tokens that end generation, each at least once, and makes them and BOS control tokens.
+static enum nib_status mark_ends(struct nib_tokenizer *tokenizer, const struct nib_vocab *vocab,
+                                 struct nib_error *err)
+{
+    tokenizer->ends = nib_arena_array(&tokenizer->arena, (size_t)vocab->n_ends + 1 + N_END_TEXTS,
+                                      sizeof *tokenizer->ends);
+    if (!tokenizer->ends)
+        return nib_fail_memory(err);
+    if (vocab->n_ends)
+        memcpy(tokenizer->ends, vocab->ends, vocab->n_ends * sizeof *tokenizer->ends);
+    tokenizer->n_ends = vocab->n_ends;
+    if (vocab->eos >= 0)
+        tokenizer->ends[tokenizer->n_ends++] = vocab->eos;
+
+    uint32_t n_found = 0;
+    for (uint32_t i = 0; i < vocab->n_tokens && n_found < N_END_TEXTS; i++) {
+        if (tokenizer->tokens[i].added && is_end_text(vocab->tokens[i].text)) {
+            tokenizer->ends[tokenizer->n_ends++] = (int32_t)i;
+            n_found++;
+        }
+    }
+    for (uint32_t i = 0; i < tokenizer->n_ends; i++)
+        make_control(&tokenizer->tokens[tokenizer->ends[i]]);
+    if (vocab->bos >= 0)
+        make_control(&tokenizer->tokens[vocab->bos]);
+    return NIB_OK;
+}
+
+/// Copies the tokens' texts, those of a byte-level vocabulary as bytes. One with characters that
+/// stand for no byte is plain text, which can only be decoded.
+static enum nib_status copy_texts(struct nib_tokenizer *tokenizer, const struct nib_vocab *vocab,
+                                  struct nib_error *err)
 {
     int16_t bytes[512];
     fill_byte_characters(bytes);
@@ -117,34 +180,44 @@ static enum nib_status copy_tokens(struct nib_tokenizer *tokenizer, const struct
     for (uint32_t i = 0; i < vocab->n_tokens; i++)
         total += vocab->tokens[i].text.size;
     char *text = nib_arena_alloc(&tokenizer->arena, total ? total : 1);
-    tokenizer->tokens =
-        nib_arena_array(&tokenizer->arena, vocab->n_tokens, sizeof *tokenizer->tokens);
-    if (!text || !tokenizer->tokens)
+    if (!text)
         return nib_fail_memory(err);
-    tokenizer->n_tokens = vocab->n_tokens;
 
     for (uint32_t i = 0; i < vocab->n_tokens; i++) {
         const struct nib_vocab_token *from = &vocab->tokens[i];
         struct nib_token *to = &tokenizer->tokens[i];
-        *to = (struct nib_token){.text = {text, from->text.size},
-                                 .score = from->score,
-                                 .type = from->type,
-                                 .flags = from->flags,
-                                 .added = from->added};
-        if (from->text.size)
-            memcpy(text, from->text.ptr, from->text.size);
-        bool is_special = from->type == NIB_TOKEN_CONTROL || from->type == NIB_TOKEN_UNKNOWN;
-        if (vocab->model == NIB_VOCAB_BPE && !from->added && !is_special) {
-            size_t size = decode_byte_characters(bytes, from->text, text);
-            if (size == 0)
-                to->type = NIB_TOKEN_UNUSED;
-            to->text.size = size;
+        bool is_special = to->type == NIB_TOKEN_CONTROL || to->type == NIB_TOKEN_UNKNOWN;
+        bool in_bytes = vocab->model == NIB_VOCAB_BPE && !to->added && !is_special;
+        size_t size = in_bytes ? decode_byte_characters(bytes, from->text, text) : 0;
+        if (size == 0) {
+            size = from->text.size;
+            if (size)
+                memcpy(text, from->text.ptr, size);
+            to->added = to->added || in_bytes;
         }
-        if (from->type == NIB_TOKEN_BYTE && !parse_byte_token(from->text, &to->byte))
+        to->text = (struct nib_text){text, size};
+        if (to->type == NIB_TOKEN_BYTE && !parse_byte_token(from->text, &to->byte))
             to->type = NIB_TOKEN_UNUSED;
         text += to->text.size;
     }
     return NIB_OK;
+}
+
+static enum nib_status copy_tokens(struct nib_tokenizer *tokenizer, const struct nib_vocab *vocab,
+                                   struct nib_error *err)
+{
+    tokenizer->tokens =
+        nib_arena_array(&tokenizer->arena, vocab->n_tokens, sizeof *tokenizer->tokens);
+    if (!tokenizer->tokens)
+        return nib_fail_memory(err);
+    tokenizer->n_tokens = vocab->n_tokens;
+    for (uint32_t i = 0; i < vocab->n_tokens; i++) {
+        const struct nib_vocab_token *from = &vocab->tokens[i];
+        tokenizer->tokens[i] = (struct nib_token){
+            .score = from->score, .type = from->type, .flags = from->flags, .added = from->added};
+    }
+    enum nib_status status = mark_ends(tokenizer, vocab, err);
+    return status == NIB_OK ? copy_texts(tokenizer, vocab, err) : status;
 }
 
 /// Returns whether plain text can become the token by merging or scoring.
@@ -196,33 +269,56 @@ fail:
     return status;
 }
 
+/// Sets `*text` to what it becomes in normalized text.
+static enum nib_status normalize_added(struct nib_tokenizer *tokenizer, struct nib_text *text,
+                                       struct nib_error *err)
+{
+    struct nib_buffer normalized = {0};
+    enum nib_status status = NIB_OK;
+    if (!nib_utf8_valid(text->ptr, text->size))
+        return NIB_OK;
+    NIB_TRY(nib_normalize(tokenizer, *text, &normalized, err));
+    const char *copy =
+        nib_arena_text(&tokenizer->arena, normalized.size ? normalized.data : "", normalized.size);
+    if (!copy)
+        NIB_TRY(nib_fail_memory(err));
+    *text = (struct nib_text){copy, normalized.size};
+fail:
+    nib_buffer_free(&normalized);
+    return status;
+}
+
+static bool is_added(const struct nib_token *token, bool normalized)
+{
+    bool found = token->type == NIB_TOKEN_CONTROL || token->type == NIB_TOKEN_UNKNOWN ||
+                 token->type == NIB_TOKEN_USER_DEFINED;
+    return found && normalized == ((token->flags & NIB_TOKEN_NORMALIZED) != 0);
+}
+
 /// Builds one of the two indexes of added tokens.
 static enum nib_status index_added(struct nib_tokenizer *tokenizer, bool normalized,
                                    struct nib_prefix_index *index, struct nib_error *err)
 {
+    enum nib_status status = NIB_OK;
     uint32_t count = 0;
-    struct nib_prefix_entry *entries = NULL;
-    // The first round counts, the second fills.
-    for (int round = 0; round < 2; round++) {
-        if (round == 1) {
-            entries = nib_arena_array(&tokenizer->arena, count ? count : 1, sizeof *entries);
-            if (!entries)
-                return nib_fail_memory(err);
-            count = 0;
-        }
-        for (uint32_t i = 0; i < tokenizer->n_tokens; i++) {
-            const struct nib_token *token = &tokenizer->tokens[i];
-            bool found = token->type == NIB_TOKEN_CONTROL || token->type == NIB_TOKEN_UNKNOWN ||
-                         token->type == NIB_TOKEN_USER_DEFINED;
-            if (!found || normalized != ((token->flags & NIB_TOKEN_NORMALIZED) != 0))
-                continue;
-            if (entries)
-                entries[count] = (struct nib_prefix_entry){token->text, (int32_t)i};
-            count++;
-        }
+    for (uint32_t i = 0; i < tokenizer->n_tokens; i++)
+        count += is_added(&tokenizer->tokens[i], normalized);
+    struct nib_prefix_entry *entries =
+        nib_arena_array(&tokenizer->arena, count ? count : 1, sizeof *entries);
+    if (!entries)
+        return nib_fail_memory(err);
+    count = 0;
+    for (uint32_t i = 0; i < tokenizer->n_tokens; i++) {
+        if (!is_added(&tokenizer->tokens[i], normalized))
+            continue;
+        struct nib_prefix_entry *entry = &entries[count++];
+        *entry = (struct nib_prefix_entry){tokenizer->tokens[i].text, (int32_t)i};
+        if (normalized && nib_normalizes(tokenizer))
+            NIB_TRY(normalize_added(tokenizer, &entry->text, err));
     }
     nib_prefix_index_build(index, entries, count);
-    return NIB_OK;
+fail:
+    return status;
 }
 
 /// Copies the merges but for those whose result plain text must not become.
@@ -280,6 +376,7 @@ static enum nib_status copy_settings(struct nib_tokenizer *tokenizer, const stru
     tokenizer->space_prefix = vocab->space_prefix;
     tokenizer->space_prefix_first_only = vocab->space_prefix_first_only;
     tokenizer->escape_spaces = vocab->escape_spaces;
+    tokenizer->drops_first_space = vocab->drops_first_space;
     tokenizer->byte_fallback = vocab->byte_fallback;
     tokenizer->fuse_unknown = vocab->fuse_unknown;
     tokenizer->ignore_merges = vocab->ignore_merges;
@@ -289,15 +386,6 @@ static enum nib_status copy_settings(struct nib_tokenizer *tokenizer, const stru
     tokenizer->unknown = vocab->unknown;
     tokenizer->pre = "";
 
-    tokenizer->ends =
-        nib_arena_array(&tokenizer->arena, (size_t)vocab->n_ends + 1, sizeof *tokenizer->ends);
-    if (!tokenizer->ends)
-        return nib_fail_memory(err);
-    if (vocab->n_ends)
-        memcpy(tokenizer->ends, vocab->ends, vocab->n_ends * sizeof *tokenizer->ends);
-    tokenizer->n_ends = vocab->n_ends;
-    if (vocab->eos >= 0)
-        tokenizer->ends[tokenizer->n_ends++] = vocab->eos;
     if (!vocab->pre)
         return compile_splits(tokenizer, vocab->splits, vocab->n_splits, err);
 
