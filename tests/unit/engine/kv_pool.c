@@ -26,8 +26,8 @@ static struct nib_kv_pool *make_pool(uint32_t window, uint32_t n_pages)
 static uint32_t page_at(const struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class,
                         uint32_t index)
 {
-    return nib_kv_pool_tables(pool)[nib_kv_pool_offset(pool, table) +
-                                    kv_class * nib_kv_pool_stride(pool) + index];
+    return nib_kv_pool_tables(
+        pool)[nib_kv_pool_offset(pool, table) + kv_class * nib_kv_pool_stride(pool) + index];
 }
 
 Test(kv_pool, gives_pages_for_tokens)

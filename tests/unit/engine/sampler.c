@@ -21,8 +21,8 @@ static int32_t choose(const float *logits, uint32_t n, const struct nib_choice *
 static void fill(float *logits, uint32_t n, uint64_t seed, float spread)
 {
     for (uint32_t i = 0; i < n; i++)
-        logits[i] = (nib_philox_uniform(seed, 2 * i) + nib_philox_uniform(seed, 2 * i + 1) - 1.0f) *
-                    spread;
+        logits[i] =
+            (nib_philox_uniform(seed, 2 * i) + nib_philox_uniform(seed, 2 * i + 1) - 1.0f) * spread;
 }
 
 Test(sampler, exp_is_close)
@@ -89,9 +89,9 @@ Test(sampler, nothing_left_is_an_error)
 
 Test(sampler, numbers_out_of_range_are_refused)
 {
-    const struct nib_sampling bad[] = {{.temperature = -1.0f}, {.temperature = NAN},
+    const struct nib_sampling bad[] = {{.temperature = -1.0f},    {.temperature = NAN},
                                        {.temperature = INFINITY}, {.top_p = 1.01f},
-                                       {.min_p = -0.1f}, {.repeat_penalty = -2.0f}};
+                                       {.min_p = -0.1f},          {.repeat_penalty = -2.0f}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         cr_assert_eq(nib_sampling_validate(&bad[i], NULL), NIB_ERROR_ARGUMENT, "number %zu", i);
     struct nib_sampling good = {.temperature = 0.8f, .top_p = 0.95f, .min_p = 0.05f};
@@ -127,11 +127,11 @@ static void reference_filter(struct candidate *c, const float *logits, uint32_t 
 {
     float max = logits[nib_logits_argmax(logits, n)];
     for (uint32_t i = 0; i < n; i++)
-        c[i] = (struct candidate){.weight = exp(((double)logits[i] - (double)max) /
-                                                (double)s->temperature),
-                                  .logit = logits[i],
-                                  .id = i,
-                                  .kept = true};
+        c[i] = (struct candidate){
+            .weight = exp(((double)logits[i] - (double)max) / (double)s->temperature),
+            .logit = logits[i],
+            .id = i,
+            .kept = true};
     qsort(c, n, sizeof *c, by_logit);
     double total = 0.0;
     for (uint32_t i = 0; i < n; i++) {

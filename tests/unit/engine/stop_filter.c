@@ -46,8 +46,7 @@ static void expect(const char *const *stops, uint32_t n_stops, const char *text,
 {
     char out[256];
     for (size_t piece = 1; piece <= strlen(text); piece++) {
-        cr_assert_eq(run_filter(stops, n_stops, text, piece, out), stopped, "pieces of %zu",
-                     piece);
+        cr_assert_eq(run_filter(stops, n_stops, text, piece, out), stopped, "pieces of %zu", piece);
         cr_assert_str_eq(out, expected, "pieces of %zu", piece);
     }
 }
@@ -107,9 +106,9 @@ Test(stop_filter, long_pieces_grow_the_buffer)
     char piece[5000];
     memset(piece, 'E', sizeof piece);
     cr_assert_eq(nib_stop_filter_init(&filter, &stop, 1, NULL), NIB_OK);
-    cr_assert_eq(nib_stop_filter_push(&filter, (struct nib_text){piece, sizeof piece}, &out,
-                                      &stopped, NULL),
-                 NIB_OK);
+    cr_assert_eq(
+        nib_stop_filter_push(&filter, (struct nib_text){piece, sizeof piece}, &out, &stopped, NULL),
+        NIB_OK);
     cr_assert_eq(out.size, sizeof piece - 1);
     nib_stop_filter_free(&filter);
 }

@@ -1,0 +1,299 @@
+#include "tests/unit/engine/fake_backend.h"
+
+#include "runtime/base/status.h"
+#include <stdlib.h>
+#include <string.h>
+
+struct fake_instance {
+    struct fake_device *fake;
+    const struct nib_plan *plan;
+    struct nib_instance_params params;
+    float **cache;   ///< [kv layer][page][token of the page]
+    float *hidden;   ///< [max_rows]: what the last run left
+    uint8_t *packed; ///< [n_weights]
+};
+
+/// Hashes fit into 24 bits, so they pass through floats unharmed.
+static uint32_t mix(uint32_t a, uint32_t b)
+{
+    uint32_t x = a * 2654435761u ^ (b + 0x9e3779b9u) * 2246822519u;
+    x ^= x >> 15;
+    x *= 3266489917u;
+    return (x ^ x >> 13) & 0xffffff;
+}
+
+static float logit_of(uint32_t hash, uint32_t id)
+{
+    return (float)mix(hash, id) / 1048576.0f;
+}
+
+static uint32_t first_seen(const struct nib_kv_layer *layer, uint32_t position)
+{
+    return layer->window && position >= layer->window ? position - layer->window + 1 : 0;
+}
+
+void fake_simulate(const struct nib_plan *plan, const int32_t *tokens, uint32_t n, float *logits)
+{
+    uint32_t *hashes = malloc(n * sizeof *hashes);
+    uint32_t *next = malloc(n * sizeof *next);
+    for (uint32_t i = 0; i < n; i++)
+        hashes[i] = (uint32_t)tokens[i];
+    for (uint32_t l = 0; l < plan->n_kv_layers; l++) {
+        for (uint32_t i = 0; i < n; i++) {
+            next[i] = i;
+            for (uint32_t j = first_seen(&plan->kv_layers[l], i); j <= i; j++)
+                next[i] = mix(next[i], hashes[j]);
+        }
+        memcpy(hashes, next, n * sizeof *hashes);
+    }
+    for (uint32_t id = 0; id < plan->vocabulary; id++)
+        logits[id] = logit_of(hashes[n - 1], id);
+    free(hashes);
+    free(next);
+}
+
+static enum nib_status list(struct nib_device_info *out_infos, uint32_t capacity,
+                            uint32_t *out_count, struct nib_error *err)
+{
+    (void)out_infos;
+    (void)capacity;
+    (void)err;
+    *out_count = 0;
+    return NIB_OK;
+}
+
+static void info(const void *device, struct nib_device_info *out_info)
+{
+    (void)device;
+    *out_info = (struct nib_device_info){.name = "fake"};
+}
+
+static void close_device(void *device)
+{
+    (void)device;
+}
+
+static enum nib_status supports(const void *device, const struct nib_plan *plan, uint32_t op,
+                                struct nib_error *err)
+{
+    const struct fake_device *fake = device;
+    if (fake->supports_status == NIB_OK || plan->ops[op].kind != NIB_OP_ROPE)
+        return NIB_OK;
+    return nib_fail(err, fake->supports_status, "the fake device cannot do rope");
+}
+
+static void destroy(void *self)
+{
+    struct fake_instance *instance = self;
+    for (uint32_t l = 0; instance->cache && l < instance->plan->n_kv_layers; l++)
+        free(instance->cache[l]);
+    free(instance->cache);
+    free(instance->hidden);
+    free(instance->packed);
+    free(instance);
+}
+
+static enum nib_status create(const struct nib_instance_params *params, void **out_self,
+                              struct nib_error *err)
+{
+    const struct nib_plan *plan = params->plan;
+    struct fake_instance *instance = calloc(1, sizeof *instance);
+    if (!instance)
+        return nib_fail_memory(err);
+    instance->fake = params->device;
+    instance->plan = plan;
+    instance->params = *params;
+    instance->cache = calloc(plan->n_kv_layers, sizeof *instance->cache);
+    instance->hidden = calloc(plan->max_rows, sizeof *instance->hidden);
+    instance->packed = calloc(plan->n_weights, 1);
+    bool complete = instance->cache && instance->hidden && instance->packed;
+    for (uint32_t l = 0; complete && l < plan->n_kv_layers; l++) {
+        size_t tokens = (size_t)params->n_pages[plan->kv_layers[l].kv_class] * NIB_KV_PAGE_TOKENS;
+        instance->cache[l] = calloc(tokens, sizeof(float));
+        complete = instance->cache[l] != NULL;
+    }
+    if (!complete) {
+        destroy(instance);
+        return nib_fail_memory(err);
+    }
+    *out_self = instance;
+    return NIB_OK;
+}
+
+static enum nib_status pack(void *self, uint32_t weight, const struct nib_row_reader *reader,
+                            struct nib_error *err)
+{
+    struct fake_instance *instance = self;
+    (void)err;
+    const struct nib_weight *wanted = &instance->plan->weights[weight];
+    if (wanted->shared_with != NIB_NO_WEIGHT || instance->packed[weight]++ ||
+        reader->rows != wanted->rows || reader->cols != wanted->cols)
+        instance->fake->violations++;
+    instance->fake->n_packed++;
+    return NIB_OK;
+}
+
+static enum nib_status ready(void *self, uint64_t budget_ns, bool *out_ready, struct nib_error *err)
+{
+    struct fake_device *fake = ((struct fake_instance *)self)->fake;
+    (void)err;
+    if (budget_ns > 0 && fake->ready_calls > 0)
+        fake->ready_calls--;
+    *out_ready = budget_ns == 0 || fake->ready_calls == 0;
+    return NIB_OK;
+}
+
+/// Returns where the cache of `layer` keeps `position` of the sequence, or NULL.
+static float *slot(struct fake_instance *instance, const struct nib_step *step, uint32_t layer,
+                   uint32_t sequence, uint32_t position)
+{
+    uint32_t kv_class = instance->plan->kv_layers[layer].kv_class;
+    const struct nib_step_sequence *s = &step->sequences[sequence];
+    uint32_t page = step->page_tables[s->page_table + kv_class * step->header.page_table_stride +
+                                      position / NIB_KV_PAGE_TOKENS];
+    if (page >= instance->params.n_pages[kv_class]) {
+        instance->fake->violations++;
+        return NULL;
+    }
+    return &instance->cache[layer][page * NIB_KV_PAGE_TOKENS + position % NIB_KV_PAGE_TOKENS];
+}
+
+static void run_layer(struct fake_instance *instance, const struct nib_step *step, uint32_t layer)
+{
+    const struct nib_kv_layer *kv_layer = &instance->plan->kv_layers[layer];
+    for (uint32_t r = 0; r < step->header.n_used_rows; r++) {
+        float *place = slot(instance, step, layer, step->rows[r].sequence, step->rows[r].position);
+        if (place)
+            *place = instance->hidden[r];
+    }
+    for (uint32_t r = 0; r < step->header.n_used_rows; r++) {
+        uint32_t position = step->rows[r].position;
+        uint32_t hash = position;
+        for (uint32_t p = first_seen(kv_layer, position); p <= position; p++) {
+            const float *place = slot(instance, step, layer, step->rows[r].sequence, p);
+            hash = mix(hash, place ? (uint32_t)*place : 0);
+        }
+        instance->hidden[r] = (float)hash;
+    }
+}
+
+static void run_head(struct fake_instance *instance, const struct nib_step *step)
+{
+    const struct nib_step_header *header = &step->header;
+    uint32_t lines = 0;
+    for (uint32_t r = 0; r < header->n_used_rows; r++) {
+        uint32_t line = step->rows[r].logit_row - header->first_logit;
+        if (step->rows[r].logit_row == NIB_NONE || line >= header->n_logits)
+            continue;
+        lines++;
+        for (uint32_t id = 0; id < instance->plan->vocabulary; id++)
+            step->logits[(size_t)line * instance->plan->vocabulary + id] =
+                logit_of((uint32_t)instance->hidden[r], id);
+    }
+    if (lines != header->n_logits || lines == 0 || lines > instance->params.max_logits)
+        instance->fake->violations++;
+}
+
+/// Counts what is wrong with a step.
+static void check_step(struct fake_instance *instance, const struct nib_step *step)
+{
+    const struct nib_step_header *header = &step->header;
+    uint32_t row = 0;
+    uint32_t wrong = 0;
+    for (uint32_t s = 0; s < header->n_sequences; s++) {
+        const struct nib_step_sequence *sequence = &step->sequences[s];
+        wrong += sequence->first_row != row || sequence->n_rows == 0;
+        for (uint32_t i = 0; i < sequence->n_rows; i++, row++) {
+            wrong += step->rows[row].sequence != s;
+            wrong += step->rows[row].position != sequence->kv_length - sequence->n_rows + i;
+        }
+    }
+    wrong += row != header->n_used_rows || header->n_rows > instance->plan->max_rows;
+    wrong += (header->n_rows & (header->n_rows - 1)) != 0 || header->n_rows / 2 >= row;
+    for (; row < header->n_rows; row++)
+        wrong += step->rows[row].sequence != NIB_NONE || step->rows[row].logit_row != NIB_NONE;
+    instance->fake->violations += wrong;
+    instance->fake->n_steps_with_many += header->n_sequences > 1;
+}
+
+static enum nib_status run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
+                           const float *hidden_in, float *hidden_out, struct nib_error *err)
+{
+    struct fake_instance *instance = self;
+    struct fake_device *fake = instance->fake;
+    const struct nib_plan *plan = instance->plan;
+    fake->n_runs++;
+    if (fake->run_status != NIB_OK && fake->runs_left-- == 0) {
+        enum nib_status status = fake->run_status;
+        fake->run_status = NIB_OK;
+        return nib_fail(err, status, "the fake device fails");
+    }
+    check_step(instance, step);
+    if (first < instance->params.first_segment ||
+        last >= instance->params.first_segment + instance->params.n_segments || first > last)
+        fake->violations++;
+    for (uint32_t r = 0; r < step->header.n_used_rows && hidden_in; r++)
+        instance->hidden[r] = hidden_in[(size_t)r * plan->hidden_size];
+    for (uint32_t s = first; s <= last; s++) {
+        if (plan->segments[s].kind == NIB_SEGMENT_LAYER)
+            run_layer(instance, step, plan->segments[s].layer);
+        else if (plan->segments[s].kind == NIB_SEGMENT_HEAD)
+            run_head(instance, step);
+        for (uint32_t r = 0; s == 0 && r < step->header.n_used_rows; r++)
+            instance->hidden[r] = (float)step->rows[r].token;
+    }
+    for (uint32_t r = 0; r < step->header.n_used_rows && hidden_out; r++)
+        hidden_out[(size_t)r * plan->hidden_size] = instance->hidden[r];
+    return NIB_OK;
+}
+
+static void memory(const void *self, struct nib_instance_memory *out_memory)
+{
+    (void)self;
+    *out_memory = (struct nib_instance_memory){.weights = 1000, .kv = 100, .scratch = 10};
+}
+
+static void counters(const void *self, struct nib_instance_counters *out_counters)
+{
+    static const char *const notes[] = {"fake note"};
+    const struct fake_instance *instance = self;
+    *out_counters = (struct nib_instance_counters){
+        .dispatches = instance->fake->n_runs, .n_fallbacks = 1, .fallbacks = notes};
+}
+
+static void profile(const void *self, uint64_t *calls, uint64_t *ns)
+{
+    const struct fake_instance *instance = self;
+    for (uint32_t i = 0; i < instance->plan->n_ops; i++) {
+        uint32_t segment = instance->plan->ops[i].segment;
+        if (segment < instance->params.first_segment ||
+            segment >= instance->params.first_segment + instance->params.n_segments)
+            continue;
+        calls[i] = instance->fake->n_runs;
+        ns[i] = segment;
+    }
+}
+
+static const struct nib_backend backend = {
+    .name = "fake",
+    .device_list = list,
+    .device_close = close_device,
+    .device_info = info,
+    .supports = supports,
+    .create = create,
+    .destroy = destroy,
+    .pack = pack,
+    .ready = ready,
+    .run = run,
+    .memory = memory,
+    .counters = counters,
+    .profile = profile,
+};
+
+void fake_device_init(struct fake_device *fake)
+{
+    memset(fake, 0, sizeof *fake);
+    fake->device.backend = &backend;
+    fake->device.impl = fake;
+    atomic_init(&fake->device.references, 1000);
+}

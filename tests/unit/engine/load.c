@@ -1,0 +1,169 @@
+#include "tests/unit/engine/rig.h"
+#include <criterion/criterion.h>
+#include <string.h>
+
+/// What the progress callback was told.
+struct heard {
+    uint64_t last;
+    uint64_t total;
+    uint32_t calls;
+    bool refuse;
+};
+
+static bool hear(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    struct heard *heard = user;
+    cr_assert_str_eq(what, "load weights");
+    cr_assert_geq(done, heard->last);
+    cr_assert_leq(done, total);
+    heard->last = done;
+    heard->total = total;
+    heard->calls++;
+    return !heard->refuse;
+}
+
+static uint32_t own_weights(const struct nib_plan *plan)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < plan->n_weights; i++)
+        count += plan->weights[i].shared_with == NIB_NO_WEIGHT;
+    return count;
+}
+
+Test(load, in_slices)
+{
+    struct rig rig;
+    struct heard heard = {0};
+    bool ready = false;
+    rig_open(&rig, (struct nib_engine_params){.progress = {.report = hear, .user = &heard}});
+    rig.fake.ready_calls = 3;
+    uint32_t calls = 0;
+    while (!ready && calls++ < 10000)
+        cr_assert_eq(nib_engine_prepare(rig.engine, 1, &ready, NULL), NIB_OK);
+    cr_assert(ready);
+    cr_assert_gt(calls, own_weights(rig.engine->plan));
+    cr_assert_eq(rig.fake.n_packed, own_weights(rig.engine->plan));
+    cr_assert_eq(heard.last, heard.total);
+    cr_assert_eq(heard.total, nib_load_total(rig.engine));
+    cr_assert_eq(nib_engine_prepare(rig.engine, 1, &ready, NULL), NIB_OK);
+    cr_assert(ready);
+    cr_assert_eq(rig.fake.n_packed, own_weights(rig.engine->plan));
+    rig_close(&rig);
+}
+
+Test(load, cancelled_and_resumed)
+{
+    struct rig rig;
+    struct heard heard = {.refuse = true};
+    bool ready = true;
+    rig_open(&rig, (struct nib_engine_params){.progress = {.report = hear, .user = &heard}});
+    cr_assert_eq(nib_engine_prepare(rig.engine, 0, &ready, NULL), NIB_ERROR_CANCELLED);
+    cr_assert_not(ready);
+    cr_assert_eq(heard.calls, 1);
+    heard.refuse = false;
+    cr_assert_eq(nib_engine_prepare(rig.engine, 0, &ready, NULL), NIB_OK);
+    cr_assert(ready);
+    cr_assert_eq(rig.fake.n_packed, own_weights(rig.engine->plan));
+    rig_close(&rig);
+}
+
+Test(load, a_shared_weight_goes_to_every_placement)
+{
+    struct fake_device fakes[2];
+    struct nib_placement placements[2];
+    struct rig rig;
+    rig_open(&rig, (struct nib_engine_params){0});
+    uint32_t n_segments = rig.engine->plan->n_segments;
+    uint32_t packed = own_weights(rig.engine->plan);
+    cr_assert_lt(packed, rig.engine->plan->n_weights, "the model's head must be tied");
+    rig_close(&rig);
+    for (uint32_t i = 0; i < 2; i++) {
+        fake_device_init(&fakes[i]);
+        placements[i] = (struct nib_placement){.device = &fakes[i].device,
+                                               .first_segment = i,
+                                               .n_segments = i == 0 ? 1 : n_segments - 1};
+    }
+    bool ready;
+    rig_open(&rig, (struct nib_engine_params){.placements = placements, .n_placements = 2});
+    cr_assert_eq(nib_engine_prepare(rig.engine, 0, &ready, NULL), NIB_OK);
+    cr_assert_eq(fakes[0].n_packed, 1);
+    cr_assert_eq(fakes[1].n_packed, packed);
+    rig_close(&rig);
+}
+
+static void expect_refusal(const struct nib_model *model, struct nib_engine_params params,
+                           enum nib_status expected)
+{
+    struct nib_engine *engine = NULL;
+    struct nib_error error = {0};
+    cr_assert_eq(nib_engine_build((struct nib_model *)model, &params, &engine, &error), expected,
+                 "%s", error.message);
+    cr_assert_null(engine);
+    cr_assert_eq(error.status, expected);
+    cr_assert_gt(strlen(error.message), 10);
+}
+
+Test(load, bad_engines_are_refused)
+{
+    struct rig rig;
+    rig_open(&rig, (struct nib_engine_params){0});
+    uint32_t n_segments = rig.engine->plan->n_segments;
+    struct nib_device *device = &rig.fake.device;
+    const struct nib_placement bad[][2] = {
+        {{device, 0, 1}, {device, 2, n_segments - 2}},
+        {{device, 0, 2}, {device, 1, n_segments - 1}},
+        {{device, 0, n_segments - 1}, {device, n_segments - 1, 2}},
+        {{device, 0, 1}, {device, 1, 1}},
+        {{device, 0, n_segments}, {device, n_segments, 0}},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        expect_refusal(rig.model,
+                       (struct nib_engine_params){.placements = bad[i], .n_placements = 2},
+                       NIB_ERROR_ARGUMENT);
+    expect_refusal(rig.model, (struct nib_engine_params){.context = 1u << 30}, NIB_ERROR_ARGUMENT);
+    expect_refusal(rig.model, (struct nib_engine_params){.max_rows = 12}, NIB_ERROR_ARGUMENT);
+    expect_refusal(rig.model, (struct nib_engine_params){.max_sessions = 5000}, NIB_ERROR_ARGUMENT);
+    expect_refusal(rig.model, (struct nib_engine_params){.key_format = NIB_KV_I4},
+                   NIB_ERROR_UNSUPPORTED);
+    const struct nib_placement whole = {device, 0, n_segments};
+    rig.fake.supports_status = NIB_ERROR_UNSUPPORTED;
+    expect_refusal(rig.model, (struct nib_engine_params){.placements = &whole, .n_placements = 1},
+                   NIB_ERROR_UNSUPPORTED);
+    rig_close(&rig);
+}
+
+Test(load, info_and_profile)
+{
+    struct rig rig;
+    struct nib_engine_info info;
+    struct nib_op_profile profiles[4];
+    uint32_t count = 0;
+    rig_open(&rig, (struct nib_engine_params){.profile = true, .context = 64});
+    struct nib_session *session = rig_session(&rig);
+    struct nib_generate_params params = {.max_tokens = 3};
+    rig_append(session, 10, 1);
+    cr_assert_eq(nib_generator_run(session, &params, NULL, NULL), NIB_OK);
+    nib_engine_get_info(rig.engine, &info);
+    cr_assert_eq(info.context, 64);
+    cr_assert_eq(info.steps, 3);
+    cr_assert_eq(info.max_sessions, 1);
+    cr_assert_eq(info.memory.weights_bytes, 1000);
+    cr_assert_eq(info.memory.total_bytes,
+                 info.memory.weights_bytes + info.memory.kv_bytes + info.memory.scratch_bytes);
+    cr_assert_str_eq(info.device.name, "fake");
+    cr_assert_eq(info.execution.cpu_layers, rig.engine->plan->n_segments - 2);
+    cr_assert_eq(info.execution.n_fallbacks, 1);
+    cr_assert_str_eq(info.execution.fallbacks[0], "fake note");
+    cr_assert_eq(nib_engine_get_profile(rig.engine, profiles, 4, &count, NULL), NIB_OK);
+    cr_assert_eq(count, rig.engine->plan->n_ops);
+    cr_assert_eq(strncmp(profiles[0].name, "embedding token_embedding embed", 31), 0, "%s",
+                 profiles[0].name);
+    cr_assert_eq(profiles[0].calls, 3);
+    cr_assert_gt(profiles[0].bytes, 0);
+    nib_session_destroy(&session);
+    rig_close(&rig);
+
+    rig_open(&rig, (struct nib_engine_params){0});
+    cr_assert_eq(nib_engine_get_profile(rig.engine, profiles, 4, &count, NULL), NIB_ERROR_STATE);
+    rig_close(&rig);
+}
