@@ -314,20 +314,6 @@ fail:
     return status;
 }
 
-/// Refuses what would change the weights' meaning and is not known.
-static enum nib_status check_method(const json_t *json, struct nib_error *err)
-{
-    const json_t *method = json_object_get(json, "quantization_config");
-    if (!json_is_object(method))
-        return NIB_OK;
-    struct nib_text name = {"?", 1};
-    nib_json_get_text(method, "quant_method", &name);
-    return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                    "weights are quantized by method '%.*s', which cannot run yet; "
-                    "take a GGUF file or an unquantized folder of the model",
-                    name.size < 64 ? (int)name.size : 64, name.ptr);
-}
-
 static enum nib_status find_arch(const json_t *json, const json_t *text_config,
                                  const struct nib_arch **out_arch, struct nib_error *err)
 {
@@ -353,12 +339,10 @@ enum nib_status nib_config_from_json(const json_t *json, struct nib_arena *arena
     *out_config = (struct nib_import_config){0};
     if (!json_is_object(json))
         return nib_fail(err, NIB_ERROR_FORMAT, "config.json is no object");
-    NIB_TRY(check_method(json, err));
     // Models of images and text keep the language model's keys in an object of their own.
     const json_t *text = json_object_get(json, "text_config");
     if (!json_is_object(text))
         text = json;
-    NIB_TRY(check_method(text, err));
     NIB_TRY(find_arch(json, text, &arch, err));
 
     const struct nib_number_file numbers = numbers_of(text);

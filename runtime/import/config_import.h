@@ -20,7 +20,7 @@ struct nib_import_config {
 enum nib_status nib_config_from_gguf(const struct nib_gguf *gguf, struct nib_arena *arena,
                                      struct nib_import_config *out_config, struct nib_error *err);
 /// Reads a parsed config.json as transformers 4 and 5 write it. Safe for untrusted input.
-/// Errors: those of nib_config_from_gguf; unsupported also for quantization methods.
+/// How weights are quantized is left to nib_quantization_parse. Errors: those of nib_config_from_gguf.
 enum nib_status nib_config_from_json(const json_t *json, struct nib_arena *arena,
                                      struct nib_import_config *out_config, struct nib_error *err);
 

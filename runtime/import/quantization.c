@@ -227,16 +227,29 @@ static enum nib_status parse_method(const json_t *object, struct nib_quantizatio
     return nib_quantization_unknown(object, "quant_method", err);
 }
 
+/// Looks for the object; the older name is that of compressed-tensors before it was in transformers.
+static const json_t *find_object(const json_t *config)
+{
+    static const char *const keys[] = {"quantization_config", "compression_config"};
+    const json_t *const places[] = {config, json_object_get(config, "text_config")};
+    for (size_t p = 0; p < 2; p++) {
+        for (size_t k = 0; k < 2; k++) {
+            const json_t *object = json_object_get(places[p], keys[k]);
+            if (!is_absent(object))
+                return object;
+        }
+    }
+    return NULL;
+}
+
 enum nib_status nib_quantization_parse(const json_t *config, struct nib_arena *arena,
                                        struct nib_quantization **out_quantization,
                                        struct nib_error *err)
 {
     enum nib_status status;
     *out_quantization = NULL;
-    const json_t *object = json_object_get(config, "quantization_config");
-    if (is_absent(object))
-        object = json_object_get(config, "compression_config");
-    if (is_absent(object))
+    const json_t *object = find_object(config);
+    if (!object)
         return NIB_OK;
     if (!json_is_object(object))
         return nib_fail(err, NIB_ERROR_FORMAT, "key 'quantization_config' is no object");

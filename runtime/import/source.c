@@ -4,6 +4,7 @@
 #include "runtime/formats/json.h"
 #include "runtime/formats/safetensors.h"
 #include "runtime/import/config_import.h"
+#include "runtime/import/quantization.h"
 #include "runtime/import/reader.h"
 #include "runtime/import/source_parts.h"
 #include "runtime/import/tokenizer_gguf.h"
@@ -27,7 +28,9 @@ struct nib_source {
     struct nib_tokenizer *tokenizer; ///< or NULL
     struct nib_import_config config;
     const struct nib_arch_prefix *prefix;
-    const struct nib_tensor **tensors; ///< [n_layers][NIB_ROLE_COUNT]; NULL: none
+    struct nib_quantization *method;         ///< of a quantized folder, or NULL
+    const struct nib_tensor **tensors;       ///< [n_layers][NIB_ROLE_COUNT]; NULL: none
+    const struct nib_row_reader **quantized; ///< the same, of matrices that are sets of tensors
     struct nib_generation_defaults defaults;
     const char *quantization;
     uint64_t file_bytes;
@@ -37,6 +40,12 @@ static const struct nib_tensor **slot(const struct nib_source *source, enum nib_
                                       uint32_t layer)
 {
     return &source->tensors[(size_t)layer * NIB_ROLE_COUNT + role];
+}
+
+static const struct nib_row_reader **quantized_slot(const struct nib_source *source,
+                                                    enum nib_role role, uint32_t layer)
+{
+    return &source->quantized[(size_t)layer * NIB_ROLE_COUNT + role];
 }
 
 /// Looks up the tensor of `role`; `*out_name` is what it is called, or empty.
@@ -72,6 +81,28 @@ static enum nib_status find_embedding(struct nib_source *source, struct nib_erro
     return nib_fail(err, NIB_ERROR_NOT_FOUND, "tensor '%s' is missing", name);
 }
 
+/// Enters the reader of a quantized matrix, and the tensor of its codes, where tensor `name` is such a
+/// matrix.
+static enum nib_status map_quantized(struct nib_source *source, enum nib_role role, uint32_t layer,
+                                     const char *name, struct nib_error *err)
+{
+    static const char suffix[] = ".weight";
+    const struct nib_row_reader **reader = quantized_slot(source, role, layer);
+    char module[NIB_ARCH_NAME_SIZE];
+    const size_t size = strlen(name);
+    if (!source->method || !nib_role_is_matrix(role) || size < sizeof suffix ||
+        strcmp(name + size - (sizeof suffix - 1), suffix) != 0)
+        return NIB_OK;
+    memcpy(module, name, size);
+    module[size - (sizeof suffix - 1)] = '\0';
+    enum nib_status status =
+        nib_quantization_reader(source->method, source->directory, module,
+                                nib_role_shape(&source->config.model, role), reader, err);
+    if (status == NIB_OK && *reader)
+        *slot(source, role, layer) = nib_tensor_find(source->directory, (*reader)->name);
+    return status;
+}
+
 /// Enters the tensor of `role` in its slot and checks it.
 static enum nib_status map_role(struct nib_source *source, enum nib_role role, uint32_t layer,
                                 struct nib_error *err)
@@ -82,6 +113,9 @@ static enum nib_status map_role(struct nib_source *source, enum nib_role role, u
     if (need == NIB_NEED_NO || (role == NIB_ROLE_OUTPUT && config->tied))
         return NIB_OK;
     const struct nib_tensor *tensor = find_tensor(source, source->prefix, role, layer, name);
+    enum nib_status status = map_quantized(source, role, layer, name, err);
+    if (status != NIB_OK || *quantized_slot(source, role, layer))
+        return status;
     if (tensor) {
         struct nib_row_reader reader;
         *slot(source, role, layer) = tensor;
@@ -108,7 +142,9 @@ static enum nib_status map_tensors(struct nib_source *source, struct nib_error *
     NIB_TRY(find_embedding(source, err));
     source->tensors =
         nib_arena_array(&source->arena, (size_t)n_layers * NIB_ROLE_COUNT, sizeof *source->tensors);
-    if (!source->tensors)
+    source->quantized = nib_arena_array(&source->arena, (size_t)n_layers * NIB_ROLE_COUNT,
+                                        sizeof *source->quantized);
+    if (!source->tensors || !source->quantized)
         return nib_fail_memory(err);
     for (uint32_t layer = 0; layer < n_layers; layer++) {
         for (size_t i = 0; i < sizeof fused / sizeof fused[0]; i++)
@@ -125,20 +161,24 @@ fail:
 /// Tells of tensors that nothing will read: the file may hold more than is known here.
 static void report_unused(const struct nib_source *source)
 {
-    uint32_t n_used = 0;
+    uint32_t n_used = source->method ? source->method->n_tensors : 0;
     uint32_t n_slots = source->config.model.n_layers * NIB_ROLE_COUNT;
     for (uint32_t i = 0; i < n_slots; i++)
-        n_used += source->tensors[i] != NULL;
+        n_used += source->tensors[i] && !source->quantized[i];
     if (n_used < source->directory->n_tensors)
         nib_log_write(&source->log, NIB_LOG_INFO, "%" PRIu32 " of %" PRIu32 " tensors are not used",
                       source->directory->n_tensors - n_used, source->directory->n_tensors);
 }
 
-/// Finds the type that most bytes of matrices have.
+/// Finds the method, or the type that most bytes of matrices have.
 static void find_quantization(struct nib_source *source)
 {
     uint64_t bytes[NIB_DTYPE_COUNT] = {0};
     enum nib_dtype most = NIB_DTYPE_F32;
+    if (source->method) {
+        source->quantization = source->method->name;
+        return;
+    }
     for (uint32_t layer = 0; layer < source->config.model.n_layers; layer++) {
         for (enum nib_role role = 0; role < NIB_ROLE_COUNT; role++) {
             const struct nib_tensor *tensor = *slot(source, role, layer);
@@ -216,8 +256,10 @@ static enum nib_status read_config(struct nib_source *source, const json_t *conf
                                    struct nib_error *err)
 {
     source->container = NIB_CONTAINER_HF;
-    return nib_fail_context(err, nib_config_from_json(config, &source->arena, &source->config, err),
-                            "config.json");
+    enum nib_status status = nib_config_from_json(config, &source->arena, &source->config, err);
+    if (status == NIB_OK)
+        status = nib_quantization_parse(config, &source->arena, &source->method, err);
+    return nib_fail_context(err, status, "config.json");
 }
 
 static enum nib_status open_folder(struct nib_source *source, const char *path,
@@ -389,6 +431,10 @@ enum nib_status nib_source_reader(const struct nib_source *source, enum nib_role
     if (!nib_source_has(source, role, layer))
         return nib_fail(err, NIB_ERROR_NOT_FOUND, "there is no tensor '%s' of layer %" PRIu32,
                         nib_role_name(role), layer);
+    if (*quantized_slot(source, role, layer)) {
+        *out_reader = **quantized_slot(source, role, layer);
+        return NIB_OK;
+    }
     enum nib_status status = nib_reader_blocks(source->directory, *slot(source, role, layer),
                                                nib_role_shape(model, role), out_reader, err);
     if (status == NIB_OK && nib_role_is_norm(role) && model->norm_offset != 0)

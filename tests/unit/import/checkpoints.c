@@ -6,6 +6,8 @@
 #include "runtime/base/half.h"
 #include "runtime/formats/json.h"
 #include "runtime/formats/safetensors.h"
+#include "runtime/import/arch.h"
+#include "runtime/import/source.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
@@ -124,12 +126,17 @@ static void check_module(struct opened *opened, const struct folder *folder, con
     }
 }
 
-ParameterizedTestParameters(checkpoints, weights)
+static struct criterion_test_params all_folders(void)
 {
     static size_t indices[N_FOLDERS];
     for (size_t i = 0; i < N_FOLDERS; i++)
         indices[i] = i;
     return cr_make_param_array(size_t, indices, N_FOLDERS);
+}
+
+ParameterizedTestParameters(checkpoints, weights)
+{
+    return all_folders();
 }
 
 ParameterizedTest(size_t *index, checkpoints, weights)
@@ -218,4 +225,36 @@ Test(checkpoints, llm_int8_exactness)
     }
     free(weights);
     close_folder(&opened);
+}
+
+/// A source of each folder has all its matrices, with their formats.
+ParameterizedTestParameters(checkpoints, source)
+{
+    return all_folders();
+}
+
+ParameterizedTest(size_t *index, checkpoints, source)
+{
+    const struct folder *folder = &folders[*index];
+    char path[512];
+    struct nib_error error = {0};
+    struct nib_source *source;
+    snprintf(path, sizeof path, FOLDERS "/%s", folder->name);
+    cr_assert_eq(nib_source_open(path, NULL, &source, &error), NIB_OK, "%s", error.message);
+    cr_expect_str_eq(nib_source_quantization(source), folder->quantization);
+    uint32_t n_quantized = 0;
+    for (uint32_t layer = 0; layer < 3; layer++) {
+        for (enum nib_role role = 0; role < NIB_ROLE_COUNT; role++) {
+            struct nib_row_reader reader;
+            if (!nib_source_has(source, role, layer))
+                continue;
+            cr_assert_eq(nib_source_reader(source, role, layer, &reader, &error), NIB_OK, "%s",
+                         error.message);
+            cr_expect_eq(nib_role_is_matrix(role) && nib_arch_in_layer(role),
+                         reader.format.code != NIB_CODE_FLOAT, "%s", reader.name);
+            n_quantized += reader.format.id == folder->format;
+        }
+    }
+    cr_expect_eq(n_quantized, 21);
+    nib_source_destroy(&source);
 }

@@ -213,13 +213,6 @@ Test(config_hf, olmo2_norms_outputs)
     cr_expect_eq(config.model.qk_norm, NIB_QK_NORM_ROW);
 }
 
-Test(config_hf, quantized_weights_are_refused_by_name)
-{
-    cr_expect_eq(read_text(CONFIG("llama", ",\"quantization_config\":{\"quant_method\":\"awq\"}")),
-                 NIB_ERROR_UNSUPPORTED);
-    cr_expect(strstr(error.message, "'awq'"), "%s", error.message);
-}
-
 struct wrong {
     const char *text;
     enum nib_status status;
