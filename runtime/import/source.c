@@ -110,7 +110,8 @@ static enum nib_status map_role(struct nib_source *source, enum nib_role role, u
     const struct nib_import_config *config = &source->config;
     char name[NIB_ARCH_NAME_SIZE];
     enum nib_need need = nib_role_need(&config->model, config->arch->qkv_bias, role);
-    if (need == NIB_NEED_NO || (role == NIB_ROLE_OUTPUT && config->tied))
+    if (need == NIB_NEED_NO || (role == NIB_ROLE_OUTPUT && config->tied) ||
+        *slot(source, role, layer))
         return NIB_OK;
     const struct nib_tensor *tensor = find_tensor(source, source->prefix, role, layer, name);
     enum nib_status status = map_quantized(source, role, layer, name, err);
