@@ -159,6 +159,7 @@ enum nib_status nib_config_begin(const struct nib_arch *arch, const struct nib_n
     struct nib_model_config *model = &out_config->model;
     out_config->arch = arch;
     out_config->tied = arch->tied;
+    out_config->biased = arch->qkv_bias;
     set_defaults(arch, numbers->container, model);
     for (size_t i = 0; i < N_FIELDS; i++)
         NIB_TRY(read_field(numbers, &fields[i], model, err));

@@ -350,6 +350,8 @@ enum nib_status nib_config_from_json(const json_t *json, struct nib_arena *arena
     NIB_TRY(read_gate(text, &model->gate, err));
     nib_json_get_bool(json, "tie_word_embeddings", &out_config->tied);
     nib_json_get_bool(text, "tie_word_embeddings", &out_config->tied);
+    if (!arch->qkv_bias)
+        nib_json_get_bool(text, "attention_bias", &out_config->biased);
     bool bidirectional = false;
     nib_json_get_bool(text, "use_bidirectional_attention", &bidirectional);
     if (bidirectional)

@@ -11,7 +11,8 @@
 struct nib_import_config {
     const struct nib_arch *arch;
     struct nib_model_config model; ///< arrays in the arena that was given
-    bool tied; ///< the head is the token embedding, whatever else the checkpoint holds
+    bool tied;   ///< the head is the token embedding, whatever else the checkpoint holds
+    bool biased; ///< Q, K and V must have biases
 };
 
 /// Reads the metadata of `gguf`, and its tensors of RoPE factors, which are no weights.

@@ -109,7 +109,7 @@ static enum nib_status map_role(struct nib_source *source, enum nib_role role, u
 {
     const struct nib_import_config *config = &source->config;
     char name[NIB_ARCH_NAME_SIZE];
-    enum nib_need need = nib_role_need(&config->model, config->arch->qkv_bias, role);
+    enum nib_need need = nib_role_need(&config->model, config->biased, role);
     if (need == NIB_NEED_NO || (role == NIB_ROLE_OUTPUT && config->tied) ||
         *slot(source, role, layer))
         return NIB_OK;

@@ -206,6 +206,16 @@ Test(config_hf, granite_multipliers)
     expect_near(m->attention_scale, 0.02);
 }
 
+Test(config_hf, biases_that_must_be_there)
+{
+    read_ok(CONFIG("llama", ""));
+    cr_expect(!config.biased);
+    read_ok(CONFIG("llama", ",\"attention_bias\":true"));
+    cr_expect(config.biased);
+    read_ok(CONFIG("qwen2", ",\"attention_bias\":false"));
+    cr_expect(config.biased);
+}
+
 Test(config_hf, olmo2_norms_outputs)
 {
     read_ok(CONFIG("olmo2", ""));
