@@ -1,0 +1,88 @@
+#define _XOPEN_SOURCE 700
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <nibble/evaluate.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define VOCABULARY 1500
+
+/// Makes a folder of the test's own and writes the path of a file in it.
+static void temporary(char *out_path, size_t capacity, char *folder)
+{
+    cr_assert_not_null(mkdtemp(folder));
+    snprintf(out_path, capacity, "%s/logits", folder);
+}
+
+Test(logits_file, round_trip)
+{
+    char path[256];
+    char folder[] = "/tmp/nibble-test-XXXXXX";
+    static float row[VOCABULARY];
+    static float back[VOCABULARY];
+    struct nib_logits_writer *writer = NULL;
+    struct nib_logits_reader *reader = NULL;
+    struct nib_error error;
+    uint64_t rows;
+    uint32_t vocabulary;
+    temporary(path, sizeof path, folder);
+    cr_assert_eq(nib_logits_writer_open(path, VOCABULARY, &writer, &error), NIB_OK, "%s",
+                 error.message);
+    for (uint32_t r = 0; r < 5; r++) {
+        for (uint32_t i = 0; i < VOCABULARY; i++)
+            row[i] = (float)(r * 10000 + i) / 7.0f;
+        row[3] = INFINITY;
+        cr_assert_eq(nib_logits_writer_append(writer, row, &error), NIB_OK);
+    }
+    cr_assert_eq(nib_logits_writer_commit(&writer, &error), NIB_OK, "%s", error.message);
+    cr_assert_null(writer);
+
+    cr_assert_eq(nib_logits_reader_open(path, &reader, &rows, &vocabulary, &error), NIB_OK, "%s",
+                 error.message);
+    cr_assert_eq(rows, 5);
+    cr_assert_eq(vocabulary, VOCABULARY);
+    cr_assert(nib_logits_reader_read(reader, 4, back));
+    cr_assert_eq(memcmp(back, row, sizeof row), 0);
+    cr_assert_not(nib_logits_reader_read(reader, 5, back));
+    nib_logits_reader_destroy(&reader);
+    nib_logits_reader_destroy(&reader);
+    remove(path);
+    rmdir(folder);
+}
+
+Test(logits_file, an_abandoned_file_does_not_appear)
+{
+    char path[256];
+    char folder[] = "/tmp/nibble-test-XXXXXX";
+    struct nib_logits_writer *writer = NULL;
+    temporary(path, sizeof path, folder);
+    cr_assert_eq(nib_logits_writer_open(path, 4, &writer, NULL), NIB_OK);
+    nib_logits_writer_destroy(&writer);
+    cr_assert_null(writer);
+    cr_assert_eq(rmdir(folder), 0, "the folder must be empty");
+    cr_assert_eq(nib_logits_writer_commit(&writer, NULL), NIB_ERROR_ARGUMENT);
+}
+
+Test(logits_file, files_of_other_kinds_are_refused)
+{
+    struct nib_logits_reader *reader = NULL;
+    uint64_t rows;
+    uint32_t vocabulary;
+    struct nib_error error;
+    const char *other = NIB_TEST_DATA "/architectures/qwen2/model.safetensors";
+    cr_assert_eq(nib_logits_reader_open(other, &reader, &rows, &vocabulary, &error),
+                 NIB_ERROR_NOT_FOUND);
+    cr_assert_null(reader);
+    cr_assert_not_null(strstr(error.message, "logits"));
+    other = NIB_TEST_DATA "/architectures/qwen2/config.json";
+    cr_assert_eq(nib_logits_reader_open(other, &reader, &rows, &vocabulary, &error),
+                 NIB_ERROR_FORMAT);
+    cr_assert_eq(nib_logits_reader_open("no/such/file", &reader, &rows, &vocabulary, &error),
+                 NIB_ERROR_IO);
+    cr_assert_eq(
+        nib_logits_writer_open("no/such/folder/file", 4, &(struct nib_logits_writer *){0}, &error),
+        NIB_ERROR_IO);
+}
