@@ -1,0 +1,120 @@
+// What an instance refuses and what it tells about itself.
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "tiny_model.h"
+
+static const struct tiny_params params = {NIB_FORMAT_Q4_1, NIB_ACTIVATION_INT8_GROUP, NIB_KV_F16,
+                                          NIB_KV_F16, false};
+
+Test(cpu_backend, memory_is_what_was_taken)
+{
+    struct tiny_model m;
+    struct tiny_instance t;
+    struct nib_instance_memory memory;
+    tiny_model_init(&m, &params);
+    tiny_open(&t, &m, 1, 0, TINY_SEGMENTS);
+    nib_cpu_backend.memory(t.self, &memory);
+    uint64_t weights = 0, kv = 0;
+    for (uint32_t w = 0; w < m.plan.n_weights; w++)
+        weights += m.weights[w].shared_with == NIB_NO_WEIGHT ? m.weights[w].bytes : 0;
+    for (uint32_t i = 0; i < TINY_LAYERS; i++)
+        kv += TINY_PAGES * (m.kv_layers[i].key_page_size + m.kv_layers[i].value_page_size);
+    cr_assert_eq(memory.weights, weights);
+    cr_assert_eq(memory.kv, kv);
+    cr_assert_eq(memory.device, 0);
+    cr_assert_geq(memory.scratch, nib_plan_scratch_bytes(&m.plan, 1));
+    tiny_close(&t);
+    tiny_model_free(&m);
+}
+
+Test(cpu_backend, counts_and_times_ops)
+{
+    struct tiny_model m;
+    struct tiny_instance t;
+    float logits[5 * TINY_VOCABULARY];
+    struct nib_instance_counters counters;
+    uint64_t calls[TINY_MAX_OPS] = {0}, ns[TINY_MAX_OPS] = {0};
+    tiny_model_init(&m, &params);
+    tiny_open(&t, &m, 1, 0, TINY_SEGMENTS);
+    tiny_run_chunk(&t, 0, 0, 5, logits);
+    tiny_run_chunk(&t, 0, 5, 1, logits);
+    nib_cpu_backend.counters(t.self, &counters);
+    cr_assert_eq(counters.dispatches, 2 * m.plan.n_ops);
+    cr_assert_eq(counters.n_replaced + counters.n_fallbacks, 0);
+    nib_cpu_backend.profile(t.self, calls, ns);
+    for (uint32_t i = 0; i < m.plan.n_ops; i++)
+        cr_assert_eq(calls[i], 2);
+    tiny_close(&t);
+
+    tiny_open(&t, &m, 1, 1, 1);
+    nib_cpu_backend.profile(t.self, calls, ns);
+    cr_assert_eq(calls[0], 2, "ops of other placements stay untouched");
+    cr_assert_eq(calls[m.segments[1].first_op], 0);
+    cr_assert_eq(calls[m.segments[2].first_op], 2);
+    tiny_close(&t);
+    tiny_model_free(&m);
+}
+
+Test(cpu_backend, does_not_run_without_its_weights)
+{
+    struct tiny_model m;
+    struct nib_error error;
+    void *device, *self;
+    tiny_model_init(&m, &params);
+    cr_assert_eq(nib_cpu_backend.device_open(nib_device_params(.threads = 1), &device, &error),
+                 NIB_OK);
+    struct nib_instance_params p = {
+        .plan = &m.plan, .device = device, .n_segments = 1, .max_logits = 1};
+    cr_assert_eq(nib_cpu_backend.create(&p, &self, &error), NIB_OK);
+    struct nib_step step = {0};
+    cr_assert_eq(nib_cpu_backend.run(self, 0, 0, &step, NULL, NULL, &error), NIB_ERROR_STATE);
+    cr_assert(strstr(error.message, "1 weights"), "%s", error.message);
+
+    struct nib_row_reader other = m.readers[0];
+    other.cols /= 2;
+    cr_assert_eq(nib_cpu_backend.pack(self, 0, &other, &error), NIB_ERROR_ARGUMENT);
+    cr_assert(strstr(error.message, "token_embedding"), "%s", error.message);
+    cr_assert_eq(nib_cpu_backend.pack(self, 1, &m.readers[1], &error), NIB_OK);
+    cr_assert_eq(nib_cpu_backend.run(self, 0, 0, &step, NULL, NULL, &error), NIB_ERROR_STATE);
+    for (int i = 0; i < 2; i++) { // a second time replaces the first
+        cr_assert_eq(nib_cpu_backend.pack(self, 0, &m.readers[0], &error), NIB_OK);
+        cr_assert_eq(nib_cpu_backend.run(self, 0, 0, &step, NULL, NULL, &error), NIB_OK);
+    }
+    nib_cpu_backend.destroy(self);
+    nib_cpu_backend.destroy(NULL);
+    nib_cpu_backend.device_close(device);
+    tiny_model_free(&m);
+}
+
+Test(cpu_backend, needs_pages_for_its_layers)
+{
+    struct tiny_model m;
+    struct nib_error error;
+    void *device, *self = &device;
+    tiny_model_init(&m, &params);
+    cr_assert_eq(nib_cpu_backend.device_open(nib_device_params(.threads = 1), &device, &error),
+                 NIB_OK);
+    struct nib_instance_params p = {.plan = &m.plan,
+                                    .device = device,
+                                    .n_segments = TINY_SEGMENTS,
+                                    .n_pages = {4, 0},
+                                    .max_logits = 1};
+    cr_assert_eq(nib_cpu_backend.create(&p, &self, &error), NIB_ERROR_ARGUMENT);
+    cr_assert_null(self);
+    nib_cpu_backend.device_close(device);
+    tiny_model_free(&m);
+}
+
+Test(cpu_backend, supports_what_is_not_reserved)
+{
+    struct tiny_model m;
+    struct nib_error error;
+    tiny_model_init(&m, &params);
+    for (uint32_t i = 0; i < m.plan.n_ops; i++)
+        cr_assert_eq(nib_cpu_backend.supports(NULL, &m.plan, i, &error), NIB_OK);
+    m.ops[0].kind = NIB_OP_REDUCE;
+    cr_assert_eq(nib_cpu_backend.supports(NULL, &m.plan, 0, &error), NIB_ERROR_UNSUPPORTED);
+    cr_assert(strstr(error.message, "reduce"));
+    tiny_model_free(&m);
+}
