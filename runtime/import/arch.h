@@ -1,5 +1,5 @@
-/// The architectures as data: in what each differs from llama, what its checkpoints leave unsaid, and
-/// how they call its tensors. Nothing else in the library knows an architecture by name.
+/// The architectures as data: in what each differs from llama, what its checkpoints leave unsaid,
+/// and how they call its tensors. Nothing else in the library knows an architecture by name.
 #ifndef RUNTIME_IMPORT_ARCH_H
 #define RUNTIME_IMPORT_ARCH_H
 
@@ -72,8 +72,8 @@ struct nib_arch_prefix {
 };
 /// Returns prefix `index` that tensors of `container` are known to have, or NULL past the last.
 const struct nib_arch_prefix *nib_arch_prefix(enum nib_container container, uint32_t index);
-/// Writes the name of the tensor of `role` in `layer` to `out`; returns false where the architecture
-/// has none. Roles outside the layers exist in layer 0 alone.
+/// Writes the name of the tensor of `role` in `layer` to `out`; returns false where the
+/// architecture has none. Roles outside the layers exist in layer 0 alone.
 bool nib_arch_tensor(const struct nib_arch *arch, enum nib_container container,
                      const struct nib_arch_prefix *prefix, enum nib_role role, uint32_t layer,
                      char out[NIB_ARCH_NAME_SIZE]);

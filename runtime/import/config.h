@@ -1,5 +1,5 @@
-/// What an architecture and a checkpoint's configuration say about the computation, as data: the plan
-/// is made from this alone, so an architecture is a row in a table and not a code path.
+/// What an architecture and a checkpoint's configuration say about the computation, as data: the
+/// plan is made from this alone, so an architecture is a row in a table and not a code path.
 #ifndef RUNTIME_IMPORT_CONFIG_H
 #define RUNTIME_IMPORT_CONFIG_H
 

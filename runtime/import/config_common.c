@@ -54,36 +54,36 @@ static const struct field fields[] = {
 };
 enum { N_FIELDS = sizeof fields / sizeof fields[0] };
 
-/// Looks `key` up and checks its range. `*out_found` is false where the file leaves the default.
+/// What a number may be.
+struct range {
+    double least;
+    double most;
+};
+
+/// Looks `key` up and checks its range. Sets `*out` to NaN where the file leaves the default.
 static enum nib_status find_in_range(const struct nib_number_file *numbers, const char *key,
-                                     double least, double most, bool *out_found, double *out,
-                                     struct nib_error *err)
+                                     struct range range, double *out, struct nib_error *err)
 {
-    enum nib_status status;
     enum nib_found found;
-    *out_found = false;
-    NIB_TRY(numbers->find(numbers->file, key, &found, out, err));
-    if (found == NIB_NULL && least == 0) {
-        *out = 0;
-        *out_found = true;
-    }
-    if (found != NIB_NUMBER)
-        return NIB_OK;
-    if (!(*out >= least && *out <= most))
+    enum nib_status status = numbers->find(numbers->file, key, &found, out, err);
+    if (status != NIB_OK)
+        return status;
+    if (found == NIB_NUMBER && !(*out >= range.least && *out <= range.most))
         return nib_fail(err, NIB_ERROR_FORMAT, "key '%s' is %g, which is not within %g and %g", key,
-                        *out, least, most);
-    *out_found = true;
-fail:
-    return status;
+                        *out, range.least, range.most);
+    if (found == NIB_NULL && range.least == 0)
+        *out = 0;
+    else if (found != NIB_NUMBER)
+        *out = NAN;
+    return NIB_OK;
 }
 
 enum nib_status nib_config_number(const struct nib_number_file *numbers, const char *key,
                                   double least, double most, float *out, struct nib_error *err)
 {
-    bool found;
     double number;
-    enum nib_status status = find_in_range(numbers, key, least, most, &found, &number, err);
-    if (status == NIB_OK && found)
+    enum nib_status status = find_in_range(numbers, key, (struct range){least, most}, &number, err);
+    if (status == NIB_OK && !isnan(number))
         *out = (float)number;
     return status;
 }
@@ -92,10 +92,9 @@ enum nib_status nib_config_count(const struct nib_number_file *numbers, const ch
                                  uint32_t least, uint32_t most, uint32_t *out,
                                  struct nib_error *err)
 {
-    bool found;
     double number;
-    enum nib_status status = find_in_range(numbers, key, least, most, &found, &number, err);
-    if (status != NIB_OK || !found)
+    enum nib_status status = find_in_range(numbers, key, (struct range){least, most}, &number, err);
+    if (status != NIB_OK || isnan(number))
         return status;
     if (number != floor(number))
         return nib_fail(err, NIB_ERROR_FORMAT, "key '%s' is %g, which is no whole number", key,

@@ -194,7 +194,7 @@ fail:
     return status;
 }
 
-/// Reads ropes[0], that of layers without a window, and ropes[1] where those with one have their own.
+/// Reads ropes[0], that of layers without a window, and ropes[1] where those with one have another.
 /// transformers 4 has rope_theta, rope_scaling and rope_local_base_freq at the top, transformers 5
 /// one object rope_parameters, or one in it for each type of layer.
 static enum nib_status read_ropes(const json_t *json, const struct nib_arch *arch,

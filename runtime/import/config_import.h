@@ -21,7 +21,7 @@ struct nib_import_config {
 enum nib_status nib_config_from_gguf(const struct nib_gguf *gguf, struct nib_arena *arena,
                                      struct nib_import_config *out_config, struct nib_error *err);
 /// Reads a parsed config.json as transformers 4 and 5 write it. Safe for untrusted input.
-/// How weights are quantized is left to nib_quantization_parse. Errors: those of nib_config_from_gguf.
+/// How weights are quantized is left to nib_quantization_parse. Errors: as nib_config_from_gguf.
 enum nib_status nib_config_from_json(const json_t *json, struct nib_arena *arena,
                                      struct nib_import_config *out_config, struct nib_error *err);
 
@@ -46,8 +46,8 @@ enum nib_status nib_config_count(const struct nib_number_file *numbers, const ch
                                  uint32_t least, uint32_t most, uint32_t *out,
                                  struct nib_error *err);
 
-/// Sets what `arch` says by itself, then reads all plain numbers: sizes, epsilon, scales, caps, window.
-/// Head dimensions and the number of KV heads are known afterwards; RoPE and layers are not.
+/// Sets what `arch` says by itself, then reads all plain numbers: sizes, epsilon, scales, caps,
+/// window. Head dimensions and the number of KV heads are known then; RoPE and layers are not.
 /// Errors: format.
 enum nib_status nib_config_begin(const struct nib_arch *arch, const struct nib_number_file *numbers,
                                  struct nib_import_config *out_config, struct nib_error *err);

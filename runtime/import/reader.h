@@ -1,5 +1,5 @@
-/// Row readers over one tensor. Checkpoints whose matrices are sets of tensors (codes, scales, zeros)
-/// get readers of their own beside these.
+/// Row readers over one tensor. Checkpoints whose matrices are sets of tensors (codes, scales,
+/// zeros) get readers of their own beside these.
 #ifndef RUNTIME_IMPORT_READER_H
 #define RUNTIME_IMPORT_READER_H
 

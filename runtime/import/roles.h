@@ -18,8 +18,8 @@ enum nib_need {
     NIB_NEED_MUST,
     NIB_NEED_UNFUSED ///< needed where the matrix that holds it with others is not there
 };
-/// Returns whether the configuration has a use for tensors of `role`; `biased`: Q, K and V must have
-/// biases. The head must be there unless it is tied, which the caller knows.
+/// Returns whether the configuration has a use for tensors of `role`; `biased`: Q, K and V must
+/// have biases. The head must be there unless it is tied, which the caller knows.
 enum nib_need nib_role_need(const struct nib_model_config *config, bool biased, enum nib_role role);
 /// Returns the role of the matrix or vector that may hold `role` together with others, or `role`.
 enum nib_role nib_role_fused(enum nib_role role);

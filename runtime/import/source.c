@@ -81,8 +81,8 @@ static enum nib_status find_embedding(struct nib_source *source, struct nib_erro
     return nib_fail(err, NIB_ERROR_NOT_FOUND, "tensor '%s' is missing", name);
 }
 
-/// Enters the reader of a quantized matrix, and the tensor of its codes, where tensor `name` is such a
-/// matrix.
+/// Enters the reader of a quantized matrix, and the tensor of its codes, where tensor `name` is
+/// such a matrix.
 static enum nib_status map_quantized(struct nib_source *source, enum nib_role role, uint32_t layer,
                                      const char *name, struct nib_error *err)
 {

@@ -13,7 +13,8 @@ struct nib_source;
 
 /// Opens `path`, a .gguf file or a Hugging Face folder. Checks that every tensor that the
 /// architecture needs is there with the right shape and a known format. Safe for untrusted input.
-/// Errors: io, format, unsupported (architecture, quantization method, tensor type), not found, memory.
+/// Errors: io, format, unsupported (architecture, quantization method, tensor type), not found,
+/// cancelled, memory.
 enum nib_status nib_source_open(const char *path, const struct nib_model_params *params,
                                 struct nib_source **out_source, struct nib_error *err);
 void nib_source_destroy(struct nib_source **source);
@@ -26,17 +27,17 @@ void nib_source_generation_defaults(const struct nib_source *source,
                                     struct nib_generation_defaults *out_defaults);
 /// Returns "gguf" or "safetensors".
 const char *nib_source_container(const struct nib_source *source);
-/// Returns the format of most weights' bytes: a name of the table of formats, or that of a method and
-/// its bits ("gptq-int4").
+/// Returns the format of most weights' bytes: a name of the table of formats, or that of a method
+/// and its bits ("gptq-int4").
 const char *nib_source_quantization(const struct nib_source *source);
 /// Returns the bytes of all files.
 uint64_t nib_source_file_bytes(const struct nib_source *source);
 
 /// Returns whether the checkpoint has a tensor (or a set of tensors) for `role` in `layer`. A tied
-/// head counts as having NIB_ROLE_OUTPUT no more than the file does.
+/// head has no NIB_ROLE_OUTPUT, be its tensor in the file or not.
 bool nib_source_has(const struct nib_source *source, enum nib_role role, uint32_t layer);
-/// Gives a reader for the matrix or vector; vectors have one row and a float format, and norm weights
-/// come with norm_offset added. The reader borrows from the source.
+/// Gives a reader for the matrix or vector; vectors have one row and a float format, and norm
+/// weights come with norm_offset added. The reader borrows from the source.
 /// Errors: not found, format (shape), unsupported (type).
 enum nib_status nib_source_reader(const struct nib_source *source, enum nib_role role,
                                   uint32_t layer, struct nib_row_reader *out_reader,

@@ -7,8 +7,8 @@
 
 #include <jansson.h>
 
-/// Each is the part of nib_source_open that comes after parsing, with its errors, which name no file.
-/// What is given is borrowed by the source; a folder's tokenizer is left out.
+/// Each is the part of nib_source_open that comes after parsing, with its errors, which name no
+/// file. What is given is borrowed by the source; a folder's tokenizer is left out.
 enum nib_status nib_source_from_gguf(const struct nib_gguf *gguf, struct nib_source **out_source,
                                      struct nib_error *err);
 enum nib_status nib_source_from_files(const json_t *config,

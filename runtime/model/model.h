@@ -7,9 +7,9 @@
 
 /// What a plan depends on besides the model.
 struct nib_plan_params {
-    uint32_t context;  ///< tokens; 0: min(the model's, NIB_DEFAULT_CONTEXT)
-    uint32_t max_rows; ///< a power of two up to NIB_STEP_MAX_ROWS; 0: that
-    enum nib_kv_format key_format;   ///< NIB_KV_DEFAULT: f16
+    uint32_t context;              ///< tokens; 0: min(the model's, NIB_DEFAULT_CONTEXT)
+    uint32_t max_rows;             ///< a power of two up to NIB_STEP_MAX_ROWS; 0: that
+    enum nib_kv_format key_format; ///< NIB_KV_DEFAULT: f16
     enum nib_kv_format value_format;
     bool precise; ///< fp32 activations except where the checkpoint asks for int8
 };

@@ -4,8 +4,8 @@
 
 static const double TURN = 6.283185307179586; // 2π
 
-/// Wavelengths longer than the original context are stretched by `factor`, short ones stay, and those
-/// between pass from one to the other (Llama 3.1).
+/// Wavelengths longer than the original context are stretched by `factor`, short ones stay, and
+/// those between pass from one to the other (Llama 3.1).
 static double llama3(const struct nib_rope_config *rope, double original, double frequency)
 {
     const double turns = original * frequency / TURN; // within the original context

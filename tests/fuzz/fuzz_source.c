@@ -1,5 +1,5 @@
-// Models from any bytes: a GGUF file, or a config.json, a NUL byte and a safetensors file. What opens
-// becomes a plan, and a row of each of its weights is read.
+// Models from any bytes: a GGUF file, or a config.json, a NUL byte and a safetensors file. What
+// opens becomes a plan, and a row of each of its weights is read.
 #include "runtime/formats/json.h"
 #include "runtime/formats/safetensors.h"
 #include "runtime/import/source_parts.h"

@@ -37,8 +37,8 @@ void tiny_text(struct tiny *tiny, const char *key, const char *value);
 void tiny_flags(struct tiny *tiny, const char *key, const bool *flags, uint32_t count);
 /// Adds an f32 tensor full of 0.5; `rows` 0: one dimension.
 void tiny_tensor(struct tiny *tiny, const char *name, uint32_t rows, uint32_t cols);
-/// Adds the tensors of a llama-like model: `fused` as Phi-3 has them, `biased` as Qwen 2, `qk_norm` 1 as
-/// Qwen 3, 2 as OLMo 2, `post_norm` as Gemma; without norms before the blocks if `no_pre_norm`.
+/// Adds the tensors of a llama-like model: `fused` as Phi-3 has them, `biased` as Qwen 2, `qk_norm`
+/// 1 as Qwen 3, 2 as OLMo 2, `post_norm` as Gemma; without norms before blocks if `no_pre_norm`.
 struct tiny_kind {
     const char *arch;
     bool fused;
