@@ -10,7 +10,8 @@ extern "C" {
 #endif
 
 /// One sequence: tokens, KV pages, sampler. Belongs to an engine.
-/// Thread-safety: as its engine; nib_session_cancel is safe.
+/// Thread-safety: as its engine; nib_session_cancel is safe. From inside a callback only
+/// nib_session_cancel and functions that change nothing may be called; those that can fail say so.
 struct nib_session;
 
 /// Makes an empty session. Errors: state (the engine has max_sessions already), memory.
@@ -20,11 +21,12 @@ NIB_API enum nib_status nib_session_create(struct nib_engine *engine,
 NIB_API void nib_session_destroy(struct nib_session **session);
 
 /// Appends `count` ids to the session's tokens; nothing is computed until a forward or a step.
-/// Errors: argument (an id outside the vocabulary), context full (nothing is appended), memory.
+/// Errors: argument (an id outside the vocabulary), context full (nothing is appended), state (a
+/// generation runs, or this is a callback's call).
 NIB_API enum nib_status nib_session_append(struct nib_session *session, const int32_t *ids,
                                            size_t count, struct nib_error *err);
 /// Drops all but the first `count` tokens and the pages that only they needed.
-/// Errors: argument (more than there are).
+/// Errors: argument (more than there are), state (as above).
 NIB_API enum nib_status nib_session_truncate(struct nib_session *session, size_t count,
                                              struct nib_error *err);
 /// Returns the session's tokens, prompt and generated, and their number. Alive until the session
@@ -39,7 +41,7 @@ typedef bool nib_logits_fn(void *user, uint32_t position, const float *logits,
 /// Computes all appended tokens that have not been computed, in chunks, and gives the logits of
 /// each computed position at or after `first_position` to `on_logits`, in order. Logits masks and
 /// sampling do not apply. `on_logits` NULL: only the cache is filled.
-/// Errors: state (nothing to compute), cancelled (the callback returned false, or
+/// Errors: state (nothing to compute, or as above), cancelled (the callback returned false, or
 /// nib_session_cancel), those of the devices.
 NIB_API enum nib_status nib_session_forward(struct nib_session *session, uint32_t first_position,
                                             nib_logits_fn *on_logits, void *user,
@@ -110,7 +112,8 @@ struct nib_generate_params {
     const struct nib_logit_bias *biases; ///< the lists are copied
     uint32_t n_biases;
     /// Called before each draw: clear the bits of ids that must not come next (bit i % 32 of word
-    /// i / 32; all are set before the call). At least one must stay. May be NULL.
+    /// i / 32; all are set before the call). At least one must stay: else the generation ends with
+    /// NIB_STOP_ERROR, and the step returns NIB_ERROR_ARGUMENT. May be NULL.
     void (*mask)(void *user, const int32_t *tokens, size_t n_tokens, uint32_t *allowed);
     uint32_t n_top_logprobs; ///< up to 64
     /// Called with each token; return false to stop after it (stop reason "cancelled"). May be NULL.

@@ -82,7 +82,8 @@ static enum nib_status check_ops(const struct nib_engine *engine, struct nib_err
     return NIB_OK;
 }
 
-/// A pool that cannot fit is refused here, since the system hands out pages only as they are touched.
+/// A pool that cannot fit is refused here, since the system hands out pages only as they are
+/// touched.
 static enum nib_status check_memory(const struct nib_engine *engine, struct nib_error *err)
 {
     uint64_t kv = nib_plan_kv_bytes(engine->plan, engine->max_sessions);

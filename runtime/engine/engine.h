@@ -1,7 +1,8 @@
 /// What engines and sessions are made of, for the files of this folder.
 ///
-/// A public function without a params struct is defined here, in the layer that does its work; those
-/// with one are in api/, which brings the params to this version and calls the functions below.
+/// A public function without a params struct is defined here, in the layer that does its work;
+/// those with one are in api/, which brings the params to this version and calls the functions
+/// below.
 #ifndef RUNTIME_ENGINE_ENGINE_H
 #define RUNTIME_ENGINE_ENGINE_H
 
@@ -141,20 +142,21 @@ void nib_accounts_destroy(struct nib_op_account **accounts, uint32_t n_ops);
 /// Adds the cost of the engine's current step, of which `n_logits` rows went through the head.
 void nib_accounts_add_step(struct nib_engine *engine, uint32_t n_logits);
 
-/// Runs one step over `only`, or over all sessions that have work where it is NULL. `*out_active` is
-/// the number of these that still have work. A session whose own callbacks or logits make it end is
-/// ended; the first such failure is returned after all sessions have been served.
+/// Runs one step over `only`, or over all sessions that have work where it is NULL. `*out_active`
+/// is the number of these that still have work. A session whose own callbacks or logits make it end
+/// is ended; the first such failure is returned after all sessions have been served.
 enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only,
                              uint32_t *out_active, struct nib_error *err);
 
-/// Fills engine->step and its arrays with the next rows of `only` or of all sessions, and their pages.
-/// `*out_logits` is the number of rows that want logits; a step of no rows means that there is no work.
-/// Errors: KV full (no session could go on).
+/// Fills engine->step and its arrays with the next rows of `only` or of all sessions, and their
+/// pages. `*out_logits` is the number of rows that want logits; a step of no rows means that there
+/// is no work. Errors: KV full (no session could go on).
 enum nib_status nib_step_schedule(struct nib_engine *engine, struct nib_session *only,
                                   uint32_t *out_logits, struct nib_error *err);
 
-/// Draws the next token of a generating session from the logits of its last token, and tells the host.
-/// Errors: argument (no token is left), memory, those of the detokenizer; the generation has then ended.
+/// Draws the next token of a generating session from the logits of its last token, and tells the
+/// host. Errors: argument (no token is left), memory, those of the detokenizer; the generation has
+/// then ended.
 enum nib_status nib_generator_draw(struct nib_session *session, const float *logits,
                                    struct nib_error *err);
 /// Ends the generation.

@@ -198,7 +198,8 @@ fail:
     return status;
 }
 
-/// Makes the event's text and finds out whether the new token, already appended, ends the generation.
+/// Makes the event's text and finds out whether the new token, already appended, ends the
+/// generation.
 static enum nib_status settle(struct nib_session *session, struct nib_token_event *event,
                               enum nib_stop *out_stop, struct nib_error *err)
 {

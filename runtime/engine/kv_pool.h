@@ -1,8 +1,8 @@
 /// Bookkeeping of the KV pool: which page belongs to whom. The bytes are the backends'.
 ///
-/// Every class of layers (those that see everything, those with a window) has pages and page tables of
-/// its own; a page number means the same page in every layer of its class and in every placement.
-/// Pages are counted references, so that tables can come to share them.
+/// Every class of layers (those that see everything, those with a window) has pages and page tables
+/// of its own; a page number means the same page in every layer of its class and in every
+/// placement. Pages are counted references, so that tables can come to share them.
 /// Thread-safety: one thread at a time.
 #ifndef RUNTIME_ENGINE_KV_POOL_H
 #define RUNTIME_ENGINE_KV_POOL_H
@@ -34,17 +34,17 @@ void nib_kv_pool_release(struct nib_kv_pool *pool, uint32_t kv_class, uint32_t p
 /// Returns the number of free pages.
 uint32_t nib_kv_pool_free_pages(const struct nib_kv_pool *pool, uint32_t kv_class);
 
-/// Gives table `table` pages for tokens up to `n_tokens` <= context, the tokens it holds being computed
-/// already, and gives back the pages that no token from there on can see through the class's window.
-/// Errors: KV full (no page was taken).
+/// Gives table `table` pages for tokens up to `n_tokens` <= context, the tokens it holds being
+/// computed already, and gives back the pages that no token from there on can see through the
+/// class's window. Errors: KV full (no page was taken).
 enum nib_status nib_kv_pool_extend(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
                                    struct nib_error *err);
 /// Cuts table `table` down to `n_tokens` tokens. Returns how many of its tokens are still usable:
 /// min(n_tokens, those it had), or 0 where a window's pages that the next token would see are gone.
 uint32_t nib_kv_pool_truncate(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens);
 
-/// All page tables in the layout of a step: entry `offset + kv_class · stride + i` is the page of tokens
-/// 32 i to 32 i + 31, or NIB_NONE where there is none (any more). Alive as long as the pool.
+/// All page tables in the layout of a step: entry `offset + kv_class · stride + i` is the page of
+/// tokens 32 i to 32 i + 31, or NIB_NONE where there is none (any more). Alive as long as the pool.
 const uint32_t *nib_kv_pool_tables(const struct nib_kv_pool *pool);
 uint32_t nib_kv_pool_offset(const struct nib_kv_pool *pool, uint32_t table);
 uint32_t nib_kv_pool_stride(const struct nib_kv_pool *pool);

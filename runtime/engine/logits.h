@@ -7,8 +7,9 @@
 #include "runtime/base/half.h"
 #include <nibble/session.h>
 
-/// Returns e^x for x <= 0, within 2 ulp; 0 below -87. x = k ln 2 + r with ln 2 in two parts (Cody and
-/// Waite 1980), then Taylor's series to r^7, whose remainder is below 2^-27 for |r| <= ln(2) / 2.
+/// Returns e^x for x <= 0, within 2 ulp; 0 below -87. x = k ln 2 + r with ln 2 in two parts (Cody
+/// and Waite 1980), then Taylor's series to r^7, whose remainder is below 2^-27 for |r| <= ln(2) /
+/// 2.
 static inline float nib_exp_negative(float x)
 {
     // Adding and taking away 1.5 · 2^23 rounds to the nearest integer.
@@ -36,8 +37,8 @@ static inline float nib_logit_clean(float x)
     return x == x ? bounded + 0.0f : nib_f32_from_bits(0xff800000u);
 }
 
-/// Returns the position of the largest of `n` logits, the first of equal ones; n where all are minus
-/// infinity.
+/// Returns the position of the largest of `n` logits, the first of equal ones; n where all are
+/// minus infinity.
 uint32_t nib_logits_argmax(const float *logits, uint32_t n);
 
 /// Returns ln Σ e^logit over `n` logits, of which `argmax` < n is a largest. Summed in double.

@@ -135,15 +135,15 @@ static uint32_t key_of(float value)
     return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
 }
 
-/// The tokens to keep: those with a larger key, and of those with this key the first ones until `rest`
-/// is reached.
+/// The tokens to keep: those with a larger key, and of those with this key the first ones until
+/// `rest` is reached.
 struct threshold {
     uint32_t key;
     uint64_t rest;
 };
 
-/// Finds where the measure of the tokens, from the largest logit down, reaches `target`, which is at
-/// least 1 and at most the measure of all. A token's measure is 1, or its weight.
+/// Finds where the measure of the tokens, from the largest logit down, reaches `target`, which is
+/// at least 1 and at most the measure of all. A token's measure is 1, or its weight.
 static struct threshold find_threshold(struct nib_sampler *sampler, bool by_weight, uint64_t target)
 {
     static const struct {

@@ -1,10 +1,10 @@
 /// Choosing a token from a row of logits, as <nibble/session.h> describes struct nib_sampling.
 ///
-/// Probabilities are integers: a token's weight is e^((logit − max) / temperature) in units of 2^-30,
-/// so sums are exact in any order, and the set that top-k, top-p and min-p keep, as well as the draw,
-/// do not depend on how the sums were made. Of equal logits the lower id goes first. The draw inverts
-/// the cumulative sum over the kept tokens in the order of their ids. Thresholds are found by radix
-/// selection: three passes over the vocabulary each, and nothing is sorted.
+/// Probabilities are integers: a token's weight is e^((logit − max) / temperature) in units of
+/// 2^-30, so sums are exact in any order, and the set that top-k, top-p and min-p keep, as well as
+/// the draw, do not depend on how the sums were made. Of equal logits the lower id goes first. The
+/// draw inverts the cumulative sum over the kept tokens in the order of their ids. Thresholds are
+/// found by radix selection: three passes over the vocabulary each, and nothing is sorted.
 #ifndef RUNTIME_ENGINE_SAMPLER_H
 #define RUNTIME_ENGINE_SAMPLER_H
 
@@ -33,8 +33,8 @@ struct nib_choice {
 /// Checks that the numbers are in range. Errors: argument.
 enum nib_status nib_sampling_validate(const struct nib_sampling *sampling, struct nib_error *err);
 
-/// Chooses a token. The logits are left as they are. Errors: argument (no token is left: every logit is
-/// NaN or minus infinity, from the model or by biases and mask).
+/// Chooses a token. The logits are left as they are. Errors: argument (no token is left: every
+/// logit is NaN or minus infinity, from the model or by biases and mask).
 enum nib_status nib_sampler_choose(struct nib_sampler *sampler, const float *logits,
                                    const struct nib_choice *choice, int32_t *out_id,
                                    struct nib_error *err);

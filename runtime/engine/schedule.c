@@ -36,8 +36,8 @@ uint32_t nib_schedule_bucket(uint32_t n_rows)
     return bucket;
 }
 
-/// Puts the sessions that can run into engine->scheduled, from the one whose turn it is, and returns
-/// their number. Ends generations that were cancelled.
+/// Puts the sessions that can run into engine->scheduled, from the one whose turn it is, and
+/// returns their number. Ends generations that were cancelled.
 static uint32_t collect(struct nib_engine *engine, struct nib_session *only)
 {
     uint32_t count = 0;

@@ -4,9 +4,9 @@
 
 #include <stdint.h>
 
-/// Shares `budget` rows among `n` sessions that wait for `pending[i]` tokens: each gets a row while there
-/// are rows, in order, and what is left is filled up evenly. Writes the rows of each to `out_rows` and
-/// returns their sum.
+/// Shares `budget` rows among `n` sessions that wait for `pending[i]` tokens: each gets a row while
+/// there are rows, in order, and what is left is filled up evenly. Writes the rows of each to
+/// `out_rows` and returns their sum.
 uint32_t nib_schedule_share(const uint32_t *pending, uint32_t n, uint32_t budget,
                             uint32_t *out_rows);
 

@@ -69,8 +69,8 @@ static enum nib_status deliver(struct nib_engine *engine, const struct nib_step_
     return nib_generator_draw(session, logits, err);
 }
 
-/// Delivers the lines of the head's last run. `*row` goes on through the step's rows; the first failure
-/// of a session goes to `*failure` and `err`.
+/// Delivers the lines of the head's last run. `*row` goes on through the step's rows; the first
+/// failure of a session goes to `*failure` and `err`.
 static void deliver_slice(struct nib_engine *engine, uint32_t *row, enum nib_status *failure,
                           struct nib_error *err)
 {
@@ -85,8 +85,8 @@ static void deliver_slice(struct nib_engine *engine, uint32_t *row, enum nib_sta
     }
 }
 
-/// Runs what was scheduled and delivers the logits, a slice after the other. Returns failures of the
-/// device; the first one of a session goes to `*failure`.
+/// Runs what was scheduled and delivers the logits, a slice after the other. Returns failures of
+/// the device; the first one of a session goes to `*failure`.
 static enum nib_status run_scheduled(struct nib_engine *engine, uint32_t n_logits,
                                      enum nib_status *failure, struct nib_error *err)
 {
@@ -112,7 +112,8 @@ static enum nib_status run_scheduled(struct nib_engine *engine, uint32_t n_logit
     return NIB_OK;
 }
 
-/// After a device has failed: the sessions keep their tokens, and forget pages that were not filled.
+/// After a device has failed: the sessions keep their tokens, and forget pages that were not
+/// filled.
 static void abandon_step(struct nib_engine *engine)
 {
     for (uint32_t i = 0; i < engine->step.header.n_sequences; i++) {

@@ -1,6 +1,5 @@
-/// Finds stop strings in a stream of text, wherever its pieces are cut, and holds back what could be the
-/// beginning of one.
-/// Thread-safety: one thread at a time.
+/// Finds stop strings in a stream of text, wherever its pieces are cut, and holds back what could
+/// be the beginning of one. Thread-safety: one thread at a time.
 #ifndef RUNTIME_ENGINE_STOP_FILTER_H
 #define RUNTIME_ENGINE_STOP_FILTER_H
 
@@ -21,8 +20,8 @@ enum nib_status nib_stop_filter_init(struct nib_stop_filter *filter, const struc
 void nib_stop_filter_free(struct nib_stop_filter *filter);
 
 /// Takes more text, whole characters. Points `*out_text` at what is now certain not to belong to a
-/// stop string, alive until the next call; `*out_stopped` tells that the stop string that ends first
-/// has been found, and the text before it is all that was given out. Errors: memory.
+/// stop string, alive until the next call; `*out_stopped` tells that the stop string that ends
+/// first has been found, and the text before it is all that was given out. Errors: memory.
 enum nib_status nib_stop_filter_push(struct nib_stop_filter *filter, struct nib_text text,
                                      struct nib_text *out_text, bool *out_stopped,
                                      struct nib_error *err);

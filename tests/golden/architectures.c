@@ -1,5 +1,5 @@
-/// The ten tiny models against transformers' fp32 logits, in precise mode: each logit within 5e-4 of
-/// their standard deviation, greedy tokens equal up to the first margin below 1 % of it.
+/// The ten tiny models against transformers' fp32 logits, in precise mode: each logit within 5e-4
+/// of their standard deviation, greedy tokens equal up to the first margin below 1 % of it.
 #include "tests/golden/golden.h"
 
 #include <criterion/criterion.h>

@@ -19,8 +19,8 @@ static size_t read_prose(char *out, size_t capacity)
 }
 
 /// Perplexity of prose of the project's own. The limits are those that hold for SmolLM2 on a longer
-/// text (mean divergence 3.2e-3, top-1 agreement 96 %, perplexity within 0.3 %), with room for what two
-/// windows can be off by chance.
+/// text (mean divergence 3.2e-3, top-1 agreement 96 %, perplexity within 0.3 %), with room for what
+/// two windows can be off by chance.
 Test(default_mode, smollm2_stays_close_to_precise)
 {
     static char text[16384];

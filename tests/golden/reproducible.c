@@ -1,5 +1,5 @@
-/// A position's logits are the same bit for bit, whatever the number of threads, however the tokens are
-/// cut into chunks, and whoever else is in the step.
+/// A position's logits are the same bit for bit, whatever the number of threads, however the tokens
+/// are cut into chunks, and whoever else is in the step.
 #include "tests/golden/golden.h"
 
 #include <criterion/criterion.h>

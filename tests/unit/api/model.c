@@ -50,8 +50,8 @@ Test(model, info_of_a_folder)
     cr_assert_null(model);
 }
 
-/// Prediction and report are held to 3 %; here nothing is rounded, so they agree to the byte but for
-/// buffers of single threads.
+/// Prediction and report are held to 3 %; here nothing is rounded, so they agree to the byte but
+/// for buffers of single threads.
 static void expect_prediction(struct nib_model *model, uint32_t context, enum nib_kv_format format)
 {
     struct nib_engine *engine = NULL;

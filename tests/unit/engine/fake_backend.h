@@ -1,5 +1,6 @@
-/// A backend for tests of scheduling, paging and placements: the "model" is a hash of the tokens that a
-/// row can see, which simulate() gives without any of these. What the engine must not do is counted.
+/// A backend for tests of scheduling, paging and placements: the "model" is a hash of the tokens
+/// that a row can see, which simulate() gives without any of these. What the engine must not do is
+/// counted.
 #ifndef TESTS_UNIT_ENGINE_FAKE_BACKEND_H
 #define TESTS_UNIT_ENGINE_FAKE_BACKEND_H
 

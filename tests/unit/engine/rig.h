@@ -24,7 +24,8 @@ void rig_close(struct rig *rig);
 struct nib_session *rig_session(struct rig *rig);
 /// Appends ids made from `seed`.
 void rig_append(struct nib_session *session, uint32_t count, uint32_t seed);
-/// Returns the token that is drawn with `sampling` after the session's first `n` tokens, by simulation.
+/// Returns the token that is drawn with `sampling` after the session's first `n` tokens, by
+/// simulation.
 int32_t rig_expected(struct nib_session *session, const struct nib_sampling *sampling, uint32_t n);
 
 #endif

@@ -219,8 +219,8 @@ static void act(struct actor *actor, const uint32_t random[4])
     }
 }
 
-/// Sessions come, go and share steps at random; every token drawn must be the one that the same tokens
-/// give alone, in the simulation.
+/// Sessions come, go and share steps at random; every token drawn must be the one that the same
+/// tokens give alone, in the simulation.
 static void play(struct nib_engine_params params, uint64_t seed, uint32_t rounds)
 {
     struct rig rig;

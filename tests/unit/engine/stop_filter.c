@@ -8,7 +8,8 @@ static struct nib_text text_of(const char *text)
     return (struct nib_text){.ptr = text, .size = strlen(text)};
 }
 
-/// Pushes `text` in pieces of `piece` bytes; returns what came out, flushed where nothing stopped it.
+/// Pushes `text` in pieces of `piece` bytes; returns what came out, flushed where nothing stopped
+/// it.
 static bool run_filter(const char *const *stops, uint32_t n_stops, const char *text, size_t piece,
                        char *out)
 {
