@@ -32,9 +32,9 @@ struct nib_device_info {
     char features[512];    ///< space-separated instruction sets or tiers, such as "avx2 f16c fma"
 };
 
-/// Writes up to `capacity` devices to `out_infos` (may be NULL where `capacity` is 0) and the number
-/// that exist to `*out_count`. The CPU always comes first; Vulkan devices follow in the loader's
-/// order, by which `index` counts.
+/// Writes up to `capacity` devices to `out_infos` (may be NULL where `capacity` is 0) and the
+/// number that exist to `*out_count`. The CPU always comes first; Vulkan devices follow in the
+/// loader's order, by which `index` counts.
 /// Errors: memory. A broken or absent Vulkan loader means no Vulkan devices, not an error.
 /// Thread-safety: safe.
 NIB_API enum nib_status nib_devices_list(struct nib_device_info *out_infos, uint32_t capacity,
@@ -63,7 +63,7 @@ struct nib_device_params {
                              ///< "neon", ...); NULL: whatever the CPU has
     const char *vulkan_mask; ///< Vulkan: "baseline" caps the device to the baseline's limits; NULL
     enum nib_self_test self_test;
-    const char *cache_dir;   ///< folder for pipelines and verdicts; NULL: nothing is kept
+    const char *cache_dir; ///< folder for pipelines and verdicts; NULL: nothing is kept
 };
 #define nib_device_params(...) \
     (&(struct nib_device_params){.struct_size = sizeof(struct nib_device_params), __VA_ARGS__})
@@ -75,8 +75,7 @@ NIB_API enum nib_status nib_device_open(const struct nib_device_params *params,
                                         struct nib_device **out_device, struct nib_error *err);
 NIB_API void nib_device_destroy(struct nib_device **device);
 /// Describes an open device.
-NIB_API void nib_device_get_info(const struct nib_device *device,
-                                 struct nib_device_info *out_info);
+NIB_API void nib_device_get_info(const struct nib_device *device, struct nib_device_info *out_info);
 
 #ifdef __cplusplus
 }

@@ -31,7 +31,7 @@ struct nib_placement {
 struct nib_engine_params {
     uint32_t struct_size;
     struct nib_log log;
-    struct nib_progress progress; ///< counts bytes of weights
+    struct nib_progress progress;           ///< counts bytes of weights
     const struct nib_placement *placements; ///< in the order of segments, without a gap; NULL: CPU
     uint32_t n_placements;
     uint32_t context;      ///< tokens a session can hold; 0: the model's, at most 8192
@@ -39,8 +39,8 @@ struct nib_engine_params {
     uint32_t max_rows;     ///< rows of the largest step, a power of two up to 512; 0: 512
     enum nib_kv_format key_format;
     enum nib_kv_format value_format;
-    bool precise; ///< activations and accumulation in fp32, except where the checkpoint's own scheme
-                  ///< asks for int8 activations
+    bool precise;  ///< activations and accumulation in fp32, except where the checkpoint's own
+                   ///< scheme asks for int8 activations
     bool fallback; ///< let the CPU do what a device cannot, and go on there when it is lost
     bool profile;  ///< time every op
 };
@@ -88,7 +88,7 @@ struct nib_engine_info {
     uint32_t context;
     uint32_t max_sessions;
     uint32_t max_rows;
-    uint32_t vocabulary;   ///< logits per position
+    uint32_t vocabulary; ///< logits per position
     uint32_t n_segments;
     struct nib_device_info device; ///< the device of the first layer
     struct nib_memory memory;      ///< as taken, not as predicted

@@ -12,7 +12,8 @@ extern "C" {
 
 /// Which predictions of a window count.
 enum nib_score {
-    NIB_SCORE_HALF = 0, ///< those made at positions context/2 … context − 2, as llama-perplexity does
+    NIB_SCORE_HALF = 0, ///< those made at positions context/2 … context − 2, as
+                        ///< llama-perplexity does
     NIB_SCORE_ALL = 1   ///< those made at positions 0 … context − 2
 };
 
@@ -24,9 +25,9 @@ struct nib_evaluate_params {
     uint32_t struct_size;
     const int32_t *ids; ///< the whole text, tokenized once, BOS first where the model wants one
     size_t n_ids;
-    int32_t bos;        ///< replaces the first token of each window; negative: none
-    uint32_t context;   ///< tokens in a window, at least 4; 0: 512
-    uint32_t windows;   ///< at most so many; 0: all. A last partial window is left out
+    int32_t bos;      ///< replaces the first token of each window; negative: none
+    uint32_t context; ///< tokens in a window, at least 4; 0: 512
+    uint32_t windows; ///< at most so many; 0: all. A last partial window is left out
     enum nib_score score;
     struct nib_engine *reference_engine; ///< run in lockstep on the same ids, or NULL
     nib_reference_fn *reference;         ///< stored logits to compare with, or NULL
@@ -45,9 +46,9 @@ struct nib_evaluation {
     uint32_t windows;  ///< windows run
     uint64_t scored;   ///< predictions scored
     double seconds;
-    bool compared;     ///< the following are set
-    double kl_mean;    ///< mean over scored rows of KL(reference ‖ model), nats
-    double kl_p99;     ///< its 99th percentile
+    bool compared;         ///< the following are set
+    double kl_mean;        ///< mean over scored rows of KL(reference ‖ model), nats
+    double kl_p99;         ///< its 99th percentile
     double top1_agreement; ///< share of rows where both have the same largest logit, 0 to 1
 };
 

@@ -25,29 +25,30 @@ struct nib_model_params {
 
 /// Opens `path`: a .gguf file (any part of a split one), or a Hugging Face folder with config.json
 /// and safetensors. Safe for untrusted input.
-/// Errors: io, format, unsupported (architecture, tensor type), not found (a tensor or file), memory.
+/// Errors: io, format, unsupported (architecture, tensor type), not found (a tensor or file),
+/// memory.
 NIB_API enum nib_status nib_model_open(const char *path, const struct nib_model_params *params,
                                        struct nib_model **out_model, struct nib_error *err);
 NIB_API void nib_model_destroy(struct nib_model **model);
 
 /// Facts about the model; strings are owned by the model and are never NULL.
 struct nib_model_info {
-    const char *name;           ///< the file's own name for it, or the path's last part
-    const char *architecture;   ///< "llama", "gemma3", ...
-    const char *container;      ///< "gguf" or "safetensors"
-    const char *quantization;   ///< the format of most weights' bytes: "q4_1", "bf16", "gptq-int4"
-    uint64_t parameters;        ///< weights, tied ones counted once
-    uint64_t file_bytes;        ///< all files together
-    uint64_t weight_bytes;      ///< tensor data, as stored
+    const char *name;         ///< the file's own name for it, or the path's last part
+    const char *architecture; ///< "llama", "gemma3", ...
+    const char *container;    ///< "gguf" or "safetensors"
+    const char *quantization; ///< the format of most weights' bytes: "q4_1", "bf16", "gptq-int4"
+    uint64_t parameters;      ///< weights, tied ones counted once
+    uint64_t file_bytes;      ///< all files together
+    uint64_t weight_bytes;    ///< tensor data, as stored
     uint32_t layers;
     uint32_t hidden_size;
     uint32_t ffn_size;
     uint32_t heads;
     uint32_t kv_heads;
     uint32_t head_dim;
-    uint32_t vocabulary;        ///< rows of the head: logits per position
-    uint32_t context;           ///< trained context length, tokens
-    uint32_t sliding_window;    ///< 0: none
+    uint32_t vocabulary;     ///< rows of the head: logits per position
+    uint32_t context;        ///< trained context length, tokens
+    uint32_t sliding_window; ///< 0: none
     bool has_tokenizer;
 };
 NIB_API void nib_model_get_info(const struct nib_model *model, struct nib_model_info *out_info);
@@ -55,10 +56,10 @@ NIB_API void nib_model_get_info(const struct nib_model *model, struct nib_model_
 /// One tensor of the file.
 struct nib_tensor_info {
     const char *name;
-    const char *format;    ///< name in the table of formats, such as "q4_k"; "u8", "i32", ... for
-                           ///< parts of a quantized matrix
-    uint32_t n_dims;       ///< 0 to 4
-    uint64_t dims[4];      ///< row-major: dims[0] is the slowest ([rows, columns] for a matrix)
+    const char *format; ///< name in the table of formats, such as "q4_k"; "u8", "i32", ... for
+                        ///< parts of a quantized matrix
+    uint32_t n_dims;    ///< 0 to 4
+    uint64_t dims[4];   ///< row-major: dims[0] is the slowest ([rows, columns] for a matrix)
     uint64_t size_bytes;
 };
 /// Returns the number of tensors in the file.
@@ -95,12 +96,12 @@ enum nib_kv_format {
 /// What to predict memory for.
 struct nib_memory_params {
     uint32_t struct_size;
-    /// A format by which every matrix is replaced ("f16", "int8", "int4": groups of 32, f16 scales),
-    /// or NULL for the formats of the file.
+    /// A format by which every matrix is replaced ("f16", "int8", "int4": groups of 32, f16
+    /// scales), or NULL for the formats of the file.
     const char *weight_format;
-    uint32_t context;             ///< tokens; 0: the engine's default
-    uint32_t max_sessions;        ///< 0: 1
-    uint32_t max_rows;            ///< 0: the engine's default
+    uint32_t context;      ///< tokens; 0: the engine's default
+    uint32_t max_sessions; ///< 0: 1
+    uint32_t max_rows;     ///< 0: the engine's default
     enum nib_kv_format key_format;
     enum nib_kv_format value_format;
 };

@@ -16,8 +16,7 @@ struct nib_session;
 
 /// Makes an empty session. Errors: state (the engine has max_sessions already), memory.
 NIB_API enum nib_status nib_session_create(struct nib_engine *engine,
-                                           struct nib_session **out_session,
-                                           struct nib_error *err);
+                                           struct nib_session **out_session, struct nib_error *err);
 NIB_API void nib_session_destroy(struct nib_session **session);
 
 /// Appends `count` ids to the session's tokens; nothing is computed until a forward or a step.
@@ -35,8 +34,7 @@ NIB_API const int32_t *nib_session_tokens(const struct nib_session *session, siz
 
 /// Takes the logits of one position: `logits[0 .. vocabulary)` predict the token at position + 1.
 /// They live for the call alone. Return false to stop.
-typedef bool nib_logits_fn(void *user, uint32_t position, const float *logits,
-                           uint32_t vocabulary);
+typedef bool nib_logits_fn(void *user, uint32_t position, const float *logits, uint32_t vocabulary);
 
 /// Computes all appended tokens that have not been computed, in chunks, and gives the logits of
 /// each computed position at or after `first_position` to `on_logits`, in order. Logits masks and
@@ -106,7 +104,7 @@ struct nib_generate_params {
     struct nib_sampling sampling;
     uint32_t max_tokens; ///< 0: to the end of sequence or context
     bool ignore_eos;
-    bool keep_special;   ///< control tokens' text appears in the events' text
+    bool keep_special;            ///< control tokens' text appears in the events' text
     const struct nib_text *stops; ///< texts that end generation and are not part of it
     uint32_t n_stops;
     const struct nib_logit_bias *biases; ///< the lists are copied
@@ -116,7 +114,8 @@ struct nib_generate_params {
     /// NIB_STOP_ERROR, and the step returns NIB_ERROR_ARGUMENT. May be NULL.
     void (*mask)(void *user, const int32_t *tokens, size_t n_tokens, uint32_t *allowed);
     uint32_t n_top_logprobs; ///< up to 64
-    /// Called with each token; return false to stop after it (stop reason "cancelled"). May be NULL.
+    /// Called with each token; return false to stop after it (stop reason "cancelled"). May be
+    /// NULL.
     bool (*on_token)(void *user, const struct nib_token_event *event);
     nib_logits_fn *on_logits; ///< gets the logits of every computed position from `first_logits` on
     uint32_t first_logits;    ///< a position
@@ -134,8 +133,8 @@ NIB_API enum nib_status nib_session_begin(struct nib_session *session,
 
 /// How a generation went.
 struct nib_generation {
-    enum nib_stop stop;     ///< NIB_STOP_NONE while it runs
-    uint32_t n_prompt;      ///< tokens computed before the first draw
+    enum nib_stop stop; ///< NIB_STOP_NONE while it runs
+    uint32_t n_prompt;  ///< tokens computed before the first draw
     uint32_t n_generated;
     uint64_t first_token_ns; ///< from nib_session_begin to the first token
     uint64_t prefill_ns;     ///< from the first step with this session to the first token

@@ -29,7 +29,8 @@ struct nib_attach_params {
     const char *const *device_extensions; ///< that the host enabled
     uint32_t n_device_extensions;
     const VkPhysicalDeviceFeatures2 *features; ///< that the host enabled, with their pNext chain
-    /// Taken around every use of `queue`; NULL where the host uses it from the engine's thread alone.
+    /// Taken around every use of `queue`; NULL where the host uses it from the engine's thread
+    /// alone.
     void (*lock_queue)(void *user);
     void (*unlock_queue)(void *user);
     void *user;
