@@ -63,8 +63,8 @@ static void prepare_row(const struct nib_cpu_matmul *a, uint64_t r, struct nib_c
 }
 
 /// LLM_INT8 over the rows of one sequence: a column with an outlier in any of them leaves the
-/// integer product of all and is multiplied in floating point. Inputs are rounded to binary16
-/// first, as the method's authors' tool does.
+/// integer product of all and is multiplied in floating point. What becomes codes is rounded to
+/// binary16 first, as the method's authors' tool does; outlier columns keep their fp32 input.
 static void prepare_sequence(const struct nib_cpu_matmul *a, uint64_t first, uint64_t last,
                              struct nib_cpu_scratch *scratch)
 {
@@ -83,17 +83,19 @@ static void prepare_sequence(const struct nib_cpu_matmul *a, uint64_t first, uin
         }
     }
     bool has_outliers = memchr(outlier, 1, cols);
+    const uint32_t *permutation = a->weight->permutation;
     for (uint64_t r = first; r < last; r++) {
+        const float *in = a->in.data + r * a->in.stride;
         float *values = a->input->values + r * cols;
         int8_t *codes = scratch->input_codes;
         // Its scale comes from all values below the threshold, those in outlier columns included.
         float scale = nib_activation_quantize_regular(values, cols, threshold, codes, outlier);
         for (uint64_t i = 0; i < cols; i++) {
             codes[i] = outlier[i] ? 0 : codes[i];
-            if (has_codes)
-                values[i] = outlier[i] ? values[i] : 0.0f;
+            if (outlier[i])
+                values[i] = in[permutation ? permutation[i] : i];
             else
-                values[i] = outlier[i] ? values[i] : scale * (float)codes[i];
+                values[i] = has_codes ? 0.0f : scale * (float)codes[i];
         }
         a->input->dense[r] = has_outliers;
         if (has_codes)
