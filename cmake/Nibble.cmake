@@ -130,8 +130,10 @@ function(nib_add_libraries)
     add_library(nibble::nibble ALIAS nib_shared)
     list(APPEND libraries nib_shared)
     if(CMAKE_EXECUTABLE_FORMAT STREQUAL "ELF")
-      target_link_options(nib_shared PRIVATE LINKER:--exclude-libs,ALL
-                          $<$<NOT:$<BOOL:${NIB_SANITIZE}>>:LINKER:-z,defs>)
+      target_link_options(nib_shared PRIVATE LINKER:--exclude-libs,ALL)
+      if(NOT NIB_SANITIZE) # whose symbols the program brings
+        target_link_options(nib_shared PRIVATE LINKER:-z,defs)
+      endif()
     endif()
     target_compile_definitions(nib_shared INTERFACE NIB_SHARED)
     target_link_libraries(nib_shared PRIVATE $<BUILD_INTERFACE:nib_options>)
