@@ -4,6 +4,7 @@
 
 #define BOS NIB_CHAT_BOS
 #define EOS NIB_CHAT_EOS
+#define TRIM_SPEAKERS (NIB_CHAT_TRIM_USER | NIB_CHAT_TRIM_ASSISTANT)
 
 /// A family whose turns are `open role close text end`, apart by `tail`.
 #define TURNS(open, close, end, tail)                                                             \
@@ -23,10 +24,10 @@ static const struct nib_chat_family FAMILIES[] = {
      .assistant_tail = "",
      .generation = "",
      .system_in_user = true,
-     .trims = true},
+     .trims = TRIM_SPEAKERS},
     {.name = "llama3",
      TURNS("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", ""),
-     .trims = true},
+     .trims = NIB_CHAT_TRIM_SYSTEM | TRIM_SPEAKERS},
     {.name = "gemma",
      .system_begin = "",
      .system_end = "\n\n",
@@ -37,7 +38,7 @@ static const struct nib_chat_family FAMILIES[] = {
      .assistant_tail = "\n",
      .generation = "<start_of_turn>model\n",
      .system_in_user = true,
-     .trims = true},
+     .trims = TRIM_SPEAKERS},
     {.name = "mistral",
      .system_begin = "",
      .system_end = "\n\n",
@@ -67,7 +68,8 @@ static const struct nib_chat_family FAMILIES[] = {
      .assistant_end = EOS,
      .assistant_tail = "",
      .generation = "",
-     .system_in_user = true},
+     .system_in_user = true,
+     .trims = NIB_CHAT_TRIM_ASSISTANT},
     {.name = "mistral-v3-tekken",
      .system_begin = "",
      .system_end = "\n\n",
@@ -137,7 +139,7 @@ static const struct nib_chat_family FAMILIES[] = {
      .assistant_end = "<|END_OF_TURN_TOKEN|>",
      .assistant_tail = "",
      .generation = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
-     .trims = true},
+     .trims = TRIM_SPEAKERS},
 };
 enum { N_FAMILIES = sizeof FAMILIES / sizeof FAMILIES[0] };
 

@@ -2,7 +2,14 @@
 #ifndef RUNTIME_TOKENIZER_CHAT_FAMILY_H
 #define RUNTIME_TOKENIZER_CHAT_FAMILY_H
 
-#include <nibble/base.h>
+#include <nibble/tokenizer.h>
+
+/// Whose texts lose the white space around them.
+enum nib_chat_trim {
+    NIB_CHAT_TRIM_SYSTEM = 1 << NIB_CHAT_SYSTEM,
+    NIB_CHAT_TRIM_USER = 1 << NIB_CHAT_USER,
+    NIB_CHAT_TRIM_ASSISTANT = 1 << NIB_CHAT_ASSISTANT
+};
 
 /// How a family writes a conversation. In all texts the byte 1 stands for BOS and 2 for EOS.
 struct nib_chat_family {
@@ -16,7 +23,7 @@ struct nib_chat_family {
     const char *assistant_tail; ///< what comes between it and the next turn
     const char *generation;     ///< asks for an answer
     bool system_in_user;        ///< the system text goes into the first user turn, before its text
-    bool trims;                 ///< white space around texts is dropped
+    unsigned trims;             ///< bits of enum nib_chat_trim
 };
 #define NIB_CHAT_BOS "\1"
 #define NIB_CHAT_EOS "\2"

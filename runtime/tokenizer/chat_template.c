@@ -72,6 +72,7 @@ enum nib_status nib_chat_recognise(struct nib_tokenizer *tokenizer, struct nib_t
 
     style->bos = style->bos || nib_text_find(text, 0, "bos_token") != SIZE_MAX;
     style->drops_thinking = nib_text_find(text, 0, THINK_END) != SIZE_MAX;
+    style->trims_after_thinking = nib_text_find(text, 0, "lstrip(") != SIZE_MAX;
     style->default_system = find_default_system(text, style->family);
     if (strcmp(style->family->name, "llama3") == 0 &&
         nib_text_find(text, 0, LLAMA3_MARK) != SIZE_MAX)
@@ -140,14 +141,14 @@ static struct nib_text trimmed(struct nib_text text)
 }
 
 /// Returns an earlier answer without its reasoning.
-static struct nib_text without_thinking(struct nib_text text)
+static struct nib_text without_thinking(const struct nib_chat_style *style, struct nib_text text)
 {
     size_t end = SIZE_MAX;
     for (size_t at = 0; (at = nib_text_find(text, at, THINK_END)) != SIZE_MAX;)
         end = at += strlen(THINK_END);
     if (end == SIZE_MAX)
         return text;
-    while (end < text.size && text.ptr[end] == '\n')
+    while (style->trims_after_thinking && end < text.size && text.ptr[end] == '\n')
         end++;
     return (struct nib_text){text.ptr + end, text.size - end};
 }
@@ -186,7 +187,7 @@ static enum nib_status write_messages(struct chat_writer *writer,
     bool turn_is_open = false;
     for (size_t i = 0; i < n_messages; i++) {
         struct nib_text text = messages[i].text.size ? messages[i].text : (struct nib_text){"", 0};
-        if (family->trims)
+        if (messages[i].role <= NIB_CHAT_ASSISTANT && (family->trims & 1u << messages[i].role))
             text = trimmed(text);
         switch (messages[i].role) {
         case NIB_CHAT_SYSTEM:
@@ -207,7 +208,7 @@ static enum nib_status write_messages(struct chat_writer *writer,
                 NIB_TRY(write_template(writer, family->user_end, err));
             turn_is_open = false;
             if (writer->style->drops_thinking && i < last_user)
-                text = without_thinking(text);
+                text = without_thinking(writer->style, text);
             NIB_TRY(write_template(writer, family->assistant_begin, err));
             NIB_TRY(write_spoken(writer, text, err));
             NIB_TRY(write_template(writer, family->assistant_end, err));

@@ -31,6 +31,7 @@ struct nib_chat_style {
     bool has_template;                    ///< the model has one, known or not
     bool bos;                             ///< the conversation begins with BOS
     bool drops_thinking;                  ///< earlier answers lose what stands before "</think>"
+    bool trims_after_thinking;            ///< and the line feeds behind it
     bool thinks;                          ///< the answer begins within "<think>"
     struct nib_text default_system;       ///< system text where the conversation has none
     struct nib_text system_preamble;      ///< text that every system turn begins with

@@ -340,7 +340,7 @@ static enum nib_status find_parts(const struct nib_pattern *pattern, bool invert
         NIB_TRY(match(pattern, matcher, subject, start, &found, &range, err));
         if (!found)
             break;
-        // \K within an assertion can place a match's ends anywhere.
+        // Up to PCRE2 10.37, \K within an assertion can place a match's ends anywhere.
         if (range.begin < done)
             range.begin = done;
         if (range.end < range.begin)

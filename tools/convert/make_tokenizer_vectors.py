@@ -3,7 +3,7 @@
 
 hf/NAME.json: a small tokenizer.json, trained here, with texts and their ids.
 pretokenizers.json: texts and the pieces into which each family of pre-tokenizers cuts them.
-chat.json: chat templates, conversations and their renderings.
+chat.json: conversations as the templates of chat_templates.json render them.
 
 Needs the packages tokenizers and jinja2. Usage: make_tokenizer_vectors.py [OUT_FOLDER]
 """
@@ -213,6 +213,36 @@ def letter_class():
         yield part.replace("\\\\x", "\\x")
 
 
+def conversations(system):
+    """Conversations as lists of [role, text]; without system texts where a template has no place."""
+    out = [
+        [["user", "Hello"]],
+        [["user", "Hello"], ["assistant", "Hi there"], ["user", "Who are you?\n"]],
+        [["user", "  spaces \n"], ["assistant", "   I am an assistant   "], ["user", "\tand tabs"]],
+        [["user", "a"], ["assistant", "<think>\nhmm\n</think>\n\nb"], ["user", "c"]],
+    ]
+    if system:
+        out += [[["system", "You are a pirate."], ["user", "Grüß Gott, 你好!"]],
+                [["system", "Be brief."]] + out[1]]
+    return out
+
+
+def make_chat():
+    """Renders chat_templates.json, whose tool calls are left out, as transformers does."""
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    templates = json.loads((OUT / "chat_templates.json").read_text())
+    out = {}
+    for name, case in templates.items():
+        template = environment.from_string(case["template"])
+        out[name] = []
+        for conversation in conversations(case["system"]):
+            messages = [{"role": role, "content": text} for role, text in conversation]
+            out[name].append({"messages": conversation, "text": template.render(
+                messages=messages, add_generation_prompt=True,
+                bos_token=case["bos"], eos_token=case["eos"])})
+    write(OUT / "chat.json", out)
+
+
 def write(path, value):
     path.write_text(json.dumps(value, ensure_ascii=True, separators=(",", ":")) + "\n")
 
@@ -220,3 +250,4 @@ def write(path, value):
 if __name__ == "__main__":
     make_tokenizers()
     make_pretokenizers()
+    make_chat()

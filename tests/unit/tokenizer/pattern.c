@@ -1,0 +1,210 @@
+#include "runtime/tokenizer/pattern.h"
+
+#include "runtime/tokenizer/tokenizer.h"
+
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <string.h>
+
+static struct nib_error error;
+
+/// Splits `text` and joins the pieces with "|".
+static enum nib_status split(const char *source, enum nib_split_kind kind, bool invert,
+                             struct nib_text text, char out[512])
+{
+    struct nib_pattern *pattern;
+    struct nib_pattern_matcher matcher = {0};
+    struct nib_range_list pieces = {0};
+    out[0] = '\0';
+    enum nib_status status =
+        nib_pattern_compile((struct nib_text){source, strlen(source)}, &pattern, &error);
+    if (status == NIB_OK) {
+        cr_assert_eq(nib_pattern_matcher_begin(&matcher, text.size, &error), NIB_OK);
+        status = nib_pattern_split(pattern, kind, invert, &matcher, text.ptr,
+                                   (struct nib_range){0, text.size}, &pieces, &error);
+    }
+    for (size_t i = 0; i < pieces.count && pieces.count < 32; i++) {
+        strncat(out, text.ptr + pieces.ranges[i].begin,
+                pieces.ranges[i].end - pieces.ranges[i].begin);
+        if (i + 1 < pieces.count)
+            strcat(out, "|");
+    }
+    nib_range_list_free(&pieces);
+    nib_pattern_matcher_free(&matcher);
+    nib_pattern_destroy(&pattern);
+    return status;
+}
+
+static void expect_split(const char *source, enum nib_split_kind kind, bool invert,
+                         const char *text, const char *pieces)
+{
+    char got[512];
+    cr_assert_eq(split(source, kind, invert, (struct nib_text){text, strlen(text)}, got), NIB_OK,
+                 "%s", error.message);
+    cr_expect_str_eq(got, pieces, "'%s' on '%s': '%s'", source, text, got);
+}
+
+Test(pattern, kinds)
+{
+    expect_split("-", NIB_SPLIT_ISOLATE, false, "a--b-", "a|-|-|b|-");
+    expect_split("-", NIB_SPLIT_REMOVE, false, "a--b-", "a|b");
+    expect_split("-", NIB_SPLIT_MERGE_PREVIOUS, false, "-a--b-", "-|a-|-|b-");
+    expect_split("-", NIB_SPLIT_MERGE_NEXT, false, "-a--b-", "-a|-|-b|-");
+    expect_split("-", NIB_SPLIT_CONTIGUOUS, false, "a--b-", "a|--|b|-");
+    expect_split("[a-z]+", NIB_SPLIT_REMOVE, true, "ab-cd", "ab|cd");
+    expect_split("x", NIB_SPLIT_ISOLATE, false, "abc", "abc");
+    expect_split("x", NIB_SPLIT_ISOLATE, true, "abc", "abc");
+}
+
+Test(pattern, empty_matches_cut)
+{
+    expect_split("(?=(\\d{3})+(?!\\d))", NIB_SPLIT_ISOLATE, false, "1234567", "1|234|567");
+    expect_split("é*", NIB_SPLIT_ISOLATE, false, "aéb", "a|é|b");
+}
+
+Test(pattern, white_space_is_unicodes)
+{
+    expect_split("\\s", NIB_SPLIT_REMOVE, false,
+                 "a\u180eb\u00a0c\u2003d\xc2\x85"
+                 "e",
+                 "a\u180eb|c|d|e");
+    expect_split("\\S+", NIB_SPLIT_REMOVE, true, "a\u180eb\u3000c", "a\u180eb|c");
+    expect_split("[^\\s-]+", NIB_SPLIT_REMOVE, true, "a\u180eb c-d", "a\u180eb|c|d");
+    expect_split("[^\\Sx]+", NIB_SPLIT_REMOVE, true, "a \u180e b", " | ");
+}
+
+Test(pattern, dialect)
+{
+    expect_split("[(\\s|[.,])]+", NIB_SPLIT_REMOVE, false, "a, b)c", "a|b|c");
+    expect_split("a$", NIB_SPLIT_REMOVE, false, "xa\nya", "x|\ny");
+    expect_split("\\u00e9", NIB_SPLIT_REMOVE, false, "aéb", "a|b");
+    expect_split("[[:digit:]]", NIB_SPLIT_REMOVE, false, "a1b", "a|b");
+    expect_split("[]x]", NIB_SPLIT_REMOVE, false, "a]bxc", "a|b|c");
+    expect_split("\\w+", NIB_SPLIT_REMOVE, true, "a\xcc\x81_b-Ⅷ", "a\xcc\x81_b|Ⅷ");
+    expect_split("\\h+", NIB_SPLIT_REMOVE, false, "xBEEFy", "x|y");
+}
+
+Test(pattern, refused)
+{
+    static const struct {
+        const char *source;
+        enum nib_status status;
+    } CASES[] = {
+        {"(", NIB_ERROR_FORMAT},
+        {"a{2,1}", NIB_ERROR_FORMAT},
+        {"\\", NIB_ERROR_FORMAT},
+        {"[a", NIB_ERROR_FORMAT},
+        {"\\p{Nonesuch}", NIB_ERROR_FORMAT},
+        {"a\xff", NIB_ERROR_FORMAT},
+        {"\\C", NIB_ERROR_FORMAT},
+        {"[a&&b]", NIB_ERROR_UNSUPPORTED},
+        {"[a[^b]]", NIB_ERROR_UNSUPPORTED},
+        {"(?:a{65535}){65535}", NIB_ERROR_FORMAT},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        char got[512];
+        enum nib_status status =
+            split(CASES[i].source, NIB_SPLIT_ISOLATE, false, (struct nib_text){"x", 1}, got);
+        cr_expect_eq(status, CASES[i].status, "'%s': %d %s", CASES[i].source, status,
+                     error.message);
+        cr_expect(strstr(error.message, "pattern '"), "%s", error.message);
+    }
+}
+
+/// Backtracking that would take forever ends in an error.
+Test(pattern, hostile, .timeout = 60)
+{
+    char text[4096];
+    char got[512];
+    memset(text, 'a', sizeof text);
+    text[sizeof text - 1] = 'b';
+    static const char *const SOURCES[] = {"(a+)+$", "(a|aa)+$", "(?:a*)*c", "(.*)*(.*)*c"};
+    for (size_t i = 0; i < sizeof SOURCES / sizeof SOURCES[0]; i++) {
+        enum nib_status status =
+            split(SOURCES[i], NIB_SPLIT_ISOLATE, false, (struct nib_text){text, sizeof text}, got);
+        cr_expect(status == NIB_ERROR_UNSUPPORTED || status == NIB_OK, "'%s': %d", SOURCES[i],
+                  status);
+    }
+    cr_expect_eq(split(SOURCES[1], NIB_SPLIT_ISOLATE, false, (struct nib_text){text, 4096}, got),
+                 NIB_ERROR_UNSUPPORTED);
+    cr_expect(strstr(error.message, "limit"), "%s", error.message);
+    expect_split("a\\Kb", NIB_SPLIT_ISOLATE, false, "xabab", "xa|b|a|b");
+}
+
+/// Each family cuts texts as the pre-tokenizer in its models' tokenizer.json does.
+Test(pattern, families)
+{
+    json_t *root =
+        json_load_file(NIB_TEST_DATA "/tokenizer/pretokenizers.json", JSON_ALLOW_NUL, NULL);
+    cr_assert_not_null(root);
+    const char *name;
+    json_t *cases;
+    json_object_foreach(root, name, cases)
+    {
+        const struct nib_pretokenizer *family = nib_pretokenizer_find(name);
+        cr_assert_not_null(family, "%s", name);
+        struct nib_pattern *patterns[6];
+        for (uint32_t i = 0; i < family->n_splits; i++)
+            cr_assert_eq(nib_pattern_compile(family->splits[i].pattern, &patterns[i], &error),
+                         NIB_OK, "%s", error.message);
+        size_t index;
+        json_t *item;
+        json_array_foreach(cases, index, item)
+        {
+            const json_t *text = json_object_get(item, "text");
+            const json_t *expected = json_object_get(item, "pieces");
+            size_t size = json_string_length(text);
+            struct nib_pattern_matcher matcher = {0};
+            struct nib_range_list pieces = {0};
+            cr_assert_eq(nib_pattern_matcher_begin(&matcher, size, &error), NIB_OK);
+            if (size)
+                nib_range_list_add(&pieces, (struct nib_range){0, size}, &error);
+            for (uint32_t i = 0; i < family->n_splits; i++) {
+                struct nib_range_list next = {0};
+                for (size_t j = 0; j < pieces.count; j++)
+                    cr_assert_eq(nib_pattern_split(patterns[i], family->splits[i].kind,
+                                                   family->splits[i].invert, &matcher,
+                                                   json_string_value(text), pieces.ranges[j], &next,
+                                                   &error),
+                                 NIB_OK, "%s", error.message);
+                nib_range_list_free(&pieces);
+                pieces = next;
+            }
+            bool same = pieces.count == json_array_size(expected);
+            for (size_t j = 0; j < pieces.count && same; j++) {
+                const json_t *piece = json_array_get(expected, j);
+                size_t length = pieces.ranges[j].end - pieces.ranges[j].begin;
+                same = length == json_string_length(piece) &&
+                       memcmp(json_string_value(text) + pieces.ranges[j].begin,
+                              json_string_value(piece), length) == 0;
+            }
+            cr_expect(same, "%s: text %zu '%s' has %zu pieces", name, index,
+                      json_string_value(text), pieces.count);
+            nib_range_list_free(&pieces);
+            nib_pattern_matcher_free(&matcher);
+        }
+        for (uint32_t i = 0; i < family->n_splits; i++)
+            nib_pattern_destroy(&patterns[i]);
+    }
+    json_decref(root);
+}
+
+/// Every pattern of every family compiles.
+Test(pattern, families_compile)
+{
+    static const char *const NAMES[] = {
+        "gpt-2",   "starcoder", "command-r", "llama-bpe",    "dbrx",           "qwen2",
+        "hunyuan", "gpt-4o",    "tekken",    "deepseek-llm", "deepseek-coder", "deepseek-v3",
+        "falcon",  "bloom",     "viking",    "default",      "smollm",         "llama3"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+        const struct nib_pretokenizer *family = nib_pretokenizer_find(NAMES[i]);
+        cr_assert_not_null(family, "%s", NAMES[i]);
+        for (uint32_t j = 0; j < family->n_splits; j++) {
+            struct nib_pattern *pattern;
+            cr_expect_eq(nib_pattern_compile(family->splits[j].pattern, &pattern, &error), NIB_OK,
+                         "%s: %s", NAMES[i], error.message);
+            nib_pattern_destroy(&pattern);
+        }
+    }
+    cr_expect_null(nib_pretokenizer_find("nonesuch"));
+}
