@@ -79,11 +79,10 @@ static float dot_runs(const struct nib_cpu_input *input, uint64_t cols, uint64_t
     const float *x_scale = input->scale + r * n_runs, *x_sum = input->sum + r * n_runs;
     float y = 0.0f;
     for (uint32_t i = 0, begin = 0; i < n_runs; i++) {
-        // The usual lengths as constants, for which compilers unroll the loop.
+        // The usual length as a constant, for which compilers unroll the loop.
         uint32_t n = input->runs[i].end - begin;
-        int32_t dot = n == 32   ? dot_codes(w + begin, x + begin, 32)
-                      : n == 16 ? dot_codes(w + begin, x + begin, 16)
-                                : dot_codes(w + begin, x + begin, n);
+        int32_t dot =
+            n == 32 ? dot_codes(w + begin, x + begin, 32) : dot_codes(w + begin, x + begin, n);
         y += x_scale[i] * (w_scale[i] * (float)dot + w_min[i] * x_sum[i]);
         begin += n;
     }

@@ -1,0 +1,51 @@
+/// Weights as the vector kernels like them: panels of 16 rows, a row a lane.
+///
+/// Columns come in blocks of 32; the last block is filled up with code 0, the last panel with rows of
+/// zeros. A block's column 4 q + j of a row lies in byte j of the row's lane of quad q, so that one
+/// 64-byte load brings four columns of all 16 rows. A panel's planes, one after the other:
+/// - codes, per block: four vectors of the codes' low nibbles (quads 0–3 in the bytes' low halves,
+///   4–7 in their high halves), or two of their low two bits (quads z + 2 i in bits 2 i of vector z);
+///   then bit 4 (or 2) of the codes as one vector (quad q in bit q), or bits 4 and 5 as two vectors
+///   like those of two bits; codes of eight bits as eight vectors; floats as [column][row];
+/// - scales and minima, [group or super-block][row] in the format's scale type; zero points,
+///   [group][row], as bytes, or as binary16 where codes have more than four bits;
+/// - the second level of super-blocks, [group][row], a byte each; q2_k's scale and minimum share one.
+#ifndef RUNTIME_CPU_PANEL_H
+#define RUNTIME_CPU_PANEL_H
+
+#include "runtime/quant/row_reader.h"
+
+#define NIB_PANEL_ROWS 16
+#define NIB_PANEL_BLOCK 32
+
+/// Where the planes of a panel lie, in bytes from its begin, and how long they are.
+struct nib_panel_layout {
+    uint32_t n_blocks;
+    uint32_t block_bytes; ///< codes of a block, or floats
+    uint32_t n_groups;    ///< of a row
+    uint32_t n_scales;    ///< of a row: super-blocks where there are any, else groups
+    uint32_t scale_size;  ///< bytes of a scale
+    uint32_t zero_size;   ///< bytes of a zero point
+    uint64_t scale;
+    uint64_t min; ///< or zero points
+    uint64_t sub_scale;
+    uint64_t sub_min;
+    uint64_t bytes; ///< of a panel, a multiple of 64
+};
+
+/// Lays out panels of matrices of `cols` columns. Returns false where the format's groups are no
+/// multiples of 32 (or 16 in super-blocks), or sizes overflow.
+bool nib_panel_layout_init(struct nib_panel_layout *out_layout, const struct nib_format *format,
+                           uint64_t cols);
+
+/// Writes a panel from the rows of `block`, at most 16; `panel` is zeroed. Returns false where a
+/// scale is not of the format's scale type.
+bool nib_panel_store(const struct nib_panel_layout *layout, const struct nib_format *format,
+                     const struct nib_row_block *block, uint8_t *panel);
+
+/// Takes row `row` < 16 of a panel apart into row `block_row` of `block`.
+void nib_panel_load(const struct nib_panel_layout *layout, const struct nib_format *format,
+                    const uint8_t *panel, uint64_t row, uint64_t block_row,
+                    struct nib_row_block *block);
+
+#endif
