@@ -29,7 +29,8 @@ enum nib_status nib_reader_bnb_int8(const struct nib_matrix_query *query,
                           &scales, err));
     order = nib_part_find(query, "weight_format");
     if (order) {
-        if (order->dtype != NIB_DTYPE_U8 || order->size != 1 || order->data[0] != 0)
+        if (order->dtype != NIB_DTYPE_U8 || order->n_dims > 1 || order->size != 1 ||
+            order->data[0] != 0)
             NIB_TRY(nib_fail(err, NIB_ERROR_UNSUPPORTED,
                              "tensor '%s' tells of an order of codes that is not row by row",
                              order->name));
