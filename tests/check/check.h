@@ -1,8 +1,8 @@
 /// Kernels against a reference: random and adversarial arguments, guard bands, seeds to replay.
 ///
-/// The scalar kernels are compared with sums in double precision written down here once more; kernels
-/// of any other level with the scalar ones. Each output has a bound: the sum of the magnitudes of its
-/// terms, times a tolerance that follows from the number of roundings.
+/// The scalar kernels are compared with sums in double precision written down here once more;
+/// kernels of any other level with the scalar ones. Each output has a bound: the sum of the
+/// magnitudes of its terms, times a tolerance that follows from the number of roundings.
 #ifndef TESTS_CHECK_CHECK_H
 #define TESTS_CHECK_CHECK_H
 
@@ -85,7 +85,8 @@ struct weights_params {
 };
 void weights_create(struct check *c, const struct weights_params *params, struct weights *out);
 void weights_destroy(struct weights *w);
-/// Returns weight (row, col) in double, col counting codes; `*out_size` is the magnitude of its terms.
+/// Returns weight (row, col) in double, col counting codes; `*out_size` is the magnitude of its
+/// terms.
 double weights_get(const struct weights *w, uint64_t row, uint64_t col, double *out_size);
 
 /// Scratch for two threads.

@@ -1,7 +1,7 @@
 // check_kernels [--level NAME] [--seed N] [--only TEXT]
 //
-// Checks the kernels of every level that this CPU has (or of one) on cases made from a seed; a failure
-// names the seed and case that replay it.
+// Checks the kernels of every level that this CPU has (or of one) on cases made from a seed; a
+// failure names the seed and case that replay it.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

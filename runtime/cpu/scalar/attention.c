@@ -31,7 +31,7 @@ static uint32_t find_table(const struct nib_step *step, const struct nib_kv_laye
     return sequence->page_table + layer->kv_class * step->header.page_table_stride;
 }
 
-// Planes are page-aligned and every number lies at a multiple of its size, so they are read in place.
+// Planes are page-aligned and every number lies at a multiple of its size: no unaligned access.
 
 static void store_numbers(enum nib_kv_format format, const float *x, uint32_t n, void *to)
 {

@@ -63,16 +63,16 @@ struct tiny_chunk {
     uint32_t first; ///< position
     uint32_t n;
 };
-/// Runs a step of chunks, each token wanting logits, with `n_padding` rows at its end, and writes the
-/// logits [rows][TINY_VOCABULARY]. Sequence s has tokens made from s and the position, and pages
-/// from `page_offset` on.
+/// What a step holds.
 struct tiny_step {
     const struct tiny_chunk *chunks;
     uint32_t n_chunks;
-    uint32_t n_padding;
+    uint32_t n_padding; ///< rows at its end
     uint32_t page_offset;
     uint32_t max_logits; ///< logits in one run of the head; 0: all
 };
+/// Runs a step of chunks, each token wanting logits, and writes them, [rows][TINY_VOCABULARY].
+/// Sequence s has tokens made from s and the position, and pages from `page_offset` on.
 void tiny_run(struct tiny_instance *t, const struct tiny_step *step, float *logits);
 /// Runs the tokens [first, first + n) of one sequence.
 void tiny_run_chunk(struct tiny_instance *t, uint32_t sequence, uint32_t first, uint32_t n,
