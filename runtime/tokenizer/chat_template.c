@@ -306,7 +306,7 @@ enum nib_status nib_tokenizer_encode_chat(const struct nib_tokenizer *tokenizer,
         memset(literal + range.begin, 1, range.end - range.begin);
     }
     struct nib_encode_source source = {
-        .text = {writer.text.data, writer.text.size},
+        .text = nib_buffer_text(&writer.text),
         .literal = literal,
         .parse_special = true,
     };

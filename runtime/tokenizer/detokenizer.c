@@ -104,7 +104,7 @@ static enum nib_status give_out(struct nib_detokenizer *detokenizer, size_t size
         bytes->size -= size;
         memmove(bytes->data, bytes->data + size, bytes->size);
     }
-    *out_text = (struct nib_text){detokenizer->text.data, detokenizer->text.size};
+    *out_text = nib_buffer_text(&detokenizer->text);
     return NIB_OK;
 }
 

@@ -148,8 +148,7 @@ static enum nib_status encode_normalized(struct nib_encoder *encoder, struct nib
     enum nib_status status = nib_escape(tokenizer, text, prefix, &encoder->escaped, err);
     if (status != NIB_OK)
         return status;
-    return encode_words(encoder, (struct nib_text){encoder->escaped.data, encoder->escaped.size},
-                        err);
+    return encode_words(encoder, nib_buffer_text(&encoder->escaped), err);
 }
 
 /// Encodes text without those added tokens that are looked for in the text as it is.
@@ -162,7 +161,7 @@ static enum nib_status encode_plain(struct nib_encoder *encoder, struct nib_text
         return NIB_OK;
     if (nib_normalizes(tokenizer)) {
         NIB_TRY(nib_normalize(tokenizer, text, &encoder->normalized, err));
-        text = (struct nib_text){encoder->normalized.data, encoder->normalized.size};
+        text = nib_buffer_text(&encoder->normalized);
     }
     struct added_search search = {&tokenizer->added_normalized, text, NULL, controls};
     size_t done = 0;
@@ -249,7 +248,7 @@ enum nib_status nib_tokenizer_encode(const struct nib_tokenizer *tokenizer, stru
 
     struct nib_buffer repaired = {0};
     enum nib_status status = nib_append_utf8(&repaired, text, err);
-    source.text = (struct nib_text){repaired.data, repaired.size};
+    source.text = nib_buffer_text(&repaired);
     if (status == NIB_OK)
         status = nib_encode_source(tokenizer, &source, out_ids, out_count, err);
     nib_buffer_free(&repaired);

@@ -136,6 +136,12 @@ size_t nib_trailing_space(struct nib_text text);
 bool nib_begins_with_word(struct nib_text text);
 bool nib_ends_with_word(struct nib_text text);
 
+/// Returns what a buffer holds; never a null pointer.
+static inline struct nib_text nib_buffer_text(const struct nib_buffer *buffer)
+{
+    return (struct nib_text){buffer->size ? buffer->data : "", buffer->size};
+}
+
 /// Appends `text` to `out`, malformed sequences as U+FFFD. Errors: memory.
 enum nib_status nib_append_utf8(struct nib_buffer *out, struct nib_text text,
                                 struct nib_error *err);

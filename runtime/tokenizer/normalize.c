@@ -92,6 +92,8 @@ enum nib_status nib_append_utf8(struct nib_buffer *out, struct nib_text text, st
 {
     enum nib_status status = NIB_OK;
     size_t done = 0;
+    if (text.size == 0)
+        return NIB_OK;
     for (size_t i = 0; i < text.size;) {
         uint32_t c;
         bool valid;
@@ -243,6 +245,8 @@ enum nib_status nib_normalize(const struct nib_tokenizer *tokenizer, struct nib_
 {
     enum nib_status status = NIB_OK;
     out->size = 0;
+    if (text.size == 0)
+        return NIB_OK;
     if (tokenizer->remove_extra_spaces)
         NIB_TRY(append_single_spaces(text, out, err));
     else

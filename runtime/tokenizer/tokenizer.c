@@ -279,7 +279,7 @@ static enum nib_status normalize_added(struct nib_tokenizer *tokenizer, struct n
         return NIB_OK;
     NIB_TRY(nib_normalize(tokenizer, *text, &normalized, err));
     const char *copy =
-        nib_arena_text(&tokenizer->arena, normalized.size ? normalized.data : "", normalized.size);
+        nib_arena_text(&tokenizer->arena, nib_buffer_text(&normalized).ptr, normalized.size);
     if (!copy)
         NIB_TRY(nib_fail_memory(err));
     *text = (struct nib_text){copy, normalized.size};

@@ -210,7 +210,7 @@ Test(encode, normalization)
 
 /// Marks in an order that is far from their canonical one, which sorting by exchange would take
 /// seconds for.
-Test(encode, long_runs_of_marks_are_fast, .timeout = 20)
+Test(encode, long_runs_of_marks_are_fast)
 {
     enum { N_MARKS = 50000 };
     test_vocab_bytes(&vocab);
@@ -235,7 +235,7 @@ Test(encode, long_runs_of_marks_are_fast, .timeout = 20)
 }
 
 /// A line of 100,000 characters, of all kinds, with every model and family of patterns.
-Test(encode, long_lines_are_fast, .timeout = 120)
+Test(encode, long_lines_are_fast)
 {
     enum { SIZE = 100000 };
     static const char *const FAMILIES[] = {

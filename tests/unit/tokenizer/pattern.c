@@ -23,9 +23,9 @@ static enum nib_status split(const char *source, enum nib_split_kind kind, bool 
         status = nib_pattern_split(pattern, kind, invert, &matcher, text.ptr,
                                    (struct nib_range){0, text.size}, &pieces, &error);
     }
-    for (size_t i = 0; i < pieces.count && pieces.count < 32; i++) {
-        strncat(out, text.ptr + pieces.ranges[i].begin,
-                pieces.ranges[i].end - pieces.ranges[i].begin);
+    for (size_t i = 0; i < pieces.count && text.size < 256; i++) {
+        size_t begin = pieces.ranges[i].begin;
+        strncat(out, text.ptr + begin, pieces.ranges[i].end - begin);
         if (i + 1 < pieces.count)
             strcat(out, "|");
     }
@@ -112,7 +112,7 @@ Test(pattern, refused)
 }
 
 /// Backtracking that would take forever ends in an error.
-Test(pattern, hostile, .timeout = 60)
+Test(pattern, hostile)
 {
     char text[4096];
     char got[512];

@@ -68,18 +68,18 @@ static void check_model(const char *model, const char *vectors)
     nib_tokenizer_destroy(&tokenizer);
 }
 
-Test(real, smollm2, .timeout = 60)
+Test(real, smollm2)
 {
     check_model(NIB_MODELS "/SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2.json");
 }
 
-Test(real, gemma3, .timeout = 60)
+Test(real, gemma3)
 {
     check_model(NIB_MODELS "/gemma-3-270m-q4_k_m.gguf", "gemma3.json");
 }
 
 /// The first turn of the model's own template, with its default system text.
-Test(real, smollm2_chat, .timeout = 60)
+Test(real, smollm2_chat)
 {
     static const char MODEL[] = NIB_MODELS "/SmolLM2-135M-Instruct.Q4_1.gguf";
     static const char RENDERED[] =
