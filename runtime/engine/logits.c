@@ -7,15 +7,16 @@
 
 uint32_t nib_logits_argmax(const float *logits, uint32_t n)
 {
-    float best = -INFINITY;
-    uint32_t position = n;
+    const int32_t nothing = nib_logit_order(-INFINITY);
+    int32_t best = nothing;
     for (uint32_t i = 0; i < n; i++) {
-        if (logits[i] > best) {
-            best = logits[i];
-            position = i;
-        }
+        int32_t order = nib_logit_order(nib_logit_clean(logits[i]));
+        best = order > best ? order : best;
     }
-    return position;
+    uint32_t position = 0;
+    while (best != nothing && nib_logit_order(nib_logit_clean(logits[position])) != best)
+        position++;
+    return best == nothing ? n : position;
 }
 
 double nib_logits_log_sum(const float *logits, uint32_t n, uint32_t argmax)

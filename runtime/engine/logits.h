@@ -8,13 +8,17 @@
 #include <nibble/session.h>
 
 /// Returns e^x for x <= 0, within 2 ulp; 0 below -87. x = k ln 2 + r with ln 2 in two parts (Cody
-/// and Waite 1980), then Taylor's series to r^7, whose remainder is below 2^-27 for |r| <= ln(2) /
-/// 2.
+/// and Waite 1980), then Taylor's series to r^7, whose remainder is below 2^-27, |r| <= 0.35.
+/// Comparisons are made on bits, which leaves no branch, so loops over it vectorise.
 static inline float nib_exp_negative(float x)
 {
+    // Below zero, floats are ordered as their bits are: smaller ones have larger bits.
+    const uint32_t least = 0xc2ae0000u; // -87
+    uint32_t bits = nib_f32_bits(x);
+    uint32_t below = 0u - (uint32_t)(bits > least);
+    float bounded = nib_f32_from_bits((bits & ~below) | (least & below));
     // Adding and taking away 1.5 · 2^23 rounds to the nearest integer.
     const float round = 12582912.0f;
-    float bounded = x < -87.0f ? -87.0f : x;
     float k = (bounded * 1.44269504f + round) - round;
     float r = (bounded - k * 0.693359375f) + k * 2.12194440e-4f;
     float p = 1.0f / 5040.0f;
@@ -26,15 +30,27 @@ static inline float nib_exp_negative(float x)
     p = p * r + 1.0f;
     p = p * r + 1.0f;
     uint32_t power = (uint32_t)((int32_t)k + 127) << 23;
-    float value = p * nib_f32_from_bits(power);
-    return x < -87.0f ? 0.0f : value;
+    return nib_f32_from_bits(nib_f32_bits(p * nib_f32_from_bits(power)) & ~below);
 }
 
-/// Returns `x` with NaN and the infinities replaced as said above, and -0 by 0.
+/// Returns `x` with NaN and the infinities replaced as said above, and -0 by 0. Without a branch,
+/// too.
 static inline float nib_logit_clean(float x)
 {
-    float bounded = x > 3.402823466e+38f ? 3.402823466e+38f : x;
-    return x == x ? bounded + 0.0f : nib_f32_from_bits(0xff800000u);
+    const uint32_t infinity = 0x7f800000u;
+    uint32_t bits = nib_f32_bits(x);
+    uint32_t nan = 0u - (uint32_t)((bits & 0x7fffffffu) > infinity);
+    uint32_t minus_zero = 0u - (uint32_t)(bits == 0x80000000u);
+    // The float below infinity is FLT_MAX.
+    uint32_t finite = (bits - (uint32_t)(bits == infinity)) & ~minus_zero;
+    return nib_f32_from_bits((finite & ~nan) | (0xff800000u & nan));
+}
+
+/// Returns an integer that orders cleaned logits as their values do.
+static inline int32_t nib_logit_order(float x)
+{
+    uint32_t bits = nib_f32_bits(x);
+    return (int32_t)(bits ^ ((0u - (bits >> 31)) & 0x7fffffffu));
 }
 
 /// Returns the position of the largest of `n` logits, the first of equal ones; n where all are

@@ -13,10 +13,16 @@
 #define MAX_BUCKETS 2048
 #define DEFAULT_REPEAT_LAST 64
 
+/// Candidates are first sought among the tokens that are at most so many times less probable than
+/// the best one.
+#define NEAR 4096
+
 struct nib_sampler {
     uint32_t n;
-    float *logits;     ///< [n]
-    uint32_t *weights; ///< [n]; 0: not kept
+    uint32_t n_candidates;
+    int32_t *ids;      ///< [n_candidates], ascending
+    float *logits;     ///< of all tokens, then of the candidates
+    uint32_t *weights; ///< the same; 0: not kept
     uint32_t *mask;    ///< [n bits]
     uint32_t *seen;    ///< [n bits], clear between calls
     uint64_t *buckets; ///< [MAX_BUCKETS]
@@ -29,7 +35,7 @@ static size_t words_for(uint32_t bits)
 
 uint64_t nib_sampler_size(uint32_t vocabulary)
 {
-    return sizeof(struct nib_sampler) + (uint64_t)vocabulary * 8 +
+    return sizeof(struct nib_sampler) + (uint64_t)vocabulary * 12 +
            (uint64_t)words_for(vocabulary) * 8 + MAX_BUCKETS * sizeof(uint64_t);
 }
 
@@ -41,13 +47,14 @@ enum nib_status nib_sampler_create(uint32_t vocabulary, struct nib_sampler **out
     if (!sampler)
         return nib_fail_memory(err);
     sampler->n = vocabulary;
+    sampler->ids = calloc(vocabulary, sizeof *sampler->ids);
     sampler->logits = calloc(vocabulary, sizeof *sampler->logits);
     sampler->weights = calloc(vocabulary, sizeof *sampler->weights);
     sampler->mask = calloc(words_for(vocabulary), sizeof *sampler->mask);
     sampler->seen = calloc(words_for(vocabulary), sizeof *sampler->seen);
     sampler->buckets = calloc(MAX_BUCKETS, sizeof *sampler->buckets);
-    if (!sampler->logits || !sampler->weights || !sampler->mask || !sampler->seen ||
-        !sampler->buckets) {
+    if (!sampler->ids || !sampler->logits || !sampler->weights || !sampler->mask ||
+        !sampler->seen || !sampler->buckets) {
         nib_sampler_destroy(&sampler);
         return nib_fail_memory(err);
     }
@@ -59,6 +66,7 @@ void nib_sampler_destroy(struct nib_sampler **sampler)
 {
     if (!*sampler)
         return;
+    free((*sampler)->ids);
     free((*sampler)->logits);
     free((*sampler)->weights);
     free((*sampler)->mask);
@@ -128,11 +136,10 @@ static void apply_penalty(struct nib_sampler *sampler, const struct nib_choice *
         sampler->seen[(uint32_t)recent[i] / 32] = 0;
 }
 
-/// An integer that orders floats as their values do.
-static uint32_t key_of(float value)
+/// nib_logit_order without a sign.
+static uint32_t key_of(float logit)
 {
-    uint32_t bits = nib_f32_bits(value);
-    return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
+    return (uint32_t)nib_logit_order(logit) ^ 0x80000000u;
 }
 
 /// The tokens to keep: those with a larger key, and of those with this key the first ones until
@@ -154,7 +161,7 @@ static struct threshold find_threshold(struct nib_sampler *sampler, bool by_weig
     for (int d = 0; d < 3; d++) {
         uint32_t n_buckets = 1u << digits[d].width;
         memset(sampler->buckets, 0, n_buckets * sizeof *sampler->buckets);
-        for (uint32_t i = 0; i < sampler->n; i++) {
+        for (uint32_t i = 0; i < sampler->n_candidates; i++) {
             uint32_t digit = key_of(sampler->logits[i]) >> digits[d].shift;
             if (d == 0 || digit >> digits[d].width == prefix)
                 sampler->buckets[digit & (n_buckets - 1)] += by_weight ? sampler->weights[i] : 1;
@@ -167,10 +174,10 @@ static struct threshold find_threshold(struct nib_sampler *sampler, bool by_weig
     return (struct threshold){.key = prefix, .rest = target};
 }
 
-/// Sets the weight of all other tokens to 0.
+/// Sets the weight of all other candidates to 0.
 static void keep_above(struct nib_sampler *sampler, bool by_weight, struct threshold threshold)
 {
-    for (uint32_t i = 0; i < sampler->n; i++) {
+    for (uint32_t i = 0; i < sampler->n_candidates; i++) {
         uint32_t key = key_of(sampler->logits[i]);
         if (key > threshold.key)
             continue;
@@ -183,46 +190,93 @@ static void keep_above(struct nib_sampler *sampler, bool by_weight, struct thres
     }
 }
 
+/// Returns the sum of the candidates' weights.
 static uint64_t total_weight(const struct nib_sampler *sampler)
 {
     uint64_t total = 0;
-    for (uint32_t i = 0; i < sampler->n; i++)
+    for (uint32_t i = 0; i < sampler->n_candidates; i++)
         total += sampler->weights[i];
     return total;
 }
 
-static void weigh(struct nib_sampler *sampler, float max, float temperature)
+/// Written so that compilers vectorise it, as copy_clean below.
+static void weigh(const float *restrict logits, uint32_t n, float max, float temperature,
+                  uint32_t *restrict weights)
 {
-    for (uint32_t i = 0; i < sampler->n; i++) {
-        float x = (sampler->logits[i] - max) / temperature;
-        sampler->weights[i] = (uint32_t)(int32_t)(nib_exp_negative(x) * UNIT + 0.5f);
+    for (uint32_t i = 0; i < n; i++) {
+        float x = (logits[i] - max) / temperature;
+        weights[i] = (uint32_t)(int32_t)(nib_exp_negative(x) * UNIT + 0.5f);
     }
 }
 
+static void copy_clean(const float *restrict logits, uint32_t n, float *restrict out)
+{
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = nib_logit_clean(logits[i]);
+}
+
+/// Makes the tokens with at least weight `least` the candidates.
+static void gather(struct nib_sampler *sampler, uint32_t least)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < sampler->n; i++) {
+        sampler->ids[count] = (int32_t)i;
+        sampler->logits[count] = sampler->logits[i];
+        sampler->weights[count] = sampler->weights[i];
+        count += sampler->weights[i] >= least;
+    }
+    sampler->n_candidates = count;
+}
+
+/// Returns whether the tokens with at least weight `least` hold all that top-k or, without it, a
+/// top-p of weight `target` keeps. They are the most probable ones, so their number or sum tells.
+static bool suffices(const struct nib_sampler *sampler, uint32_t least, uint32_t top_k,
+                     uint64_t target)
+{
+    uint64_t sum = 0;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < sampler->n; i++) {
+        uint32_t inside = sampler->weights[i] >= least;
+        sum += inside * (uint64_t)sampler->weights[i];
+        count += inside;
+    }
+    return top_k > 0 ? count >= top_k : sum >= target;
+}
+
+/// Leaves a weight above 0 to the tokens that top-k, top-p and min-p keep, in this order.
 static void filter(struct nib_sampler *sampler, const struct nib_sampling *sampling)
 {
-    if (sampling->top_k > 0 && sampling->top_k < sampler->n)
+    bool by_rank = sampling->top_k > 0 && sampling->top_k < sampler->n;
+    bool by_sum = sampling->top_p > 0.0f && sampling->top_p < 1.0f;
+    double share = by_sum ? (double)sampling->top_p : 1.0;
+    uint64_t target = (uint64_t)ceil(share * (double)total_weight(sampler));
+    uint32_t least = (uint32_t)ceil((double)sampling->min_p * (double)UNIT);
+    uint32_t first = least;
+    if (by_rank || by_sum) {
+        first = (uint32_t)UNIT / NEAR;
+        if (!suffices(sampler, first, by_rank ? sampling->top_k : 0, target))
+            first = 0;
+    }
+    gather(sampler, first);
+    if (by_rank) {
         keep_above(sampler, false, find_threshold(sampler, false, sampling->top_k));
-    if (sampling->top_p > 0.0f && sampling->top_p < 1.0f) {
-        uint64_t target = (uint64_t)ceil((double)sampling->top_p * (double)total_weight(sampler));
+        target = (uint64_t)ceil(share * (double)total_weight(sampler));
+    }
+    if (by_sum)
         keep_above(sampler, true, find_threshold(sampler, true, target ? target : 1));
-    }
-    if (sampling->min_p > 0.0f) {
-        uint32_t least = (uint32_t)ceil((double)sampling->min_p * (double)UNIT);
-        for (uint32_t i = 0; i < sampler->n; i++)
-            sampler->weights[i] = sampler->weights[i] < least ? 0 : sampler->weights[i];
-    }
+    for (uint32_t i = 0; i < sampler->n_candidates; i++)
+        sampler->weights[i] = sampler->weights[i] < least ? 0 : sampler->weights[i];
 }
 
-static int32_t draw(const struct nib_sampler *sampler, float uniform)
+/// Returns the number of the candidate that a number in [0, 1) falls on.
+static uint32_t draw(const struct nib_sampler *sampler, float uniform)
 {
     uint64_t target = (uint64_t)((double)total_weight(sampler) * (double)uniform);
     uint64_t sum = 0;
-    uint32_t i = 0;
-    for (;; i++) {
+    for (uint32_t i = 0;; i++) {
         sum += sampler->weights[i];
         if (sum > target)
-            return (int32_t)i;
+            return i;
     }
 }
 
@@ -232,8 +286,7 @@ enum nib_status nib_sampler_choose(struct nib_sampler *sampler, const float *log
 {
     const struct nib_sampling *sampling = choice->sampling;
     *out_id = 0;
-    for (uint32_t i = 0; i < sampler->n; i++)
-        sampler->logits[i] = nib_logit_clean(logits[i]);
+    copy_clean(logits, sampler->n, sampler->logits);
     apply_biases(sampler, choice);
     apply_penalty(sampler, choice);
 
@@ -246,8 +299,11 @@ enum nib_status nib_sampler_choose(struct nib_sampler *sampler, const float *log
         *out_id = (int32_t)best;
         return NIB_OK;
     }
-    weigh(sampler, sampler->logits[best], sampling->temperature);
+    weigh(sampler->logits, sampler->n, sampler->logits[best], sampling->temperature,
+          sampler->weights);
+    sampler->n_candidates = sampler->n;
     filter(sampler, sampling);
-    *out_id = draw(sampler, nib_philox_uniform(sampling->seed, choice->n_tokens));
+    uint32_t drawn = draw(sampler, nib_philox_uniform(sampling->seed, choice->n_tokens));
+    *out_id = sampler->ids[drawn];
     return NIB_OK;
 }
