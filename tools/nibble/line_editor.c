@@ -7,6 +7,8 @@
 #include <sys/types.h>
 #ifdef NIB_HAVE_LIBEDIT
 #include <histedit.h>
+#include <unistd.h>
+#include <wchar.h>
 #endif
 
 #define HISTORY_LINES 500
@@ -32,6 +34,28 @@ static char *show_prompt(EditLine *edit)
     return (char *)(uintptr_t)editor->prompt; // libedit takes it without const and only reads it
 }
 
+/// Reads one character for libedit, whose own function goes on reading after a Ctrl-C.
+static int read_character(EditLine *edit, wchar_t *out_character)
+{
+    mbstate_t state = {0};
+    (void)edit;
+    for (;;) {
+        char byte;
+        if (!system_wait_input())
+            return -1;
+        ssize_t count = read(STDIN_FILENO, &byte, 1);
+        if (count == 0 || (count < 0 && errno != EINTR))
+            return (int)count;
+        if (count < 0)
+            continue;
+        size_t used = mbrtowc(out_character, &byte, 1, &state);
+        if (used == (size_t)-1) // what is no text is dropped
+            state = (mbstate_t){0};
+        else if (used != (size_t)-2)
+            return 1;
+    }
+}
+
 /// Sets up libedit. Without it, or without memory for it, lines are read as they come.
 static void start_editing(struct line_editor *editor)
 {
@@ -50,6 +74,7 @@ static void start_editing(struct line_editor *editor)
     el_set(editor->edit, EL_EDITOR, "emacs");
     el_set(editor->edit, EL_HIST, history, editor->history);
     el_set(editor->edit, EL_SIGNAL, 1);
+    el_set(editor->edit, EL_GETCFN, read_character);
     el_source(editor->edit, NULL);
     editor->history_path = system_user_path(SYSTEM_STATE, "history");
     if (editor->history_path)

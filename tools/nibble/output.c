@@ -11,8 +11,9 @@ static int failure;
 
 bool output_text(const char *text, size_t size)
 {
+    bool terminal = system_is_terminal(stdout);
     errno = 0;
-    if (system_is_terminal(stdout))
+    if (terminal)
         text_print_harmless(stdout, text, size);
     else
         fwrite(text, 1, size, stdout);
@@ -24,9 +25,13 @@ bool output_text(const char *text, size_t size)
 
 enum nib_status output_finish(struct nib_error *err)
 {
-    output_text("", 0);
-    if (!ferror(stdout))
+    if (output_text("", 0))
         return NIB_OK;
+    if (failure == 0) {
+        // A write by printf failed, and its errno is lost: one more write fails for the same reason.
+        clearerr(stdout);
+        output_text("\n", 1);
+    }
     if (failure == EPIPE) {
         err->message[0] = '\0';
         return err->status = NIB_ERROR_IO;

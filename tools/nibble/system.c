@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <nibble/session.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 // A signal handler sees nothing but globals.
 static volatile sig_atomic_t interrupted;
 static struct nib_session *_Atomic watched;
+static int wake[2] = {-1, -1}; // a pipe, so that a signal just before a wait ends the wait
 
 void system_guard_descriptors(void)
 {
@@ -85,10 +87,21 @@ static void on_interrupt(int signal_number)
     struct nib_session *session = atomic_load(&watched);
     if (session)
         nib_session_cancel(session);
+    int kept = errno;
+    if (write(wake[1], "", 1) < 0) {
+        // The flag is set in any case.
+    }
+    errno = kept;
 }
 
 void system_catch_signals(void)
 {
+    if (pipe(wake) == 0) {
+        for (int i = 0; i < 2; i++) {
+            fcntl(wake[i], F_SETFL, O_NONBLOCK);
+            fcntl(wake[i], F_SETFD, FD_CLOEXEC);
+        }
+    }
     // Without SA_RESTART, so that a read at the prompt ends.
     struct sigaction action = {.sa_handler = on_interrupt};
     sigemptyset(&action.sa_mask);
@@ -104,7 +117,17 @@ bool system_interrupted(void)
 
 void system_forget_interrupt(void)
 {
+    char drained[16];
+    while (read(wake[0], drained, sizeof drained) > 0) {}
     interrupted = 0;
+}
+
+bool system_wait_input(void)
+{
+    struct pollfd waits[2] = {{.fd = STDIN_FILENO, .events = POLLIN},
+                              {.fd = wake[0], .events = POLLIN}};
+    while (!interrupted && poll(waits, 2, -1) < 0 && errno == EINTR) {}
+    return !interrupted;
 }
 
 void system_watch(struct nib_session *session)

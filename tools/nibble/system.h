@@ -28,6 +28,9 @@ void system_catch_signals(void);
 /// Returns whether there was a Ctrl-C since it was last forgotten.
 bool system_interrupted(void);
 void system_forget_interrupt(void);
+/// Waits until standard input can be read, or at its end; returns false where there is a Ctrl-C
+/// that was not forgotten, also one that came before.
+bool system_wait_input(void);
 /// Sets the session that Ctrl-C cancels, or NULL. It must not be destroyed while it is watched.
 void system_watch(struct nib_session *session);
 
