@@ -227,7 +227,7 @@ static enum nib_status parse_method(const json_t *object, struct nib_quantizatio
     return nib_quantization_unknown(object, "quant_method", err);
 }
 
-/// Looks for the object; the older name is that of compressed-tensors before it was in transformers.
+/// Looks for the object; the older name is compressed-tensors' before it was in transformers.
 static const json_t *find_object(const json_t *config)
 {
     static const char *const keys[] = {"quantization_config", "compression_config"};

@@ -1,7 +1,7 @@
-/// Folders that other tools have quantized: what `quantization_config` says, and readers of matrices
-/// that are sets of tensors (codes, scales, zero points). Formats after the tools that write them:
-/// GPTQModel (Frantar et al. 2022), AutoAWQ (Lin et al. 2023), bitsandbytes (Dettmers et al. 2022,
-/// 2023) and compressed-tensors.
+/// Folders that other tools have quantized: what `quantization_config` says, and readers of
+/// matrices that are sets of tensors (codes, scales, zero points). Formats after the tools that
+/// write them: GPTQModel (Frantar et al. 2022), AutoAWQ (Lin et al. 2023), bitsandbytes (Dettmers
+/// et al. 2022, 2023) and compressed-tensors.
 #ifndef RUNTIME_IMPORT_QUANTIZATION_H
 #define RUNTIME_IMPORT_QUANTIZATION_H
 

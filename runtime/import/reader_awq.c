@@ -6,7 +6,7 @@
 #include "runtime/base/checked.h"
 #include "runtime/base/status.h"
 
-/// The field of a word that holds each of eight outputs: fields hold outputs 0, 2, 4, 6, 1, 3, 5, 7.
+/// The field of a word that holds each of eight outputs: fields hold 0, 2, 4, 6, 1, 3, 5, 7.
 static const uint8_t gemm_order[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 
 enum { PER_WORD = 8 };

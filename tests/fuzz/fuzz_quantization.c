@@ -1,5 +1,5 @@
-// Quantized matrices from any bytes: rows, columns, a config.json, a NUL byte, and a safetensors file
-// that holds the parts of matrix "m". What gives a reader is read whole.
+// Quantized matrices from any bytes: rows, columns, a config.json, a NUL byte, and a safetensors
+// file that holds the parts of matrix "m". What gives a reader is read whole.
 #include "runtime/formats/json.h"
 #include "runtime/formats/safetensors.h"
 #include "runtime/import/quantization.h"

@@ -1,6 +1,6 @@
-/// The tiny quantized checkpoints against the logits that transformers computes with each tool's own
-/// dequantization: largest and rms difference, in standard deviations of the logits, within what
-/// the references allow to such a way of computing.
+/// The tiny quantized checkpoints against the logits that transformers computes with each tool's
+/// own dequantization: largest and rms difference, in standard deviations of the logits, within
+/// what the references allow to such a way of computing.
 #include "tests/golden/golden.h"
 
 #include "runtime/base/bytes.h"
@@ -12,8 +12,8 @@
 
 #define MAX_IDS 64
 
-/// The rounding of int8 activations is discontinuous: one ulp of difference flips codes, which moves
-/// logits by up to 0.16 standard deviations a flip. The rms tells more about such models.
+/// The rounding of int8 activations is discontinuous: one ulp of difference flips codes, which
+/// moves logits by up to 0.16 standard deviations. The rms tells more about such models.
 #define LEAST_MAX_INT8 0.35
 
 struct expected {

@@ -1,5 +1,5 @@
-/// Single matmuls whose activations the checkpoint wants in int8, at every level of kernels: the input
-/// of a layer is given, so that no earlier rounding shows, and its output must be the tool's.
+/// Single matmuls whose activations the checkpoint wants in int8, at every level of kernels: the
+/// input of a layer is given, so that no earlier rounding shows, and its output must be the tool's.
 #include "runtime/base/bytes.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/formats/safetensors.h"

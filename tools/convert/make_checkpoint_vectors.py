@@ -16,7 +16,15 @@ import zlib
 
 import numpy as np
 
-DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "I64": "<i8", "I8": "i1", "U8": "u1"}
+DTYPES = {
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I8": "i1",
+    "U8": "u1",
+}
 
 
 def load(path):
@@ -65,7 +73,8 @@ def awq(get, config):
 
 
 def bnb_4bit(get, config):
-    state = json.loads(get("weight.quant_state.bitsandbytes__" + config["bnb_4bit_quant_type"]).tobytes())
+    part = "weight.quant_state.bitsandbytes__" + config["bnb_4bit_quant_type"]
+    state = json.loads(get(part).tobytes())
     packed = get("weight").ravel()
     codes = np.stack([packed >> 4, packed & 15], axis=1).ravel()
     absmax = get("weight.absmax")

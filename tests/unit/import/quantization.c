@@ -362,8 +362,8 @@ static void another_type(struct part *part)
     part->text = NULL;
 }
 
-/// Whatever part is of another shape or type, no reader comes out: the matrix is not a quantized one at
-/// all where that is the part that tells.
+/// Whatever part is of another shape or type, no reader comes out: the matrix is not a quantized
+/// one at all where that is the part that tells.
 Test(quantization, wrong_parts)
 {
     static void (*const changes[])(struct part *) = {more_rows, more_cols, fewer_rows,
