@@ -14,8 +14,8 @@ struct nib_tokenizer;
 
 struct nib_encode_params {
     uint32_t struct_size;
-    bool add_bos;        ///< put BOS first where the model wants one
-    bool parse_special;  ///< the text of special tokens becomes these tokens; else it is plain text
+    bool add_bos;       ///< put BOS first where the model wants one
+    bool parse_special; ///< the text of special tokens becomes these tokens; else it is plain text
 };
 #define nib_encode_params(...) \
     (&(struct nib_encode_params){.struct_size = sizeof(struct nib_encode_params), __VA_ARGS__})
@@ -43,8 +43,8 @@ struct nib_detokenizer_params {
     /// some vocabularies put before every text, and which is dropped otherwise.
     bool continuation;
 };
-#define nib_detokenizer_params(...)                                                              \
-    (&(struct nib_detokenizer_params){.struct_size = sizeof(struct nib_detokenizer_params),      \
+#define nib_detokenizer_params(...)                                                         \
+    (&(struct nib_detokenizer_params){.struct_size = sizeof(struct nib_detokenizer_params), \
                                       __VA_ARGS__})
 
 /// Makes a detokenizer, which borrows `tokenizer`. Errors: memory.
@@ -63,13 +63,13 @@ NIB_API enum nib_status nib_detokenizer_finish(struct nib_detokenizer *detokeniz
 
 /// Facts about a tokenizer; -1 where there is no such token.
 struct nib_tokenizer_info {
-    const char *model;    ///< "bpe", "spm", "unigram"
-    const char *pre;      ///< family of the pre-tokenizer, such as "gpt-2"; "" where there is none
-    uint32_t vocabulary;  ///< number of ids
+    const char *model;   ///< "bpe", "spm", "unigram"
+    const char *pre;     ///< family of the pre-tokenizer, such as "gpt-2"; "" where there is none
+    uint32_t vocabulary; ///< number of ids
     int32_t bos;
     int32_t eos;
     int32_t unknown;
-    bool add_bos;         ///< the model wants BOS first
+    bool add_bos;              ///< the model wants BOS first
     const char *chat_template; ///< the recognised family's name, or NULL: none or unknown
 };
 NIB_API void nib_tokenizer_get_info(const struct nib_tokenizer *tokenizer,

@@ -14,8 +14,8 @@ enum { MAX_ENDS = 64 };
 /// A template has some 10 KB.
 enum { MAX_TEMPLATE_SIZE = 1 << 20 };
 
-/// Returns the text of a special token as a configuration file gives it, as a string or as an object
-/// with a content, or an empty text.
+/// Returns the text of a special token as a configuration file gives it, as a string or as an
+/// object with a content, or an empty text.
 static struct nib_text token_text(const json_t *config, const char *key)
 {
     struct nib_text text = nib_hf_text(config, key);

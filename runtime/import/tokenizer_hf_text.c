@@ -265,8 +265,8 @@ static enum nib_status read_pre_tokenizer(struct nib_hf_reader *reader, const js
     return fail_unsupported("pre_tokenizer", type, err);
 }
 
-/// A decoder undoes what encoding did, which the vocabulary tells; what it adds is whether the space
-/// before the first word goes.
+/// A decoder undoes what encoding did, which the vocabulary tells; what it adds is whether the
+/// space before the first word goes.
 static enum nib_status read_decoder(struct nib_hf_reader *reader, const json_t *step,
                                     struct nib_text type, struct nib_error *err)
 {

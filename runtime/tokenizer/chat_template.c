@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/// Llama 3.1 and later put this before every system text. The day is that which their templates have
-/// where none is given, so that a conversation does not vary with the calendar.
+/// Llama 3.1 and later put this before every system text. The day is that which their templates
+/// have where none is given, so that a conversation does not vary with the calendar.
 #define LLAMA3_MARK "Cutting Knowledge Date: December 2023"
 #define LLAMA3_PREAMBLE LLAMA3_MARK "\nToday Date: 26 Jul 2024\n\n"
 #define THINK_BEGIN "<think>\n"

@@ -115,8 +115,7 @@ static enum nib_status encode_words(struct nib_encoder *encoder, struct nib_text
     for (uint32_t i = 0; i < tokenizer->n_splits; i++) {
         encoder->next_pieces.count = 0;
         for (size_t j = 0; j < encoder->pieces.count; j++)
-            NIB_TRY(nib_pattern_split(tokenizer->patterns[i], tokenizer->split_kinds[i],
-                                      tokenizer->split_inverts[i], &encoder->matcher, text.ptr,
+            NIB_TRY(nib_pattern_split(&tokenizer->splits[i], &encoder->matcher, text.ptr,
                                       encoder->pieces.ranges[j], &encoder->next_pieces, err));
         struct nib_range_list swap = encoder->pieces;
         encoder->pieces = encoder->next_pieces;

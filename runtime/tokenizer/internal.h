@@ -50,9 +50,7 @@ struct nib_tokenizer {
     struct nib_prefix_index added_normalized; ///< and in normalized text
     struct nib_prefix_index pieces;           ///< of a Unigram model: what `by_text` holds
     float unknown_score;                      ///< of a Unigram model
-    struct nib_pattern **patterns;
-    enum nib_split_kind *split_kinds;
-    bool *split_inverts;
+    struct nib_pattern_step *splits;
     uint32_t n_splits;
     const char *pre;
 
@@ -132,7 +130,8 @@ enum nib_status nib_escape(const struct nib_tokenizer *tokenizer, struct nib_tex
 /// Returns the length of the white space at the beginning, or at the end, of well-formed text.
 size_t nib_leading_space(struct nib_text text);
 size_t nib_trailing_space(struct nib_text text);
-/// Returns whether the text begins, or ends, with a word character (letter, mark, number, connector).
+/// Returns whether the text begins, or ends, with a word character (letter, mark, number,
+/// connector).
 bool nib_begins_with_word(struct nib_text text);
 bool nib_ends_with_word(struct nib_text text);
 
@@ -146,8 +145,8 @@ static inline struct nib_text nib_buffer_text(const struct nib_buffer *buffer)
 enum nib_status nib_append_utf8(struct nib_buffer *out, struct nib_text text,
                                 struct nib_error *err);
 
-/// Finds the family and the peculiarities of `jinja`, a model's own template (may be empty); texts go
-/// to the tokenizer's arena. Errors: memory.
+/// Finds the family and the peculiarities of `jinja`, a model's own template (may be empty); texts
+/// go to the tokenizer's arena. Errors: memory.
 enum nib_status nib_chat_recognise(struct nib_tokenizer *tokenizer, struct nib_text jinja,
                                    struct nib_error *err);
 

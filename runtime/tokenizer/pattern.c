@@ -277,14 +277,15 @@ void nib_pattern_matcher_free(struct nib_pattern_matcher *matcher)
     *matcher = (struct nib_pattern_matcher){0};
 }
 
-/// Looks for the first match at or after `start`, of `subject`.
+/// Looks for the first match in `subject` at or after `start`; where there is none, it begins at
+/// SIZE_MAX.
 static enum nib_status match(const struct nib_pattern *pattern, struct nib_pattern_matcher *matcher,
-                             struct nib_text subject, size_t start, bool *out_found,
-                             struct nib_range *out_match, struct nib_error *err)
+                             struct nib_text subject, size_t start, struct nib_range *out_match,
+                             struct nib_error *err)
 {
     struct nib_pattern_scratch *scratch = matcher->scratch;
     PCRE2_SPTR text = (PCRE2_SPTR)subject.ptr;
-    *out_found = false;
+    *out_match = (struct nib_range){SIZE_MAX, SIZE_MAX};
     int found = pcre2_match(pattern->code, text, subject.size, start, PCRE2_NO_UTF_CHECK,
                             scratch->data, scratch->small);
     if (found == PCRE2_ERROR_MATCHLIMIT || found == PCRE2_ERROR_JIT_STACKLIMIT) {
@@ -307,7 +308,6 @@ static enum nib_status match(const struct nib_pattern *pattern, struct nib_patte
     }
     const PCRE2_SIZE *offsets = pcre2_get_ovector_pointer(scratch->data);
     *out_match = (struct nib_range){offsets[0], offsets[1]};
-    *out_found = true;
     return NIB_OK;
 }
 
@@ -335,10 +335,9 @@ static enum nib_status find_parts(const struct nib_pattern *pattern, bool invert
     matcher->parts.count = 0;
     size_t done = 0;
     for (size_t start = 0; start < subject.size;) {
-        bool found;
         struct nib_range range;
-        NIB_TRY(match(pattern, matcher, subject, start, &found, &range, err));
-        if (!found)
+        NIB_TRY(match(pattern, matcher, subject, start, &range, err));
+        if (range.begin == SIZE_MAX)
             break;
         // Up to PCRE2 10.37, \K within an assertion can place a match's ends anywhere.
         if (range.begin < done)
@@ -382,21 +381,21 @@ static bool joins_previous(const struct nib_pattern_matcher *matcher, enum nib_s
     return false;
 }
 
-enum nib_status nib_pattern_split(const struct nib_pattern *pattern, enum nib_split_kind kind,
-                                  bool invert, struct nib_pattern_matcher *matcher,
-                                  const char *text, struct nib_range piece,
-                                  struct nib_range_list *out, struct nib_error *err)
+enum nib_status nib_pattern_split(const struct nib_pattern_step *step,
+                                  struct nib_pattern_matcher *matcher, const char *text,
+                                  struct nib_range piece, struct nib_range_list *out,
+                                  struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
     struct nib_text subject = {text + piece.begin, piece.end - piece.begin};
-    NIB_TRY(find_parts(pattern, invert, matcher, subject, err));
+    NIB_TRY(find_parts(step->pattern, step->invert, matcher, subject, err));
     for (size_t i = 0; i < matcher->parts.count; i++) {
         struct nib_range part = matcher->parts.ranges[i];
         part.begin += piece.begin;
         part.end += piece.begin;
-        if (kind == NIB_SPLIT_REMOVE && matcher->is_match[i])
+        if (step->kind == NIB_SPLIT_REMOVE && matcher->is_match[i])
             continue;
-        if (joins_previous(matcher, kind, i))
+        if (joins_previous(matcher, step->kind, i))
             out->ranges[out->count - 1].end = part.end;
         else
             NIB_TRY(nib_range_list_add(out, part, err));

@@ -1,4 +1,5 @@
-/// The regular expressions of pre-tokenizers, which may come from a file, run by PCRE2 under limits.
+/// The regular expressions of pre-tokenizers, which may come from a file, run by PCRE2 under
+/// limits.
 #ifndef RUNTIME_TOKENIZER_PATTERN_H
 #define RUNTIME_TOKENIZER_PATTERN_H
 
@@ -46,12 +47,19 @@ enum nib_status nib_pattern_matcher_begin(struct nib_pattern_matcher *matcher, s
                                           struct nib_error *err);
 void nib_pattern_matcher_free(struct nib_pattern_matcher *matcher);
 
+/// One step of pre-tokenization, ready to run.
+struct nib_pattern_step {
+    struct nib_pattern *pattern;
+    enum nib_split_kind kind;
+    bool invert; ///< as in struct nib_vocab_split
+};
+
 /// Splits `piece` of `text` and appends the pieces, none of them empty, to `out`.
 /// text: well-formed UTF-8, `piece` on character boundaries
 /// Errors: unsupported (a limit was exceeded; the pattern is quoted), memory.
-enum nib_status nib_pattern_split(const struct nib_pattern *pattern, enum nib_split_kind kind,
-                                  bool invert, struct nib_pattern_matcher *matcher,
-                                  const char *text, struct nib_range piece,
-                                  struct nib_range_list *out, struct nib_error *err);
+enum nib_status nib_pattern_split(const struct nib_pattern_step *step,
+                                  struct nib_pattern_matcher *matcher, const char *text,
+                                  struct nib_range piece, struct nib_range_list *out,
+                                  struct nib_error *err);
 
 #endif

@@ -34,8 +34,8 @@ void nib_prefix_index_build(struct nib_prefix_index *index, struct nib_prefix_en
     index->first[256] = i;
 }
 
-/// Returns the first entry of [begin, end) whose byte at `depth` is at least `byte`. All of them have
-/// a byte there.
+/// Returns the first entry of [begin, end) whose byte at `depth` is at least `byte`. All of them
+/// have a byte there.
 static uint32_t lower_bound(const struct nib_prefix_index *index, uint32_t begin, uint32_t end,
                             size_t depth, unsigned byte)
 {

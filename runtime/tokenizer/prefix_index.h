@@ -1,6 +1,6 @@
-/// Finds which of many texts begin at a place: the texts lie sorted, and each byte narrows the range
-/// of those that are still possible. Linear in the bytes looked at.
-/// Thread-safety: a built index is immutable; safe.
+/// Finds which of many texts begin at a place: the texts lie sorted, and each byte narrows the
+/// range of those that are still possible. Linear in the bytes looked at. Thread-safety: a built
+/// index is immutable; safe.
 #ifndef RUNTIME_TOKENIZER_PREFIX_INDEX_H
 #define RUNTIME_TOKENIZER_PREFIX_INDEX_H
 
@@ -18,8 +18,8 @@ struct nib_prefix_index {
     uint32_t first[257]; ///< entries whose first byte is b are [first[b], first[b + 1])
 };
 
-/// Takes over `entries[0 .. count)`, which the caller keeps alive with their texts; empty texts never
-/// match, of equal ones that with the lowest id does.
+/// Takes over `entries[0 .. count)`, which the caller keeps alive with their texts; empty texts
+/// never match, of equal ones that with the lowest id does.
 void nib_prefix_index_build(struct nib_prefix_index *index, struct nib_prefix_entry *entries,
                             uint32_t count);
 

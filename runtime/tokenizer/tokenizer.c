@@ -46,8 +46,8 @@ static void fill_byte_characters(int16_t bytes[512])
     }
 }
 
-/// Writes the bytes that `text` stands for to `out`, which has room for text.size, and returns their
-/// number; 0 where a character stands for no byte.
+/// Writes the bytes that `text` stands for to `out`, which has room for text.size, and returns
+/// their number; 0 where a character stands for no byte.
 static size_t decode_byte_characters(const int16_t bytes[512], struct nib_text text, char *out)
 {
     size_t size = 0;
@@ -347,18 +347,13 @@ static enum nib_status compile_splits(struct nib_tokenizer *tokenizer,
     enum nib_status status = NIB_OK;
     if (n_splits == 0)
         return NIB_OK;
-    tokenizer->patterns =
-        nib_arena_array(&tokenizer->arena, n_splits, sizeof(struct nib_pattern *));
-    tokenizer->split_kinds =
-        nib_arena_array(&tokenizer->arena, n_splits, sizeof *tokenizer->split_kinds);
-    tokenizer->split_inverts =
-        nib_arena_array(&tokenizer->arena, n_splits, sizeof *tokenizer->split_inverts);
-    if (!tokenizer->patterns || !tokenizer->split_kinds || !tokenizer->split_inverts)
+    tokenizer->splits = nib_arena_array(&tokenizer->arena, n_splits, sizeof *tokenizer->splits);
+    if (!tokenizer->splits)
         return nib_fail_memory(err);
     for (uint32_t i = 0; i < n_splits; i++) {
-        NIB_TRY(nib_pattern_compile(splits[i].pattern, &tokenizer->patterns[i], err));
-        tokenizer->split_kinds[i] = splits[i].kind;
-        tokenizer->split_inverts[i] = splits[i].invert;
+        struct nib_pattern_step *step = &tokenizer->splits[i];
+        *step = (struct nib_pattern_step){NULL, splits[i].kind, splits[i].invert};
+        NIB_TRY(nib_pattern_compile(splits[i].pattern, &step->pattern, err));
         tokenizer->n_splits = i + 1;
     }
 fail:
@@ -428,7 +423,7 @@ void nib_tokenizer_destroy(struct nib_tokenizer **tokenizer)
     if (!*tokenizer)
         return;
     for (uint32_t i = 0; i < (*tokenizer)->n_splits; i++)
-        nib_pattern_destroy(&(*tokenizer)->patterns[i]);
+        nib_pattern_destroy(&(*tokenizer)->splits[i].pattern);
     nib_string_map_free(&(*tokenizer)->by_text);
     nib_arena_free(&(*tokenizer)->arena);
     free(*tokenizer);

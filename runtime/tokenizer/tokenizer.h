@@ -7,8 +7,8 @@
 #include <nibble/tokenizer.h>
 
 /// Builds a tokenizer from `vocab`; everything is copied. Safe for untrusted input.
-/// Errors: format (ids out of range, a pattern that does not compile: its text is named), unsupported
-/// (unknown `pre`: the message names it), memory.
+/// Errors: format (ids out of range, a pattern that does not compile: its text is named),
+/// unsupported (unknown `pre`: the message names it), memory.
 enum nib_status nib_tokenizer_create(const struct nib_vocab *vocab,
                                      struct nib_tokenizer **out_tokenizer, struct nib_error *err);
 void nib_tokenizer_destroy(struct nib_tokenizer **tokenizer);
@@ -23,10 +23,10 @@ struct nib_pretokenizer {
     bool add_bos;
 };
 
-/// Returns the family that `name` names, or NULL. Families: "gpt-2", "starcoder" (digits one by one,
-/// then GPT-2), "llama-bpe" (Llama 3), "qwen2", "deepseek-llm", "deepseek-coder", "deepseek-v3",
-/// "tekken" and more; also under the other names that GGUF files use for the same patterns, such as
-/// "default" for GPT-2 and "smollm" for StarCoder.
+/// Returns the family that `name` names, or NULL. Families: "gpt-2", "starcoder" (digits one by
+/// one, then GPT-2), "llama-bpe" (Llama 3), "qwen2", "deepseek-llm", "deepseek-coder",
+/// "deepseek-v3", "tekken" and more; also under the other names that GGUF files use for the same
+/// patterns, such as "default" for GPT-2 and "smollm" for StarCoder.
 const struct nib_pretokenizer *nib_pretokenizer_find(const char *name);
 
 #endif

@@ -19,8 +19,8 @@ static void relax(struct nib_unigram_node *nodes, size_t start, size_t end, doub
     *node = (struct nib_unigram_node){score, (uint32_t)start, id, true};
 }
 
-/// The forward pass of Viterbi's algorithm (Kudo 2018, "Subword Regularization"). Of equal scores the
-/// one found first stays, as in Hugging Face's tokenizers.
+/// The forward pass of Viterbi's algorithm (Kudo 2018, "Subword Regularization"). Of equal scores
+/// the one found first stays, as in Hugging Face's tokenizers.
 static void find_best(const struct nib_tokenizer *tokenizer, struct nib_text piece,
                       struct nib_unigram_node *nodes)
 {

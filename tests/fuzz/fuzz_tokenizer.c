@@ -1,6 +1,6 @@
 // A small vocabulary of any model, with settings, a pattern and a chat template from the input, on
-// text from the input. What is encoded byte by byte must come back, and no speaker's text may become
-// a control token.
+// text from the input. What is encoded byte by byte must come back, and no speaker's text may
+// become a control token.
 //
 // Input: model, settings, split kind and whether it is a conversation, length of the pattern,
 // pattern, text.

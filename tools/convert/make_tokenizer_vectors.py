@@ -214,7 +214,7 @@ def letter_class():
 
 
 def conversations(system):
-    """Conversations as lists of [role, text]; without system texts where a template has no place."""
+    """Conversations as lists of [role, text]; system texts only where a template has them."""
     out = [
         [["user", "Hello"]],
         [["user", "Hello"], ["assistant", "Hi there"], ["user", "Who are you?\n"]],

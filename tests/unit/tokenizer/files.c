@@ -262,10 +262,19 @@ Test(files, folder)
     rmdir(folder);
 }
 
+struct gguf_case {
+    const char *model;
+    const char *const *texts;
+    uint32_t n_texts;
+    const char *const *merges;
+    uint32_t n_merges;
+    const char *pre;
+    uint32_t eos;
+};
+#define LOAD_GGUF(...) load_gguf(&(struct gguf_case){__VA_ARGS__}, &tokenizer)
+
 /// Writes a GGUF file with some metadata, and loads its tokenizer.
-static enum nib_status load_gguf(const char *model, const char *const *texts, uint32_t n_texts,
-                                 const char *const *merges, uint32_t n_merges, const char *pre,
-                                 uint32_t eos, struct nib_tokenizer **out)
+static enum nib_status load_gguf(const struct gguf_case *from, struct nib_tokenizer **out)
 {
     char path[] = "/tmp/nibble-gguf-XXXXXX";
     int file = mkstemp(path);
@@ -274,21 +283,21 @@ static enum nib_status load_gguf(const char *model, const char *const *texts, ui
     struct nib_gguf_writer *writer;
     struct nib_text list[16];
     cr_assert_eq(nib_gguf_writer_open(path, &writer, &error), NIB_OK);
-    if (model)
+    if (from->model)
         nib_gguf_writer_add_text(writer, "tokenizer.ggml.model",
-                                 (struct nib_text){model, strlen(model)}, &error);
-    if (pre)
-        nib_gguf_writer_add_text(writer, "tokenizer.ggml.pre", (struct nib_text){pre, strlen(pre)},
-                                 &error);
-    for (uint32_t i = 0; i < n_texts; i++)
-        list[i] = (struct nib_text){texts[i], strlen(texts[i])};
-    if (n_texts)
-        nib_gguf_writer_add_texts(writer, "tokenizer.ggml.tokens", list, n_texts, &error);
-    for (uint32_t i = 0; i < n_merges; i++)
-        list[i] = (struct nib_text){merges[i], strlen(merges[i])};
-    if (merges)
-        nib_gguf_writer_add_texts(writer, "tokenizer.ggml.merges", list, n_merges, &error);
-    nib_gguf_writer_add_u32(writer, "tokenizer.ggml.eos_token_id", eos, &error);
+                                 (struct nib_text){from->model, strlen(from->model)}, &error);
+    if (from->pre)
+        nib_gguf_writer_add_text(writer, "tokenizer.ggml.pre",
+                                 (struct nib_text){from->pre, strlen(from->pre)}, &error);
+    for (uint32_t i = 0; i < from->n_texts; i++)
+        list[i] = (struct nib_text){from->texts[i], strlen(from->texts[i])};
+    if (from->texts)
+        nib_gguf_writer_add_texts(writer, "tokenizer.ggml.tokens", list, from->n_texts, &error);
+    for (uint32_t i = 0; i < from->n_merges; i++)
+        list[i] = (struct nib_text){from->merges[i], strlen(from->merges[i])};
+    if (from->merges)
+        nib_gguf_writer_add_texts(writer, "tokenizer.ggml.merges", list, from->n_merges, &error);
+    nib_gguf_writer_add_u32(writer, "tokenizer.ggml.eos_token_id", from->eos, &error);
     cr_assert_eq(nib_gguf_writer_commit(&writer, &error), NIB_OK, "%s", error.message);
     struct nib_gguf *gguf;
     cr_assert_eq(nib_gguf_open(path, &gguf, &error), NIB_OK, "%s", error.message);
@@ -304,7 +313,7 @@ Test(files, gguf)
     // The second and third merge can never happen.
     static const char *const MERGES[] = {"a b", "ab b", "x y", "nospace"};
     struct nib_tokenizer *tokenizer;
-    cr_assert_eq(load_gguf("gpt2", TEXTS, 4, MERGES, 4, "llama-bpe", 3, &tokenizer), NIB_OK, "%s",
+    cr_assert_eq(LOAD_GGUF("gpt2", TEXTS, 4, MERGES, 4, "llama-bpe", 3), NIB_OK, "%s",
                  error.message);
     struct nib_tokenizer_info info;
     nib_tokenizer_get_info(tokenizer, &info);
@@ -318,9 +327,9 @@ Test(files, gguf)
     nib_ids_free(ids);
     nib_tokenizer_destroy(&tokenizer);
 
-    cr_expect_eq(load_gguf(NULL, NULL, 0, NULL, 0, NULL, 0, &tokenizer), NIB_OK);
+    cr_expect_eq(LOAD_GGUF(NULL, NULL, 0, NULL, 0, NULL, 0), NIB_OK);
     cr_expect_null(tokenizer);
-    cr_expect_eq(load_gguf("no_vocab", NULL, 0, NULL, 0, NULL, 0, &tokenizer), NIB_OK);
+    cr_expect_eq(LOAD_GGUF("no_vocab", NULL, 0, NULL, 0, NULL, 0), NIB_OK);
     cr_expect_null(tokenizer);
 }
 
@@ -329,19 +338,17 @@ Test(files, gguf_refused)
     static const char *const TEXTS[] = {"a", "b", "ab"};
     static const char *const MERGES[] = {"a b"};
     struct nib_tokenizer *tokenizer;
-    cr_expect_eq(load_gguf("rwkv", TEXTS, 3, MERGES, 1, NULL, 0, &tokenizer),
-                 NIB_ERROR_UNSUPPORTED);
+    cr_expect_eq(LOAD_GGUF("rwkv", TEXTS, 3, MERGES, 1, NULL, 0), NIB_ERROR_UNSUPPORTED);
     cr_expect(strstr(error.message, "'rwkv'"), "%s", error.message);
-    cr_expect_eq(load_gguf("gpt2", NULL, 0, MERGES, 1, NULL, 0, &tokenizer), NIB_ERROR_FORMAT);
+    cr_expect_eq(LOAD_GGUF("gpt2", NULL, 0, MERGES, 1, NULL, 0), NIB_ERROR_FORMAT);
     cr_expect(strstr(error.message, "tokenizer.ggml.tokens is missing"), "%s", error.message);
-    cr_expect_eq(load_gguf("gpt2", TEXTS, 3, NULL, 0, NULL, 0, &tokenizer), NIB_ERROR_FORMAT);
+    cr_expect_eq(LOAD_GGUF("gpt2", TEXTS, 3, NULL, 0, NULL, 0), NIB_ERROR_FORMAT);
     cr_expect(strstr(error.message, "tokenizer.ggml.merges is missing"), "%s", error.message);
-    cr_expect_eq(load_gguf("gpt2", TEXTS, 3, MERGES, 1, "odd", 0, &tokenizer),
-                 NIB_ERROR_UNSUPPORTED);
+    cr_expect_eq(LOAD_GGUF("gpt2", TEXTS, 3, MERGES, 1, "odd", 0), NIB_ERROR_UNSUPPORTED);
     cr_expect(strstr(error.message, "'odd'"), "%s", error.message);
-    cr_expect_eq(load_gguf("gpt2", TEXTS, 3, MERGES, 1, NULL, 3, &tokenizer), NIB_ERROR_FORMAT);
+    cr_expect_eq(LOAD_GGUF("gpt2", TEXTS, 3, MERGES, 1, NULL, 3), NIB_ERROR_FORMAT);
     cr_expect(strstr(error.message, "eos_token_id"), "%s", error.message);
-    cr_expect_eq(load_gguf("llama", TEXTS, 3, NULL, 0, NULL, 0, &tokenizer), NIB_ERROR_FORMAT);
+    cr_expect_eq(LOAD_GGUF("llama", TEXTS, 3, NULL, 0, NULL, 0), NIB_ERROR_FORMAT);
     cr_expect(strstr(error.message, "tokenizer.ggml.scores is missing"), "%s", error.message);
     cr_expect_null(tokenizer);
 }

@@ -12,16 +12,16 @@ static struct nib_error error;
 static enum nib_status split(const char *source, enum nib_split_kind kind, bool invert,
                              struct nib_text text, char out[512])
 {
-    struct nib_pattern *pattern;
+    struct nib_pattern_step step = {NULL, kind, invert};
     struct nib_pattern_matcher matcher = {0};
     struct nib_range_list pieces = {0};
     out[0] = '\0';
     enum nib_status status =
-        nib_pattern_compile((struct nib_text){source, strlen(source)}, &pattern, &error);
+        nib_pattern_compile((struct nib_text){source, strlen(source)}, &step.pattern, &error);
     if (status == NIB_OK) {
         cr_assert_eq(nib_pattern_matcher_begin(&matcher, text.size, &error), NIB_OK);
-        status = nib_pattern_split(pattern, kind, invert, &matcher, text.ptr,
-                                   (struct nib_range){0, text.size}, &pieces, &error);
+        status = nib_pattern_split(&step, &matcher, text.ptr, (struct nib_range){0, text.size},
+                                   &pieces, &error);
     }
     for (size_t i = 0; i < pieces.count && text.size < 256; i++) {
         size_t begin = pieces.ranges[i].begin;
@@ -31,7 +31,7 @@ static enum nib_status split(const char *source, enum nib_split_kind kind, bool 
     }
     nib_range_list_free(&pieces);
     nib_pattern_matcher_free(&matcher);
-    nib_pattern_destroy(&pattern);
+    nib_pattern_destroy(&step.pattern);
     return status;
 }
 
@@ -143,10 +143,13 @@ Test(pattern, families)
     {
         const struct nib_pretokenizer *family = nib_pretokenizer_find(name);
         cr_assert_not_null(family, "%s", name);
-        struct nib_pattern *patterns[6];
-        for (uint32_t i = 0; i < family->n_splits; i++)
-            cr_assert_eq(nib_pattern_compile(family->splits[i].pattern, &patterns[i], &error),
-                         NIB_OK, "%s", error.message);
+        struct nib_pattern_step steps[6];
+        for (uint32_t i = 0; i < family->n_splits; i++) {
+            const struct nib_vocab_split *from = &family->splits[i];
+            steps[i] = (struct nib_pattern_step){NULL, from->kind, from->invert};
+            cr_assert_eq(nib_pattern_compile(from->pattern, &steps[i].pattern, &error), NIB_OK,
+                         "%s", error.message);
+        }
         size_t index;
         json_t *item;
         json_array_foreach(cases, index, item)
@@ -162,10 +165,8 @@ Test(pattern, families)
             for (uint32_t i = 0; i < family->n_splits; i++) {
                 struct nib_range_list next = {0};
                 for (size_t j = 0; j < pieces.count; j++)
-                    cr_assert_eq(nib_pattern_split(patterns[i], family->splits[i].kind,
-                                                   family->splits[i].invert, &matcher,
-                                                   json_string_value(text), pieces.ranges[j], &next,
-                                                   &error),
+                    cr_assert_eq(nib_pattern_split(&steps[i], &matcher, json_string_value(text),
+                                                   pieces.ranges[j], &next, &error),
                                  NIB_OK, "%s", error.message);
                 nib_range_list_free(&pieces);
                 pieces = next;
@@ -184,7 +185,7 @@ Test(pattern, families)
             nib_pattern_matcher_free(&matcher);
         }
         for (uint32_t i = 0; i < family->n_splits; i++)
-            nib_pattern_destroy(&patterns[i]);
+            nib_pattern_destroy(&steps[i].pattern);
     }
     json_decref(root);
 }

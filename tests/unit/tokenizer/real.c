@@ -1,4 +1,5 @@
-/// The tokenizers of the real models give the ids that Hugging Face's tokenizers and llama.cpp give.
+/// The tokenizers of the real models give the ids that Hugging Face's tokenizers and llama.cpp
+/// give.
 #include "runtime/base/os.h"
 #include "runtime/formats/json.h"
 #include "runtime/import/tokenizer_gguf.h"
