@@ -94,14 +94,18 @@ static uint32_t find_weight(const struct nib_plan_builder *b, enum nib_role role
     return NIB_NO_WEIGHT;
 }
 
-/// Returns what a matmul with this matrix does with its input.
-static enum nib_activation activation_of(const struct nib_plan_builder *b,
+/// Returns what a matmul with this matrix does with its input. The head's stays in fp32: its error
+/// reaches the logits undamped. For SmolLM2, quantizing it takes the divergence from the precise run
+/// from 1.9e-3 to 2.9e-3, while only the rows that want logits pay for keeping it.
+static enum nib_activation activation_of(const struct nib_plan_builder *b, enum nib_role role,
                                          const struct nib_row_reader *reader)
 {
     if (reader->activation != NIB_ACTIVATION_F32)
         return reader->activation;
-    bool quantized = reader->format.code != NIB_CODE_FLOAT;
-    return quantized && !b->params.precise ? NIB_ACTIVATION_INT8_GROUP : NIB_ACTIVATION_F32;
+    bool is_head = role == NIB_ROLE_OUTPUT || role == NIB_ROLE_TOKEN_EMBEDDING;
+    if (b->params.precise || is_head || reader->format.code == NIB_CODE_FLOAT)
+        return NIB_ACTIVATION_F32;
+    return NIB_ACTIVATION_INT8_GROUP;
 }
 
 /// Adds a weight and returns its number; `out_activation` may be NULL.
@@ -121,7 +125,7 @@ static uint32_t add_weight(struct nib_plan_builder *b, enum nib_role role,
     if (!nib_format_row_bytes(&reader.format, reader.cols, &bytes))
         bytes = nib_format_packed_bytes(&reader.format, 1, reader.cols);
     if (out_activation)
-        *out_activation = activation_of(b, &reader);
+        *out_activation = activation_of(b, role, &reader);
     b->weights[b->plan->n_weights] = (struct nib_weight){
         .role = role,
         .layer = b->layer,
