@@ -55,13 +55,12 @@ enum nib_status nib_part_need(const struct nib_matrix_query *query, const char *
 struct nib_code_plane nib_code_plane_words(const struct nib_tensor *tensor, uint32_t bits)
 {
     return (struct nib_code_plane){
-        .data = tensor->data, .word_bytes = 4, .bits = bits, .per_word = 32 / bits};
+        .data = tensor->data, .word_bytes = 4, .bits = bits, .word_shift = bits == 4 ? 3 : 2};
 }
 
 struct nib_code_plane nib_code_plane_bytes(const struct nib_tensor *tensor)
 {
-    return (struct nib_code_plane){
-        .data = tensor->data, .word_bytes = 1, .bits = 8, .per_word = 1, .flip = 0x80};
+    return (struct nib_code_plane){.data = tensor->data, .word_bytes = 1, .bits = 8, .flip = 0x80};
 }
 
 static uint32_t load_word(const struct nib_code_plane *plane, uint64_t word)
@@ -70,47 +69,38 @@ static uint32_t load_word(const struct nib_code_plane *plane, uint64_t word)
                                   : plane->data[word];
 }
 
-static uint8_t field_of(const struct nib_code_plane *plane, uint32_t word, uint64_t index)
-{
-    const uint32_t mask = (1u << plane->bits) - 1;
-    uint32_t field = (uint32_t)(index % plane->per_word);
-    if (plane->order)
-        field = plane->order[field];
-    return (uint8_t)((word >> plane->bits * field & mask) ^ plane->flip);
-}
-
 static uint8_t load_code(const struct nib_code_plane *plane, uint64_t index, uint64_t line)
 {
-    const uint64_t word = index / plane->per_word * plane->pack_stride + line * plane->line_stride;
-    return field_of(plane, load_word(plane, word), index);
+    const uint32_t word = load_word(plane, (index >> plane->word_shift) * plane->pack_stride +
+                                               line * plane->line_stride);
+    uint32_t field = (uint32_t)index & ((1u << plane->word_shift) - 1);
+    if (plane->order)
+        field = plane->order[field];
+    return (uint8_t)((word >> plane->bits * field & ((1u << plane->bits) - 1)) ^ plane->flip);
 }
 
-/// Writes the eight 4-bit fields of `word` to `out`, lowest bits first.
-static void spread_nibbles(uint32_t word, uint8_t out[8])
+/// Returns the eight 4-bit fields of `word` as bytes, lowest bits first.
+static uint64_t spread_nibbles(uint32_t word)
 {
     uint64_t x = word;
     x = (x | x << 16) & 0x0000ffff0000ffffu;
     x = (x | x << 8) & 0x00ff00ff00ff00ffu;
-    x = (x | x << 4) & 0x0f0f0f0f0f0f0f0fu;
-    nib_store_u64(out, x);
+    return (x | x << 4) & 0x0f0f0f0f0f0f0f0fu;
 }
 
-/// Codes packed along the row, lowest bits first. Words go outside, since where lines are
-/// neighbours in the file (GPTQ) one cache line then serves many rows.
-static void read_along_rows(const struct nib_code_plane *plane, uint64_t first,
-                            struct nib_row_block *block)
+/// Swaps byte j of x[k] with byte k of x[j].
+static void transpose_bytes(uint64_t x[8])
 {
-    const uint64_t cols = block->cols;
-    const uint64_t whole = plane->bits == 4 && !plane->flip ? cols / 8 : 0;
-    for (uint64_t k = 0; k < whole; k++) {
-        for (uint64_t row = 0; row < block->rows; row++) {
-            const uint64_t word = k * plane->pack_stride + (first + row) * plane->line_stride;
-            spread_nibbles(load_word(plane, word), block->codes + row * cols + 8 * k);
+    static const uint64_t masks[3] = {0x00ff00ff00ff00ffu, 0x0000ffff0000ffffu, 0xffffffffu};
+    for (uint32_t step = 0; step < 3; step++) {
+        const uint32_t near = 1u << step;
+        for (uint32_t k = 0; k < 8; k++) {
+            if (k & near)
+                continue;
+            const uint64_t swapped = (x[k] >> 8 * near ^ x[k + near]) & masks[step];
+            x[k + near] ^= swapped;
+            x[k] ^= swapped << 8 * near;
         }
-    }
-    for (uint64_t row = 0; row < block->rows; row++) {
-        for (uint64_t i = 8 * whole; i < cols; i++)
-            block->codes[row * cols + i] = load_code(plane, i, first + row);
     }
 }
 
@@ -126,25 +116,83 @@ static void read_bytes(const struct nib_code_plane *plane, uint64_t first,
     }
 }
 
-static void read_codes(const struct nib_plane_matrix *matrix, uint64_t first,
-                       struct nib_row_block *block)
+/// Codes packed along the row, lowest bits first. Words go outside, since where lines are
+/// neighbours in the file (GPTQ) one cache line then serves many rows.
+static void read_along_rows(const struct nib_code_plane *plane, uint64_t first,
+                            struct nib_row_block *block)
 {
-    const struct nib_code_plane *plane = &matrix->codes;
+    const uint64_t cols = block->cols;
+    const uint32_t per_word = 1u << plane->word_shift;
+    const uint64_t whole = cols / per_word;
+    for (uint64_t k = 0; k < whole; k++) {
+        for (uint64_t row = 0; row < block->rows; row++) {
+            const uint32_t word =
+                load_word(plane, k * plane->pack_stride + (first + row) * plane->line_stride);
+            uint8_t *to = block->codes + row * cols + k * per_word;
+            if (plane->bits == 4)
+                nib_store_u64(to, spread_nibbles(word));
+            else
+                nib_store_u32(to, word);
+        }
+    }
+    for (uint64_t row = 0; row < block->rows; row++) {
+        for (uint64_t i = whole * per_word; i < cols; i++)
+            block->codes[row * cols + i] = load_code(plane, i, first + row);
+    }
+}
+
+/// 4-bit codes packed along the column: squares of eight by eight are transposed.
+static void read_along_columns(const struct nib_code_plane *plane, uint64_t first,
+                               struct nib_row_block *block)
+{
+    const uint64_t cols = block->cols;
+    const uint64_t whole = cols / 8 * 8;
+    const uint64_t end = first + block->rows;
+    for (uint64_t k = first / 8; k < nib_ceil_div_u64(end, 8); k++) {
+        for (uint64_t i = 0; i < whole; i += 8) {
+            uint64_t square[8];
+            for (uint64_t c = 0; c < 8; c++)
+                square[c] = spread_nibbles(
+                    load_word(plane, k * plane->pack_stride + (i + c) * plane->line_stride));
+            transpose_bytes(square);
+            for (uint64_t row = 8 * k < first ? first : 8 * k; row < end && row < 8 * k + 8; row++)
+                nib_store_u64(block->codes + (row - first) * cols + i,
+                              square[plane->order ? plane->order[row % 8] : row % 8]);
+        }
+    }
+    for (uint64_t row = 0; row < block->rows; row++) {
+        for (uint64_t i = whole; i < cols; i++)
+            block->codes[row * cols + i] = load_code(plane, first + row, i);
+    }
+}
+
+static enum nib_status permute_codes(const uint32_t *permutation, struct nib_row_block *block,
+                                     struct nib_error *err)
+{
+    uint8_t *copy = malloc(block->cols);
+    if (!copy)
+        return nib_fail_memory(err);
+    for (uint64_t row = 0; row < block->rows; row++) {
+        uint8_t *codes = block->codes + row * block->cols;
+        memcpy(copy, codes, block->cols);
+        for (uint64_t j = 0; j < block->cols; j++)
+            codes[j] = copy[permutation[j]];
+    }
+    free(copy);
+    return NIB_OK;
+}
+
+static enum nib_status read_codes(const struct nib_plane_matrix *matrix, uint64_t first,
+                                  struct nib_row_block *block, struct nib_error *err)
+{
     const uint32_t *permutation = matrix->reader.permutation;
-    if (matrix->codes_by_row && !permutation) {
-        if (plane->word_bytes == 1)
-            read_bytes(plane, first, block);
-        else
-            read_along_rows(plane, first, block);
-        return;
-    }
-    for (uint64_t j = 0; j < block->cols; j++) {
-        const uint64_t i = permutation ? permutation[j] : j;
-        for (uint64_t row = 0; row < block->rows; row++)
-            block->codes[row * block->cols + j] = matrix->codes_by_row
-                                                      ? load_code(plane, i, first + row)
-                                                      : load_code(plane, first + row, i);
-    }
+    if (!matrix->codes_by_row)
+        read_along_columns(&matrix->codes, first, block);
+    else if (matrix->codes.word_bytes == 1)
+        read_bytes(&matrix->codes, first, block);
+    else
+        read_along_rows(&matrix->codes, first, block);
+    return permutation ? permute_codes(permutation, block, err) : NIB_OK;
 }
 
 static float load_scale(const struct nib_scale_plane *plane, uint64_t index)
@@ -186,9 +234,8 @@ static enum nib_status read_planes(const struct nib_row_reader *reader, uint64_t
                         "rows %" PRIu64 " to %" PRIu64 " of tensor '%s' were asked for, but it has "
                         "%" PRIu64,
                         first, first + block->rows, reader->name, reader->rows);
-    read_codes(reader->source, first, block);
     read_groups(reader->source, first, block);
-    return NIB_OK;
+    return read_codes(reader->source, first, block, err);
 }
 
 /// Rows of codes that lie together are dropped as they come, everything else with the last row.

@@ -35,16 +35,16 @@ enum nib_status nib_part_need(const struct nib_matrix_query *query, const char *
                               struct nib_part_type type, const struct nib_tensor **out_part,
                               struct nib_error *err);
 
-/// Unsigned integers of 4 or 8 bits in words. Integer p of line l is field order[p % per_word] of
-/// word (p / per_word) · pack_stride + l · line_stride.
+/// Unsigned integers of 4 or 8 bits in words, n = 2^word_shift in each. Integer p of line l is
+/// field order[p % n] of word (p / n) · pack_stride + l · line_stride.
 struct nib_code_plane {
     const uint8_t *data; ///< NULL: there is no plane
     uint32_t word_bytes; ///< 4 or 1
     uint32_t bits;
-    uint32_t per_word;    ///< integers in a word
+    uint32_t word_shift;
     uint32_t add;         ///< to every word, before it is taken apart
     uint8_t flip;         ///< bits of an integer that are inverted
-    const uint8_t *order; ///< [per_word] or NULL: lowest bits first
+    const uint8_t *order; ///< [n] or NULL: lowest bits first
     uint64_t pack_stride;
     uint64_t line_stride;
 };
@@ -65,7 +65,8 @@ struct nib_scale_plane {
 /// A matrix in planes, and its reader.
 struct nib_plane_matrix {
     struct nib_code_plane codes;
-    bool codes_by_row; ///< codes are packed along the row, else along the column
+    bool codes_by_row; ///< codes are packed along the row, lowest bits first, else along the
+                       ///< column, 4 bits each
     struct nib_code_plane zeros;
     bool zeros_by_row;
     struct nib_scale_plane scales;
