@@ -16,11 +16,23 @@ static int compare_entries(const void *left, const void *right)
     return (a->id > b->id) - (a->id < b->id);
 }
 
+static bool same_text(const struct nib_prefix_entry *a, const struct nib_prefix_entry *b)
+{
+    return a->text.size == b->text.size &&
+           (a->text.size == 0 || memcmp(a->text.ptr, b->text.ptr, a->text.size) == 0);
+}
+
 void nib_prefix_index_build(struct nib_prefix_index *index, struct nib_prefix_entry *entries,
                             uint32_t count)
 {
     if (count)
         qsort(entries, count, sizeof *entries, compare_entries);
+    uint32_t n_kept = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (n_kept == 0 || !same_text(&entries[n_kept - 1], &entries[i]))
+            entries[n_kept++] = entries[i];
+    }
+    count = n_kept;
     *index = (struct nib_prefix_index){.entries = entries, .count = count};
 
     uint32_t i = 0;
@@ -52,9 +64,8 @@ static uint32_t lower_bound(const struct nib_prefix_index *index, uint32_t begin
 bool nib_prefix_step(const struct nib_prefix_index *index, uint8_t byte,
                      struct nib_prefix_walk *walk)
 {
-    uint32_t begin = walk->begin;
-    while (begin < walk->end && index->entries[begin].text.size == walk->depth)
-        begin++;
+    // Only the first of them can end here: the texts differ.
+    uint32_t begin = walk->begin + (index->entries[walk->begin].text.size == walk->depth);
     begin = lower_bound(index, begin, walk->end, walk->depth, byte);
     walk->end = lower_bound(index, begin, walk->end, walk->depth, byte + 1u);
     walk->begin = begin;
