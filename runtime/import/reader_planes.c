@@ -116,16 +116,14 @@ static void read_bytes(const struct nib_code_plane *plane, uint64_t first,
     }
 }
 
-/// Codes packed along the row, lowest bits first. Words go outside, since where lines are
-/// neighbours in the file (GPTQ) one cache line then serves many rows.
-static void read_along_rows(const struct nib_code_plane *plane, uint64_t first,
-                            struct nib_row_block *block)
+/// The whole words of rows [begin, end), which are rows `first` + begin and so on of the matrix.
+static void read_words(const struct nib_code_plane *plane, uint64_t first, uint64_t begin,
+                       uint64_t end, struct nib_row_block *block)
 {
     const uint64_t cols = block->cols;
     const uint32_t per_word = 1u << plane->word_shift;
-    const uint64_t whole = cols / per_word;
-    for (uint64_t k = 0; k < whole; k++) {
-        for (uint64_t row = 0; row < block->rows; row++) {
+    for (uint64_t k = 0; k < cols / per_word; k++) {
+        for (uint64_t row = begin; row < end; row++) {
             const uint32_t word =
                 load_word(plane, k * plane->pack_stride + (first + row) * plane->line_stride);
             uint8_t *to = block->codes + row * cols + k * per_word;
@@ -135,8 +133,21 @@ static void read_along_rows(const struct nib_code_plane *plane, uint64_t first,
                 nib_store_u32(to, word);
         }
     }
+}
+
+/// Codes packed along the row, lowest bits first. Where rows are neighbours in the file (GPTQ),
+/// eight are read together: their words share a cache line, and what they write stays in the cache.
+static void read_along_rows(const struct nib_code_plane *plane, uint64_t first,
+                            struct nib_row_block *block)
+{
+    const uint64_t cols = block->cols;
+    const uint64_t tile = plane->line_stride == 1 ? 8 : 1;
+    for (uint64_t row = 0; row < block->rows; row += tile) {
+        const uint64_t rest = block->rows - row;
+        read_words(plane, first, row, row + (rest < tile ? rest : tile), block);
+    }
     for (uint64_t row = 0; row < block->rows; row++) {
-        for (uint64_t i = whole * per_word; i < cols; i++)
+        for (uint64_t i = cols >> plane->word_shift << plane->word_shift; i < cols; i++)
             block->codes[row * cols + i] = load_code(plane, i, first + row);
     }
 }
