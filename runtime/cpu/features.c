@@ -4,30 +4,6 @@
 
 #include "runtime/base/status.h"
 
-enum nib_status nib_cpu_level_find(const char *mask, enum nib_cpu_level *out_level,
-                                   struct nib_error *err)
-{
-    static const char *const names[NIB_CPU_LEVEL_COUNT] = {
-#define X(id, name) [NIB_CPU_LEVEL_##id] = name,
-        NIB_CPU_LEVELS(X)
-#undef X
-    };
-#define X(id, name) " " name
-    static const char list[] = NIB_CPU_LEVELS(X);
-#undef X
-    *out_level = NIB_CPU_LEVEL_SCALAR;
-    if (!mask)
-        return NIB_OK;
-    for (int i = 0; i < NIB_CPU_LEVEL_COUNT; i++) {
-        if (strcmp(names[i], mask) == 0) {
-            *out_level = (enum nib_cpu_level)i;
-            return NIB_OK;
-        }
-    }
-    return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                    "this build has no CPU kernels of level '%s'; it has:%s", mask, list);
-}
-
 /// Appends " name", or "name" at the text's start, if it fits.
 static void append(char *text, size_t capacity, const char *name)
 {
@@ -63,6 +39,7 @@ static const struct feature features[] = {
     {"avx2", 7, 0, EBX, 5, STATE_YMM},
     {"avx_vnni", 7, 1, EAX, 4, STATE_YMM},
     {"avx512f", 7, 0, EBX, 16, STATE_ZMM},
+    {"avx512dq", 7, 0, EBX, 17, STATE_ZMM},
     {"avx512bw", 7, 0, EBX, 30, STATE_ZMM},
     {"avx512vl", 7, 0, EBX, 31, STATE_ZMM},
     {"avx512vbmi", 7, 0, ECX, 1, STATE_ZMM},
@@ -117,3 +94,59 @@ void nib_cpu_features(char *out_text, size_t capacity)
 }
 
 #endif
+
+/// The instruction sets of each level.
+#define AVX2 "avx2 fma f16c"
+#define AVX512 AVX2 " avx512f avx512bw avx512vl avx512dq"
+static const char *const needs[NIB_CPU_LEVEL_COUNT] = {
+    [NIB_CPU_LEVEL_SCALAR] = "",
+#ifdef NIB_CPU_HAS_X86
+    [NIB_CPU_LEVEL_AVX2] = AVX2,     [NIB_CPU_LEVEL_AVX_VNNI] = AVX2 " avx_vnni",
+    [NIB_CPU_LEVEL_AVX512] = AVX512, [NIB_CPU_LEVEL_AVX512_VNNI] = AVX512 " avx512_vnni",
+#endif
+};
+
+/// Returns whether each word of `words` is one of `present`.
+static bool has_all(const char *present, const char *words)
+{
+    for (const char *word = words; *word;) {
+        size_t size = strcspn(word, " ");
+        const char *place = present;
+        while (*place && !(strcspn(place, " ") == size && memcmp(place, word, size) == 0)) {
+            place += strcspn(place, " ");
+            place += *place == ' ';
+        }
+        if (!*place)
+            return false;
+        word += size;
+        word += *word == ' ';
+    }
+    return true;
+}
+
+enum nib_status nib_cpu_level_find(const char *mask, enum nib_cpu_level *out_level,
+                                   struct nib_error *err)
+{
+    static const char *const names[NIB_CPU_LEVEL_COUNT] = {
+#define X(id, name) [NIB_CPU_LEVEL_##id] = name,
+        NIB_CPU_LEVELS(X)
+#undef X
+    };
+    char present[256], list[128] = "";
+    bool is_found = false;
+    nib_cpu_features(present, sizeof present);
+    *out_level = NIB_CPU_LEVEL_SCALAR;
+    for (int i = 0; i < NIB_CPU_LEVEL_COUNT; i++) {
+        if (!has_all(present, needs[i]))
+            continue;
+        append(list, sizeof list, names[i]);
+        if (!mask || strcmp(names[i], mask) == 0) {
+            *out_level = (enum nib_cpu_level)i;
+            is_found = true;
+        }
+    }
+    if (is_found)
+        return NIB_OK;
+    return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                    "there are no CPU kernels of level '%s' here; there are: %s", mask, list);
+}

@@ -4,8 +4,17 @@
 
 #include <nibble/base.h>
 
-/// Levels that have kernels, each above those that it builds on. Columns: identifier, name.
+/// Levels that this build has kernels for, best last. Columns: identifier, name.
+#ifdef NIB_CPU_HAS_X86
+#define NIB_CPU_LEVELS(X)   \
+    X(SCALAR, "scalar")     \
+    X(AVX2, "avx2")         \
+    X(AVX_VNNI, "avx-vnni") \
+    X(AVX512, "avx512")     \
+    X(AVX512_VNNI, "avx512-vnni")
+#else
 #define NIB_CPU_LEVELS(X) X(SCALAR, "scalar")
+#endif
 
 enum nib_cpu_level {
 #define X(id, name) NIB_CPU_LEVEL_##id,
@@ -15,7 +24,8 @@ enum nib_cpu_level {
 };
 
 /// Sets `*out_level` to the level called `mask`, or to the highest that this CPU has where `mask`
-/// is NULL. Errors: unsupported (no such level; the message lists them).
+/// is NULL. Errors: unsupported (no such level, or this CPU lacks it; the message lists those there
+/// are).
 enum nib_status nib_cpu_level_find(const char *mask, enum nib_cpu_level *out_level,
                                    struct nib_error *err);
 

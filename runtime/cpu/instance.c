@@ -13,6 +13,7 @@
 struct needs {
     uint64_t cols;
     uint64_t groups; ///< of weights or of activations in a row
+    uint64_t blocks; ///< of NIB_PANEL_BLOCK columns
     uint64_t runs;
     uint64_t block_size;  ///< bytes of a row block
     uint64_t key_numbers; ///< of one head in a page
@@ -36,6 +37,7 @@ static void need_matrix(struct needs *needs, const struct nib_weight *weight)
     raise_to(&needs->cols, weight->cols);
     raise_to(&needs->groups, nib_format_groups(&weight->format, weight->cols));
     raise_to(&needs->groups, nib_ceil_div_u64(weight->cols, NIB_ACTIVATION_GROUP));
+    raise_to(&needs->blocks, nib_ceil_div_u64(weight->cols, NIB_PANEL_BLOCK));
 }
 
 static struct needs find_needs(const struct nib_cpu_instance *instance)
@@ -92,6 +94,8 @@ static void *take(struct layout *layout, uint64_t count, uint64_t more, size_t s
 static void lay_out_thread(struct layout *layout, const struct needs *needs,
                            struct nib_cpu_scratch *scratch)
 {
+    scratch->panel_scale =
+        take(layout, needs->blocks, 4 * NIB_PANEL_ROWS, sizeof(float)); // two parts, scale and min
     uint64_t code_rows = needs->has_codes ? NIB_CPU_BLOCK_ROWS : 0;
     scratch->block = take(layout, needs->block_size, 1, 1);
     scratch->values = take(layout, NIB_CPU_BLOCK_ROWS, needs->cols, sizeof(float));
@@ -121,6 +125,10 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
     instance->sequences = take(layout, rows, 1, sizeof(uint32_t));
     instance->spans = take(layout, rows + 1, 1, sizeof(uint32_t));
     instance->input.codes = take(layout, code_rows, needs->cols, sizeof(int16_t));
+    instance->input.quads = take(layout, code_rows, needs->blocks, NIB_PANEL_BLOCK);
+    instance->input.quad_scale = take(layout, code_rows, needs->blocks, sizeof(float));
+    instance->input.quad_start = take(layout, code_rows, 2 * needs->blocks, sizeof(int32_t));
+    instance->input.quad_fold = take(layout, code_rows, 2 * needs->blocks, sizeof(float));
     instance->input.scale = take(layout, code_rows, needs->runs, sizeof(float));
     instance->input.sum = take(layout, code_rows, needs->runs, sizeof(float));
     instance->input.dense = take(layout, rows, 1, 1);
@@ -293,7 +301,10 @@ enum nib_status nib_cpu_instance_pack(void *self, uint32_t weight,
     bool is_new = matrix->rows == 0;
     nib_cpu_matrix_free(matrix);
     instance->n_missing += !is_new && instance->is_used[weight];
-    NIB_TRY(nib_cpu_matrix_pack(matrix, reader, !nib_role_is_matrix(planned->role), err));
+    if (instance->device->kernels.wants_panels && nib_role_is_matrix(planned->role))
+        NIB_TRY(nib_cpu_matrix_pack_panels(matrix, reader, err));
+    else
+        NIB_TRY(nib_cpu_matrix_pack(matrix, reader, !nib_role_is_matrix(planned->role), err));
     instance->n_missing -= instance->is_used[weight];
 fail:
     return status;

@@ -2,12 +2,22 @@
 
 void nib_cpu_kernels_init(struct nib_cpu_kernels *out_kernels, enum nib_cpu_level level)
 {
-    (void)level; // scalar is the only one so far
     *out_kernels = (struct nib_cpu_kernels){
 #define X(name, args) .name = nib_cpu_scalar_##name,
         NIB_CPU_KERNELS(X)
 #undef X
     };
+#ifdef NIB_CPU_HAS_X86
+    if (level == NIB_CPU_LEVEL_AVX2)
+        nib_cpu_avx2_fill(out_kernels);
+    else if (level == NIB_CPU_LEVEL_AVX_VNNI)
+        nib_cpu_avx_vnni_fill(out_kernels);
+    else if (level == NIB_CPU_LEVEL_AVX512)
+        nib_cpu_avx512_fill(out_kernels);
+    else if (level == NIB_CPU_LEVEL_AVX512_VNNI)
+        nib_cpu_avx512_vnni_fill(out_kernels);
+#endif
+    (void)level;
 }
 
 bool nib_cpu_input_has_codes(enum nib_activation activation, const struct nib_format *format)

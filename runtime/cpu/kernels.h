@@ -39,6 +39,7 @@ struct nib_cpu_scratch {
     uint8_t *outlier;    ///< [C]
     float *keys;         ///< one head's keys of a page
     float *page_values;  ///< one head's values of a page
+    float *panel_scale;  ///< [4 B][16], B being the most blocks of 32 columns
 };
 
 /// A run: neighbouring weights of a row that share their scale and whose activations share theirs,
@@ -55,6 +56,12 @@ struct nib_cpu_input {
     float *scale;   ///< [n_rows][n_runs], with codes
     float *sum;     ///< [n_rows][n_runs] sums of codes; integers
     uint8_t *dense; ///< [n_rows] 1: `values` holds a floating part to be added (LLM_INT8)
+    /// What vector kernels have instead of codes, scale and sum, B being the number of blocks of 32
+    /// columns; see simd/quads.h.
+    int8_t *quads;       ///< [n_rows][32 B]
+    float *quad_scale;   ///< [n_rows][B]
+    int32_t *quad_start; ///< [n_rows][2 B]
+    float *quad_fold;    ///< [n_rows][2 B]
     struct nib_cpu_run *runs;
     uint32_t n_runs;
 };
@@ -196,6 +203,7 @@ struct nib_cpu_kernels {
 #define X(name, args) nib_cpu_##name##_fn *name;
     NIB_CPU_KERNELS(X)
 #undef X
+    bool wants_panels; ///< the matmul is fast on matrices packed in panels
 };
 
 /// Fills the table with the best kernels up to `level`: scalar ones first, then those of each
@@ -206,5 +214,13 @@ void nib_cpu_kernels_init(struct nib_cpu_kernels *out_kernels, enum nib_cpu_leve
 #define X(name, args) nib_cpu_##name##_fn nib_cpu_scalar_##name;
 NIB_CPU_KERNELS(X)
 #undef X
+
+/// Put a level's kernels into the table, in place of those of lower levels.
+#ifdef NIB_CPU_HAS_X86
+void nib_cpu_avx2_fill(struct nib_cpu_kernels *kernels);
+void nib_cpu_avx_vnni_fill(struct nib_cpu_kernels *kernels);
+void nib_cpu_avx512_fill(struct nib_cpu_kernels *kernels);
+void nib_cpu_avx512_vnni_fill(struct nib_cpu_kernels *kernels);
+#endif
 
 #endif

@@ -131,6 +131,11 @@ void nib_cpu_matrix_load(const struct nib_cpu_matrix *matrix, uint64_t row, uint
                          struct nib_row_block *block)
 {
     const struct nib_format *format = &matrix->format;
+    if (matrix->has_panels) {
+        const uint8_t *panel = matrix->packed + row / NIB_PANEL_ROWS * matrix->panels.bytes;
+        nib_panel_load(&matrix->panels, format, panel, row % NIB_PANEL_ROWS, block_row, block);
+        return;
+    }
     if (matrix->raw) {
         nib_row_unpack(format, matrix->raw + row * matrix->row_bytes, block_row, block);
         return;
@@ -229,12 +234,35 @@ fail:
     return status;
 }
 
-enum nib_status nib_cpu_matrix_pack(struct nib_cpu_matrix *matrix,
-                                    const struct nib_row_reader *reader, bool is_vector,
-                                    struct nib_error *err)
+static enum nib_status copy_panels(struct nib_cpu_matrix *matrix,
+                                   const struct nib_row_reader *reader, void *memory,
+                                   struct nib_error *err)
 {
-    enum nib_status status = NIB_OK;
-    uint64_t row_bytes;
+    for (uint64_t first = 0; first < reader->rows; first += READ_ROWS) {
+        uint64_t n = reader->rows - first < READ_ROWS ? reader->rows - first : READ_ROWS;
+        for (uint64_t i = 0; i < n; i += NIB_PANEL_ROWS) {
+            uint64_t rows = n - i < NIB_PANEL_ROWS ? n - i : NIB_PANEL_ROWS;
+            uint8_t *panel = matrix->packed + (first + i) / NIB_PANEL_ROWS * matrix->panels.bytes;
+            struct nib_row_block block;
+            nib_row_block_init(&block, &reader->format, rows, reader->cols, memory);
+            enum nib_status status = reader->read(reader, first + i, &block, err);
+            if (status != NIB_OK)
+                return status;
+            if (!nib_panel_store(&matrix->panels, &reader->format, &block, panel)) {
+                return nib_fail(
+                    err, NIB_ERROR_FORMAT,
+                    "tensor '%s': a scale of rows %llu and up is not of format %s's type",
+                    reader->name, (unsigned long long)(first + i), reader->format.name);
+            }
+        }
+        if (reader->drop)
+            reader->drop(reader, first, n);
+    }
+    return NIB_OK;
+}
+
+static void begin_matrix(struct nib_cpu_matrix *matrix, const struct nib_row_reader *reader)
+{
     *matrix = (struct nib_cpu_matrix){
         .format = reader->format,
         .cols = reader->cols,
@@ -242,6 +270,46 @@ enum nib_status nib_cpu_matrix_pack(struct nib_cpu_matrix *matrix,
         .activation_scale = reader->activation_scale,
         .outlier_threshold = reader->outlier_threshold,
     };
+}
+
+enum nib_status nib_cpu_matrix_pack_panels(struct nib_cpu_matrix *matrix,
+                                           const struct nib_row_reader *reader,
+                                           struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    begin_matrix(matrix, reader);
+    if (!nib_panel_layout_init(&matrix->panels, &reader->format, reader->cols))
+        return nib_cpu_matrix_pack(matrix, reader, false, err);
+    size_t block_size = nib_row_block_size(&reader->format, NIB_PANEL_ROWS, reader->cols);
+    uint64_t n_panels = nib_ceil_div_u64(reader->rows, NIB_PANEL_ROWS);
+    if (block_size == 0 || !nib_mul_u64(n_panels, matrix->panels.bytes, &matrix->bytes) ||
+        matrix->bytes > SIZE_MAX)
+        return nib_fail_memory(err);
+    void *memory = malloc(block_size);
+    matrix->packed = nib_pages_alloc((size_t)matrix->bytes);
+    if (!memory || !matrix->packed) {
+        status = nib_fail_memory(err);
+        goto fail;
+    }
+    NIB_TRY(copy_panels(matrix, reader, memory, err));
+    free(memory);
+    matrix->has_panels = true;
+    matrix->rows = reader->rows;
+    return NIB_OK;
+
+fail:
+    free(memory);
+    nib_cpu_matrix_free(matrix);
+    return status;
+}
+
+enum nib_status nib_cpu_matrix_pack(struct nib_cpu_matrix *matrix,
+                                    const struct nib_row_reader *reader, bool is_vector,
+                                    struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    uint64_t row_bytes;
+    begin_matrix(matrix, reader);
     if (is_vector) {
         NIB_TRY(pack_vector(matrix, reader, err));
     } else if (reader->raw && nib_format_row_bytes(&reader->format, reader->cols, &row_bytes)) {

@@ -42,7 +42,8 @@ bool nib_panel_layout_init(struct nib_panel_layout *out_layout, const struct nib
     if (format->code != NIB_CODE_FLOAT) {
         bool is_one_group = format->group == 0 || format->group >= cols;
         bool has_halves = format->super && format->group == BLOCK / 2;
-        if (!is_one_group && !has_halves && format->group % BLOCK != 0)
+        if ((!is_one_group || format->group == BLOCK / 2) && !has_halves &&
+            format->group % BLOCK != 0)
             return false;
         if (format->bits == 7 || format->bits == 1 || format->bits > 8 ||
             (format->code == NIB_CODE_BOOK && format->bits != 4))
@@ -124,16 +125,15 @@ static void store_codes(uint32_t bits, const uint8_t *restrict c, uint8_t *restr
         for (int z = 0; z < 2; z++) {
             for (int j = 0; j < 4; j++) {
                 const uint8_t *p = c + 4 * z + j;
-                to[z * VECTOR + j] = (uint8_t)((p[0] & 3) | (p[8] & 3) << 2 | (p[16] & 3) << 4 |
-                                               (p[24] & 3) << 6);
+                to[z * VECTOR + j] =
+                    (uint8_t)((p[0] & 3) | (p[8] & 3) << 2 | (p[16] & 3) << 4 | (p[24] & 3) << 6);
             }
         }
         high = to + 2 * VECTOR;
     } else {
         for (int z = 0; z < 4; z++) {
             for (int j = 0; j < 4; j++)
-                to[z * VECTOR + j] =
-                    (uint8_t)((c[4 * z + j] & 15) | (c[16 + 4 * z + j] & 15) << 4);
+                to[z * VECTOR + j] = (uint8_t)((c[4 * z + j] & 15) | (c[16 + 4 * z + j] & 15) << 4);
         }
     }
     if (bits == 3 || bits == 5) {

@@ -1,15 +1,15 @@
 /// Weights as the vector kernels like them: panels of 16 rows, a row a lane.
 ///
-/// Columns come in blocks of 32; the last block is filled up with code 0, the last panel with rows of
-/// zeros. A block's column 4 q + j of a row lies in byte j of the row's lane of quad q, so that one
-/// 64-byte load brings four columns of all 16 rows. A panel's planes, one after the other:
+/// Columns come in blocks of 32; the last block is filled up with code 0, the last panel with rows
+/// of zeros. A block's column 4 q + j of a row lies in byte j of the row's lane of quad q, so that
+/// one 64-byte load brings four columns of all 16 rows. A panel's planes, one after the other:
 /// - codes, per block: four vectors of the codes' low nibbles (quads 0–3 in the bytes' low halves,
-///   4–7 in their high halves), or two of their low two bits (quads z + 2 i in bits 2 i of vector z);
+///   4–7 in their high halves), or two of their low 2 bits (quad z + 2 i in bits 2 i of vector z),
 ///   then bit 4 (or 2) of the codes as one vector (quad q in bit q), or bits 4 and 5 as two vectors
 ///   like those of two bits; codes of eight bits as eight vectors; floats as [column][row];
 /// - scales and minima, [group or super-block][row] in the format's scale type; zero points,
 ///   [group][row], as bytes, or as binary16 where codes have more than four bits;
-/// - the second level of super-blocks, [group][row], a byte each; q2_k's scale and minimum share one.
+/// - the second level of super-blocks, [group][row], a byte each; q2_k's two share one.
 #ifndef RUNTIME_CPU_PANEL_H
 #define RUNTIME_CPU_PANEL_H
 

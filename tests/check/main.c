@@ -57,9 +57,14 @@ int main(int argc, char **argv)
         }
     }
     bool is_good = true;
+    if (level)
+        return check_level(level, seed, only) ? 0 : 1;
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
-        if (!level || strcmp(level, levels[i]) == 0)
+        enum nib_cpu_level number;
+        if (nib_cpu_level_find(levels[i], &number, NULL) == NIB_OK)
             is_good = check_level(levels[i], seed, only) && is_good;
+        else
+            printf("%s: left out, this CPU lacks it\n", levels[i]);
     }
     return is_good ? 0 : 1;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "runtime/base/checked.h"
 #include "runtime/base/half.h"
 
 /// The case's shape.
@@ -151,13 +152,31 @@ static void create_input(struct check *c, struct test *t, const struct shape *s)
     input->scale = new_zeros((uint64_t)s->n * input->n_runs, sizeof(float));
     input->sum = new_zeros((uint64_t)s->n * input->n_runs, sizeof(float));
     input->dense = new_zeros(s->n, 1);
+    uint64_t blocks = s->n * nib_ceil_div_u64(s->cols, 32);
+    input->quads = new_zeros(blocks, 32);
+    input->quad_scale = new_zeros(blocks, sizeof(float));
+    input->quad_start = new_zeros(2 * blocks, sizeof(int32_t));
+    input->quad_fold = new_zeros(2 * blocks, sizeof(float));
 }
 
 static void destroy(struct test *t)
 {
-    void *const all[] = {t->x,         t->bias,        t->seen,         t->expected,
-                         t->bound,     t->input.runs,  t->input.codes,  t->input.scale,
-                         t->input.sum, t->input.dense, t->args.in.data, t->input.values};
+    void *const all[] = {t->x,
+                         t->bias,
+                         t->seen,
+                         t->expected,
+                         t->bound,
+                         t->input.runs,
+                         t->input.codes,
+                         t->input.scale,
+                         t->input.sum,
+                         t->input.dense,
+                         t->args.in.data,
+                         t->input.values,
+                         t->input.quads,
+                         t->input.quad_scale,
+                         t->input.quad_start,
+                         t->input.quad_fold};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free_scratch(t->args.scratch);
@@ -191,7 +210,9 @@ static void check_one(struct check *c, const struct nib_format *format,
     see(&t, s);
     multiply(&t, s);
     // Roundings on the way of one term: 8 in the weight, the product, the lanes and the bias; then
-    // one for each later term of its lane, or for each later run.
+    // one for each later term of its lane (of 8 scalar ones, or of a block of 32 and then for each
+    // later block), or two for each later run.
+    double terms = fmax((double)s->cols / 8, 18 + (double)s->cols / 32);
     struct kernel_case k = {
         .call = call_matmul,
         .args = &t.args,
@@ -201,7 +222,7 @@ static void check_one(struct check *c, const struct nib_format *format,
         .width = s->rows,
         .expected = t.expected,
         .bound = t.bound,
-        .tolerance = ROUNDING * (8 + (double)s->cols / 8 + t.input.n_runs),
+        .tolerance = ROUNDING * (8 + terms + 2 * fmax(t.input.n_runs, (double)s->cols / 32)),
     };
     check_kernel(c, &k);
     destroy(&t);
@@ -220,6 +241,8 @@ void check_matmul(struct check *c)
                 struct shape s = {.rows = 9, .cols = cols, .n = 3, .has_bias = style == 0};
                 check_one(c, listed, activation, (enum weights_style)style, &s);
             }
+            struct shape tall = {.rows = 35, .cols = 2 * cols, .n = 31, .has_bias = true};
+            check_one(c, listed, activation, WEIGHTS_RANDOM, &tall);
             struct shape narrow = {.rows = 1, .cols = unit, .n = 1};
             check_one(c, listed, activation, WEIGHTS_RANDOM, &narrow);
             struct shape wide = {.rows = 6, .cols = 3 * cols, .n = 5, .has_permutation = true};

@@ -39,6 +39,17 @@ static float round_scale(const struct nib_format *format, float x)
         return nib_f32_from_f16(nib_f16_from_f32(x));
     if (format->scale == NIB_SCALE_BF16)
         return nib_f32_from_bf16(nib_bf16_from_f32(x));
+    if (format->scale == NIB_SCALE_E8M0)
+        return ldexpf(1.0f, (int)lrintf(x * 100.0f));
+    return x;
+}
+
+static float round_float(const struct nib_format *format, float x)
+{
+    if (format->id == NIB_FORMAT_F16)
+        return nib_f32_from_f16(nib_f16_from_f32(x));
+    if (format->id == NIB_FORMAT_BF16)
+        return nib_f32_from_bf16(nib_bf16_from_f32(x));
     return x;
 }
 
@@ -62,9 +73,11 @@ static void fill_block(struct check *c, const struct weights_params *p, struct n
     const struct nib_format *format = p->format;
     uint64_t groups = nib_format_groups(format, p->cols);
     uint64_t supers = format->super ? nib_format_supers(format, p->cols) : groups;
+    bool has_sign = format->zero == NIB_ZERO_NONE; // of the second level's scales
+    uint32_t most_sub = has_sign ? 255 : format->bits == 2 ? 15 : 63;
     uint32_t largest = format->bits <= 8 ? (1u << format->bits) - 1 : 0;
     for (uint64_t i = 0; b->values && i < p->rows * p->cols; i++)
-        b->values[i] = random_float(c, 0.5f);
+        b->values[i] = round_float(format, random_float(c, 0.5f));
     for (uint64_t i = 0; b->codes && i < p->rows * p->cols; i++)
         b->codes[i] = (uint8_t)make_code(c, p, largest);
     for (uint64_t i = 0; b->scale && i < p->rows * supers; i++)
@@ -72,9 +85,9 @@ static void fill_block(struct check *c, const struct weights_params *p, struct n
     for (uint64_t i = 0; b->min && i < p->rows * supers; i++)
         b->min[i] = make_scale(c, p);
     for (uint64_t i = 0; b->sub_scale && i < p->rows * groups; i++)
-        b->sub_scale[i] = (int8_t)((int)make_code(c, p, 255) - 128);
+        b->sub_scale[i] = (int8_t)((int)make_code(c, p, most_sub) - (has_sign ? 128 : 0));
     for (uint64_t i = 0; b->sub_min && i < p->rows * groups; i++)
-        b->sub_min[i] = (uint8_t)make_code(c, p, 63);
+        b->sub_min[i] = (uint8_t)make_code(c, p, format->bits == 2 ? 15 : 63);
     for (uint64_t i = 0; b->zero && i < p->rows * groups; i++)
         b->zero[i] = (int16_t)make_code(c, p, largest + 1);
 }
@@ -105,7 +118,10 @@ void weights_create(struct check *c, const struct weights_params *p, struct weig
         .source = &w->block,
     };
     struct nib_error error;
-    if (nib_cpu_matrix_pack(&w->matrix, &w->reader, false, &error) != NIB_OK) {
+    enum nib_status status = c->kernels->wants_panels
+                                 ? nib_cpu_matrix_pack_panels(&w->matrix, &w->reader, &error)
+                                 : nib_cpu_matrix_pack(&w->matrix, &w->reader, false, &error);
+    if (status != NIB_OK) {
         fprintf(stderr, "%s\n", error.message);
         exit(1);
     }
@@ -153,6 +169,7 @@ struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t co
         scratch[t].group_sum = new_zeros(cols, sizeof(int32_t));
         scratch[t].input_codes = new_zeros(cols, 1);
         scratch[t].outlier = new_zeros(cols, 1);
+        scratch[t].panel_scale = new_zeros((cols + 31) / 32 * 64, sizeof(float));
         scratch[t].keys = new_zeros(NIB_KV_PAGE_TOKENS * cols, sizeof(float));
         scratch[t].page_values = new_zeros(NIB_KV_PAGE_TOKENS * cols, sizeof(float));
     }
@@ -163,10 +180,11 @@ void free_scratch(struct nib_cpu_scratch *scratch)
 {
     for (int t = 0; t < 2; t++) {
         void *const all[] = {
-            scratch[t].block,     scratch[t].values,    scratch[t].codes,
-            scratch[t].run_scale, scratch[t].run_min,   scratch[t].group_scale,
-            scratch[t].group_min, scratch[t].group_sum, scratch[t].input_codes,
-            scratch[t].outlier,   scratch[t].keys,      scratch[t].page_values,
+            scratch[t].block,       scratch[t].values,    scratch[t].codes,
+            scratch[t].run_scale,   scratch[t].run_min,   scratch[t].group_scale,
+            scratch[t].group_min,   scratch[t].group_sum, scratch[t].input_codes,
+            scratch[t].outlier,     scratch[t].keys,      scratch[t].page_values,
+            scratch[t].panel_scale,
         };
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);

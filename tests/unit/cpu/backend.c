@@ -20,7 +20,9 @@ Test(cpu_backend, memory_is_what_was_taken)
         weights += m.weights[w].shared_with == NIB_NO_WEIGHT ? m.weights[w].bytes : 0;
     for (uint32_t i = 0; i < TINY_LAYERS; i++)
         kv += TINY_PAGES * (m.kv_layers[i].key_page_size + m.kv_layers[i].value_page_size);
-    cr_assert_eq(memory.weights, weights);
+    // Panels have a whole number of 16 rows, which is much for a tiny model.
+    cr_assert_geq(memory.weights, weights);
+    cr_assert_leq(memory.weights, 2 * weights);
     cr_assert_eq(memory.kv, kv);
     cr_assert_eq(memory.device, 0);
     cr_assert_geq(memory.scratch, nib_plan_scratch_bytes(&m.plan, 1));

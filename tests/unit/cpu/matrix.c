@@ -28,21 +28,22 @@ static enum nib_status read_made_up(const struct nib_row_reader *reader, uint64_
         uint64_t seed = (first + r) * 31;
         for (uint64_t i = 0; i < block->cols; i++) {
             if (block->values)
-                block->values[r * block->cols + i] = (float)(seed + i) * 0.01f;
+                block->values[r * block->cols + i] = (float)((seed + i) % 128) * 0.5f;
             else
                 block->codes[r * block->cols + i] = (uint8_t)((seed + i * 7) % codes);
         }
         for (uint64_t s = 0; s < supers; s++) {
             if (block->scale)
-                block->scale[r * supers + s] = made_up->scale * (float)(s + 1);
+                block->scale[r * supers + s] = made_up->scale * (float)(1u << s % 8);
             if (block->min)
                 block->min[r * supers + s] = -made_up->scale * (float)(seed % 5);
         }
+        unsigned codes_of_scale = reader->format.bits == 2 ? 16 : 64;
         for (uint64_t g = 0; g < groups; g++) {
             if (block->sub_scale)
-                block->sub_scale[r * groups + g] = (int8_t)(seed + g * 11);
+                block->sub_scale[r * groups + g] = (int8_t)((seed + g * 11) % codes_of_scale);
             if (block->sub_min)
-                block->sub_min[r * groups + g] = (uint8_t)(seed + g);
+                block->sub_min[r * groups + g] = (uint8_t)((seed + g) % codes_of_scale);
             if (block->zero)
                 block->zero[r * groups + g] = (int16_t)((seed + g) % (codes + 1));
         }
@@ -107,7 +108,30 @@ Test(cpu_matrix, packing_loses_nothing)
         for (uint64_t row = 0; row < matrix.rows; row += 13)
             assert_row(&made_up, &matrix, row);
         nib_cpu_matrix_free(&matrix);
+
+        made_up.dropped = 0;
+        cr_assert_eq(nib_cpu_matrix_pack_panels(&matrix, &made_up.reader, &error), NIB_OK, "%s",
+                     error.message);
+        cr_assert(matrix.has_panels);
+        cr_assert_eq(made_up.dropped, made_up.reader.rows);
+        for (uint64_t row = 0; row < matrix.rows; row += 13)
+            assert_row(&made_up, &matrix, row);
+        nib_cpu_matrix_free(&matrix);
     }
+}
+
+/// What does not fit panels is kept row by row.
+Test(cpu_matrix, odd_groups_have_no_panels)
+{
+    struct nib_format format = *nib_format_get(NIB_FORMAT_INT4);
+    format.group = 24;
+    struct made_up made_up;
+    struct nib_cpu_matrix matrix;
+    init(&made_up, &format, 100);
+    cr_assert_eq(nib_cpu_matrix_pack_panels(&matrix, &made_up.reader, NULL), NIB_OK);
+    cr_assert_not(matrix.has_panels);
+    assert_row(&made_up, &matrix, 5);
+    nib_cpu_matrix_free(&matrix);
 }
 
 Test(cpu_matrix, four_bits_take_four_bits)
@@ -129,7 +153,7 @@ Test(cpu_matrix, a_vector_is_kept_in_fp32)
     made_up.reader.rows = 1;
     cr_assert_eq(nib_cpu_matrix_pack(&matrix, &made_up.reader, true, NULL), NIB_OK);
     for (int i = 0; i < 9; i++)
-        cr_assert_eq(matrix.vector[i], (float)i * 0.01f);
+        cr_assert_eq(matrix.vector[i], (float)i * 0.5f);
     cr_assert_eq(matrix.bytes, 36);
     nib_cpu_matrix_free(&matrix);
 }

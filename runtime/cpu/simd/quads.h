@@ -1,0 +1,50 @@
+/// The quantized input of the integer matmul: rows in blocks of 16 (the last block may be lower),
+/// columns in blocks of 32 like the weights' panels, so that a row block is read from its begin to
+/// its end.
+#ifndef RUNTIME_CPU_SIMD_QUADS_H
+#define RUNTIME_CPU_SIMD_QUADS_H
+
+#include "runtime/cpu/kernels.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/// Added to the integers of a code book, so that weights are unsigned.
+#define BOOK_CENTER 128
+
+/// What of the input row r of a row block needs for column block b: element b · height + r of
+/// `scale`, 32 bytes at element b · height + r of `codes`, elements (b · halves + half) · height +
+/// r of `start` and `fold`.
+struct quads {
+    int8_t *codes;
+    float *scale;
+    int32_t *start; ///< what integer sums begin with: −center · Σ codes
+    float *fold;    ///< what goes with minima, scale · Σ codes, or with zero points, Σ codes
+    uint32_t height;
+    uint32_t halves; ///< groups in a column block: 1 or 2
+};
+
+/// Returns whether the matmul multiplies integers in panels.
+INLINE bool has_quads(const struct nib_cpu_matmul *a)
+{
+    return a->weight->has_panels && a->activation != NIB_ACTIVATION_LLM_INT8 &&
+           nib_cpu_input_has_codes(a->activation, &a->weight->format);
+}
+
+/// Finds the row block that begins with row `row`, a multiple of 16.
+INLINE struct quads find_quads(const struct nib_cpu_matmul *a, uint64_t row)
+{
+    const struct nib_cpu_matrix *weight = a->weight;
+    const struct nib_cpu_input *input = a->input;
+    uint32_t halves = weight->format.group == NIB_PANEL_BLOCK / 2 ? 2 : 1;
+    uint64_t at = row * weight->panels.n_blocks, rest = a->n_rows - row;
+    return (struct quads){
+        .codes = input->quads + at * NIB_PANEL_BLOCK,
+        .scale = input->quad_scale + at,
+        .start = input->quad_start + at * halves,
+        .fold = input->quad_fold + at * halves,
+        .height = rest < NIB_PANEL_ROWS ? (uint32_t)rest : NIB_PANEL_ROWS,
+        .halves = halves,
+    };
+}
+
+#endif

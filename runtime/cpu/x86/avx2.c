@@ -1,0 +1,5 @@
+// The kernels of level avx2.
+#define FILL nib_cpu_avx2_fill
+#include "runtime/cpu/x86/lanes_avx2.inc"
+
+#include "runtime/cpu/simd/table.inc"
