@@ -1,4 +1,8 @@
 """Text in and text out, on a real model."""
+import os
+import signal
+import subprocess
+
 import cli
 
 ANSWER = "The capital of France is Paris."
@@ -26,7 +30,8 @@ class TokenizeTest(cli.Case):
 
     def test_round_trip(self):
         """Any text comes back, NUL bytes included."""
-        for text in ("Hello\n\tworld", "a\0b\0\0c", "Grüße, 世界 👩‍🔬", "\x1b[31mred\x07", " \u00a0 "):
+        for text in ("Hello\n\tworld", "a\0b\0\0c",
+                     "Grüße, 世界 👩\u200d🔬", "\x1b[31mred\x07", " \u00a0 "):
             path = self.folder / "text"
             path.write_bytes(text.encode("utf-8"))
             ids = self.ids("-f", str(path))
@@ -48,6 +53,21 @@ class TokenizeTest(cli.Case):
         """Plain output is the text and a line feed."""
         self.assertEqual(self.good("tokenize", cli.real(), "--detokenize", "19556,905").text,
                          "Hello world\n")
+
+    def test_terminal_is_safe(self):
+        """What a model says cannot drive the terminal; a file gets it as it is."""
+        text = "a\x1b[31mb\x07c\u009bd"
+        path = self.folder / "text"
+        path.write_text(text, encoding="utf-8")
+        words = ",".join(str(i) for i in self.ids("-f", str(path)))
+        command = ("tokenize", cli.real(), "--detokenize", words)
+        self.assertEqual(self.good(*command).text, text + "\n")
+        master, slave = os.openpty()
+        with os.fdopen(master, "rb") as screen:
+            with os.fdopen(slave, "wb") as terminal:
+                self.good(*command, stdout=terminal)
+                shown = screen.read1().decode("utf-8")
+        self.assertEqual(shown, "a\ufffd[31mb\ufffdc\ufffdd\r\n")
 
     def test_detokenize_outside_vocabulary(self):
         """An id that is none."""
@@ -106,7 +126,8 @@ class RunTest(cli.Case):
 
     def test_invalid_utf8(self):
         """A prompt that is no text runs."""
-        self.assertEqual(len(self.run_json("-n", "2", "--ignore-eos", "-p", b"\xff\xfe")["ids"]), 2)
+        result = self.run_json("-n", "2", "--ignore-eos", "-p", b"\xff\xfe")
+        self.assertEqual(len(result["ids"]), 2)
 
     def test_empty_prompt(self):
         """This model wants no BOS, so that there is nothing to start from."""
@@ -129,7 +150,7 @@ class EvalTest(cli.Case):
     def setUp(self):
         super().setUp()
         self.text = self.folder / "text.txt"
-        self.text.write_text("It was a bright cold day in April, and the clocks were striking. " * 6,
+        self.text.write_text("It was a bright cold day in April, and clocks were striking. " * 6,
                              encoding="utf-8")
 
     def evaluate(self, *flags):
@@ -165,6 +186,17 @@ class EvalTest(cli.Case):
         self.assertIn("22 rows", self.bad(cli.FAILED, *flags, path, "--score", "all"))
         self.assertIn("logits a position", self.bad(cli.FAILED, *flags, cli.tiny()))
         self.assertIn("none.safetensors", self.bad(cli.FAILED, *flags, "none.safetensors"))
+
+    def test_interrupt(self):
+        """Ctrl-C ends the evaluation without a word."""
+        self.text.write_text("word " * 20000, encoding="utf-8")
+        with subprocess.Popen([cli.PROGRAM, "eval", cli.real(), "-f", str(self.text)],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              env=cli.environment()) as process:
+            self.assertRaises(subprocess.TimeoutExpired, process.wait, 1)
+            process.send_signal(signal.SIGINT)
+            result = process.communicate(timeout=cli.TIMEOUT)
+        self.assertEqual((process.returncode, *result), (cli.INTERRUPTED, b"", b""))
 
     def test_short_text(self):
         """A text that does not fill a window."""

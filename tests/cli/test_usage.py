@@ -64,7 +64,8 @@ class UsageTest(cli.Case):
 
     def test_flag_of_another_command(self):
         """A flag that exists elsewhere is said to be elsewhere."""
-        self.assertIn("--top-k is not for 'nibble inspect'", self.refuse("inspect", "M", "--top-k=1"))
+        self.assertIn("--top-k is not for 'nibble inspect'",
+                      self.refuse("inspect", "M", "--top-k=1"))
 
     def test_missing_values(self):
         """A flag at the end, and a value where none belongs."""

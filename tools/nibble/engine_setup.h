@@ -5,8 +5,8 @@
 #include "tools/nibble/options.h"
 #include "tools/nibble/progress.h"
 
-/// What engines are made with: the devices that the flags ask for, a GPU with the CPU for the layers
-/// that it does not get, or the CPU alone. Must outlive engine_load of its engines.
+/// What engines are made with: the devices that the flags ask for, a GPU with the CPU for the
+/// layers that it does not get, or the CPU alone. Must outlive engine_load of its engines.
 struct setup {
     const struct options *options;
     struct nib_device *gpu; ///< or NULL

@@ -28,7 +28,7 @@ enum nib_status output_finish(struct nib_error *err)
     if (output_text("", 0))
         return NIB_OK;
     if (failure == 0) {
-        // A write by printf failed, and its errno is lost: one more write fails for the same reason.
+        // A write by printf failed, and its errno is lost; one more fails for the same reason.
         clearerr(stdout);
         output_text("\n", 1);
     }

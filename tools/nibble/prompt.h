@@ -20,7 +20,7 @@ struct prompt {
     int32_t *encoded; ///< or NULL
 };
 
-/// Makes the tokens that the flags ask for (-p, -f, --prompt-ids, --chat); the options are borrowed.
+/// Makes the tokens that the flags ask for (-p, -f, --prompt-ids, --chat), which are borrowed.
 /// Errors: those of the above; argument (no token results: the prompt is empty).
 enum nib_status prompt_make(const struct options *options, const struct nib_model *model,
                             struct prompt *out_prompt, struct nib_error *err);
