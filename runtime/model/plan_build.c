@@ -95,8 +95,8 @@ static uint32_t find_weight(const struct nib_plan_builder *b, enum nib_role role
 }
 
 /// Returns what a matmul with this matrix does with its input. The head's stays in fp32: its error
-/// reaches the logits undamped. For SmolLM2, quantizing it takes the divergence from the precise run
-/// from 1.9e-3 to 2.9e-3, while only the rows that want logits pay for keeping it.
+/// reaches the logits undamped. For SmolLM2, quantizing it takes the divergence from the precise
+/// run from 1.9e-3 to 2.9e-3, while only the rows that want logits pay for keeping it.
 static enum nib_activation activation_of(const struct nib_plan_builder *b, enum nib_role role,
                                          const struct nib_row_reader *reader)
 {
