@@ -58,6 +58,16 @@ uint64_t nib_entropy(void);
 void *nib_pages_alloc(size_t size);
 void nib_pages_free(void *pages, size_t size);
 
+/// A shared library that is loaded by name at run time.
+struct nib_library;
+/// Loads library `name`, found as the system finds libraries. Errors: not found (the message has
+/// the system's reason), memory.
+enum nib_status nib_library_open(const char *name, struct nib_library **out_library,
+                                 struct nib_error *err);
+void nib_library_close(struct nib_library **library);
+/// Returns the function called `symbol`, to be cast to its type, or NULL.
+void (*nib_library_function(const struct nib_library *library, const char *symbol))(void);
+
 /// Threads.
 struct nib_thread;
 struct nib_mutex;

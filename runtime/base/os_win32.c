@@ -479,3 +479,38 @@ void nib_condition_broadcast(struct nib_condition *condition)
 {
     WakeAllConditionVariable(&condition->variable);
 }
+
+struct nib_library {
+    HMODULE module;
+};
+
+enum nib_status nib_library_open(const char *name, struct nib_library **out_library,
+                                 struct nib_error *err)
+{
+    *out_library = NULL;
+    HMODULE module = LoadLibraryA(name);
+    if (!module)
+        return nib_fail(err, NIB_ERROR_NOT_FOUND, "%s: error %lu", name, GetLastError());
+    struct nib_library *library = malloc(sizeof *library);
+    if (!library) {
+        FreeLibrary(module);
+        return nib_fail_memory(err);
+    }
+    library->module = module;
+    *out_library = library;
+    return NIB_OK;
+}
+
+void nib_library_close(struct nib_library **library)
+{
+    if (!*library)
+        return;
+    FreeLibrary((*library)->module);
+    free(*library);
+    *library = NULL;
+}
+
+void (*nib_library_function(const struct nib_library *library, const char *symbol))(void)
+{
+    return (void (*)(void))GetProcAddress(library->module, symbol);
+}
