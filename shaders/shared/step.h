@@ -11,7 +11,7 @@
 struct nib_step_row {
     nib_uint token;
     nib_uint position;
-    nib_uint sequence; // index into the step's sequences; NIB_NONE: a padding row, which writes nowhere
+    nib_uint sequence;  // index into the step's sequences; NIB_NONE: padding, which writes nowhere
     nib_uint logit_row; // index of the row's logits; NIB_NONE: it wants none
 };
 

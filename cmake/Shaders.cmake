@@ -1,0 +1,68 @@
+# Shaders: every line of shaders/variants.txt becomes SPIR-V in an array of a generated C file.
+
+# Finds the compiler and SPIRV-Tools, first in the build folder, where tools/setup may have put
+# newer ones than the distribution's. Sets NIB_SHADER_TOOLS and, where something lacks,
+# NIB_SHADER_MISSING.
+function(nib_find_shader_tools)
+  set(hints "${PROJECT_BINARY_DIR}/shader-tools/cmeel.prefix/bin")
+  find_program(NIB_GLSLANG NAMES glslangValidator glslang HINTS "${hints}")
+  find_program(NIB_SPIRV_OPT NAMES spirv-opt HINTS "${hints}")
+  find_program(NIB_SPIRV_VAL NAMES spirv-val HINTS "${hints}")
+  set(missing "")
+  foreach(tool GLSLANG SPIRV_OPT SPIRV_VAL)
+    if(NOT NIB_${tool})
+      string(TOLOWER "${tool}" name)
+      list(APPEND missing "${name}")
+    endif()
+  endforeach()
+  set(NIB_SHADER_MISSING "${missing}" PARENT_SCOPE)
+endfunction()
+
+# nib_add_shaders(<out_sources>)
+# Sets <out_sources> to the generated C files: one for each variant, and the table of all.
+function(nib_add_shaders out_sources)
+  set(folder "${PROJECT_SOURCE_DIR}/shaders")
+  set(list_file "${folder}/variants.txt")
+  set(script "${PROJECT_SOURCE_DIR}/tools/build/compile_shader.cmake")
+  set(generated "${CMAKE_CURRENT_BINARY_DIR}/shaders")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${list_file}")
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS "${folder}/lib/*.glsl" "${folder}/shared/*.h")
+  file(STRINGS "${list_file}" lines REGEX "^[a-z]")
+
+  set(sources "")
+  set(declarations "")
+  set(entries "")
+  foreach(line IN LISTS lines)
+    separate_arguments(fields UNIX_COMMAND "${line}")
+    list(POP_FRONT fields name source)
+    set(optional OFF)
+    if(name MATCHES "\\?$")
+      set(optional ON)
+      string(REPLACE "?" "" name "${name}")
+    endif()
+    set(output "${generated}/${name}.c")
+    add_custom_command(
+      OUTPUT "${output}"
+      COMMAND "${CMAKE_COMMAND}" "-DNAME=${name}" "-DSOURCE=${folder}/${source}"
+              "-DMACROS=${fields}" "-DOPTIONAL=${optional}" "-DOUTPUT=${output}"
+              "-DGLSLANG=${NIB_GLSLANG}" "-DSPIRV_OPT=${NIB_SPIRV_OPT}"
+              "-DSPIRV_VAL=${NIB_SPIRV_VAL}" -P "${script}"
+      DEPENDS "${folder}/${source}" ${headers} "${script}"
+      COMMENT "Compiling shader ${name}"
+      VERBATIM)
+    list(APPEND sources "${output}")
+    string(APPEND declarations
+           "extern const uint32_t nib_spirv_${name}[];\nextern const size_t nib_spirv_size_${name};\n")
+    string(APPEND entries
+           "    {\"${name}\", nib_spirv_${name}, &nib_spirv_size_${name}},\n")
+  endforeach()
+  file(CONFIGURE OUTPUT "${generated}/shader_table.c" CONTENT
+"#include \"runtime/vulkan/shaders.h\"
+
+${declarations}
+const struct nib_vk_shader nib_vk_shaders[] = {
+${entries}};
+const uint32_t nib_vk_shader_count = sizeof nib_vk_shaders / sizeof nib_vk_shaders[0];
+" @ONLY)
+  set(${out_sources} ${sources} "${generated}/shader_table.c" PARENT_SCOPE)
+endfunction()

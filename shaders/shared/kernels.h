@@ -1,0 +1,177 @@
+// What the host hands to each kernel: push constants, specialization constants, bindings. C and GLSL.
+// Offsets named `_at` and strides count 32-bit words; "view" columns begin at row · stride + at.
+#ifndef SHADERS_SHARED_KERNELS_H
+#define SHADERS_SHARED_KERNELS_H
+
+#include "types.h"
+
+// Bindings of descriptor set 0, storage buffers all; a kernel uses those that it needs.
+#define NIB_BIND_STEP 0
+#define NIB_BIND_IN 1     // activations that are read
+#define NIB_BIND_IN_2 2   // more of them: `up` of a gated activation
+#define NIB_BIND_OUT 3    // activations that are written
+#define NIB_BIND_MATRIX 4 // weights; in kernels of the cache, the plane of keys or the one written
+#define NIB_BIND_INPUT 5  // prepared input of a matmul; in attention, the plane of values
+#define NIB_BIND_SUMS 6   // its scales and sums
+#define NIB_BIND_TABLE 7  // bias, norm's weight, or a matrix's granules and permutation
+#define NIB_BINDINGS 8
+
+// Tiles of a matrix: rows side by side, weights of a row in one granule.
+#define NIB_TILE_ROWS 16
+#define NIB_GRANULE 32
+
+// Specialization constants of kernels that read a matrix.
+#define NIB_SPEC_CODE_BITS 0 // 2 to 8; floats: NIB_CODE_*
+#define NIB_SPEC_HAS_BOOK 1
+#define NIB_SPEC_SCALE_TYPE 2 // NIB_SCALES_*
+#define NIB_SPEC_HAS_SUPER 3
+#define NIB_SPEC_HAS_MIN 4
+#define NIB_SPEC_ZERO_BITS 5 // of a zero point as stored: 0, 8, 16
+#define NIB_SPEC_HALVES 6    // groups in a granule: 1, or 2 of 16 weights
+#define NIB_SPEC_CENTER 7
+// matmul, besides
+#define NIB_SPEC_LANES 8 // invocations that share a row of the weight
+#define NIB_SPEC_HAS_INPUT_SCALES 9
+#define NIB_SPEC_HAS_BIAS 10
+#define NIB_SPECS 11
+
+#define NIB_CODE_F16 16
+#define NIB_CODE_BF16 17
+#define NIB_CODE_F32 32
+#define NIB_SCALES_F32 1
+#define NIB_SCALES_F16 2
+#define NIB_SCALES_BF16 3
+
+// prepare
+#define NIB_PREPARE_MODE 0
+#define NIB_PREPARE_AS_VALUES 1
+#define NIB_PREPARE_HAS_SPANS 2
+#define NIB_PREPARE_HAS_PERMUTATION 3
+#define NIB_PREPARE_F32 0
+#define NIB_PREPARE_GROUP 1
+#define NIB_PREPARE_TOKEN 2
+#define NIB_PREPARE_STATIC 3
+
+// elementwise
+#define NIB_ELEMENTWISE_SILU 0
+#define NIB_ELEMENTWISE_GELU_TANH 1
+#define NIB_ELEMENTWISE_GELU 2
+#define NIB_ELEMENTWISE_ADD 3
+#define NIB_ELEMENTWISE_SCALE 4
+#define NIB_ELEMENTWISE_SOFTCAP 5
+
+// attention
+#define NIB_ATTENTION_MAX_DIM 512
+#define NIB_ATTENTION_KEYS_ARE_HALF 0
+#define NIB_ATTENTION_VALUES_ARE_HALF 1
+#define NIB_ATTENTION_KEY_DIM 2
+#define NIB_ATTENTION_VALUE_DIM 3
+
+// A matrix, or a slice of its rows. Offsets count from its beginning.
+struct nib_matrix_args {
+    nib_uint n_granules;
+    nib_uint n_groups; // in a row
+    nib_uint n_supers;
+    nib_uint granules_per_group;
+    nib_uint groups_per_super;
+    nib_uint high_at; // bits of codes beyond the first two or four
+    nib_uint scale_at;
+    nib_uint min_at;
+    nib_uint sub_scale_at;
+    nib_uint sub_min_at;
+    nib_uint zero_at;
+    nib_uint book_at;
+};
+
+struct nib_matmul_args {
+    NIB_STRUCT(nib_matrix_args) matrix;
+    nib_uint n_rows; // of the weight
+    nib_uint out_at;
+    nib_uint out_stride;
+    nib_uint bias_at;
+};
+
+struct nib_embed_args {
+    NIB_STRUCT(nib_matrix_args) matrix;
+    nib_uint first_row; // of the slice in the matrix
+    nib_uint n_rows;    // of the slice
+    nib_uint n_cols;
+    nib_uint out_at;
+    nib_uint out_stride;
+    float scale;
+};
+
+struct nib_prepare_args {
+    nib_uint in_at;
+    nib_uint in_stride;
+    nib_uint n_cols;
+    nib_uint n_granules;
+    nib_uint permutation_at;
+    float scale; // NIB_PREPARE_STATIC
+};
+
+struct nib_norm_args {
+    nib_uint in_at;
+    nib_uint in_stride;
+    nib_uint out_at;
+    nib_uint out_stride;
+    nib_uint width; // of a group
+    float epsilon;
+};
+
+struct nib_rope_args {
+    nib_uint at;
+    nib_uint stride;
+    nib_uint n_heads;
+    nib_uint head_dim;
+    nib_uint half_dims;
+    nib_uint angles_at;
+};
+
+struct nib_kv_store_args {
+    nib_uint in_at;
+    nib_uint in_stride;
+    nib_uint n_heads;
+    nib_uint head_words; // of one head of one token
+    nib_uint page_words;
+    nib_uint kv_class;
+    nib_uint sequences_at;
+    nib_uint tables_at;
+};
+
+struct nib_attention_args {
+    nib_uint query_at;
+    nib_uint query_stride;
+    nib_uint out_at;
+    nib_uint out_stride;
+    nib_uint heads_per_kv_head;
+    nib_uint key_page_words;
+    nib_uint value_page_words;
+    nib_uint window; // 0: everything
+    nib_uint kv_class;
+    nib_uint sequences_at;
+    nib_uint tables_at;
+    float scale;
+    float softcap; // 0: none
+};
+
+struct nib_elementwise_args {
+    nib_uint in_at; // the gate of an activation
+    nib_uint in_stride;
+    nib_uint up_at;
+    nib_uint up_stride;
+    nib_uint out_at;
+    nib_uint out_stride;
+    nib_uint width;
+    float factor;
+};
+
+struct nib_gather_args {
+    nib_uint in_at;
+    nib_uint in_stride;
+    nib_uint out_at;
+    nib_uint out_stride;
+    nib_uint width;
+};
+
+#endif

@@ -1,0 +1,41 @@
+# Compiles one shader, optimises and validates it, and writes its words as a C array. Run by CMake:
+#   cmake -DNAME= -DSOURCE= -DMACROS= -DOPTIONAL= -DOUTPUT= -DGLSLANG= -DSPIRV_OPT= -DSPIRV_VAL= -P
+# An optional shader that this compiler cannot compile becomes an empty array.
+set(raw "${OUTPUT}.raw.spv")
+set(spirv "${OUTPUT}.spv")
+set(target vulkan1.1)
+list(TRANSFORM MACROS PREPEND "-D")
+
+execute_process(
+  COMMAND "${GLSLANG}" --quiet -V --target-env ${target} ${MACROS} -o "${raw}" "${SOURCE}"
+  RESULT_VARIABLE result OUTPUT_VARIABLE text ERROR_VARIABLE text)
+if(result AND OPTIONAL)
+  message(WARNING "nibble: shader ${NAME} is left out; this compiler says:\n${text}")
+  file(WRITE "${OUTPUT}" "#include <stddef.h>\n#include <stdint.h>\n
+extern const uint32_t nib_spirv_${NAME}[];
+extern const size_t nib_spirv_size_${NAME};
+const uint32_t nib_spirv_${NAME}[1] = {0};
+const size_t nib_spirv_size_${NAME} = 0;\n")
+  return()
+endif()
+if(result)
+  message(FATAL_ERROR "nibble: shader ${NAME}:\n${text}")
+endif()
+
+foreach(command "${SPIRV_OPT};-O;--strip-debug;${raw};-o;${spirv}"
+                "${SPIRV_VAL};--target-env;${target};${spirv}")
+  execute_process(COMMAND ${command} RESULT_VARIABLE result OUTPUT_VARIABLE text
+                  ERROR_VARIABLE text)
+  if(result)
+    message(FATAL_ERROR "nibble: shader ${NAME}:\n${text}")
+  endif()
+endforeach()
+
+file(READ "${spirv}" hex HEX)
+string(REGEX REPLACE "(..)(..)(..)(..)" "0x\\4\\3\\2\\1,\n" words "${hex}")
+file(SIZE "${spirv}" size)
+file(WRITE "${OUTPUT}" "#include <stddef.h>\n#include <stdint.h>\n
+extern const uint32_t nib_spirv_${NAME}[];
+extern const size_t nib_spirv_size_${NAME};
+const uint32_t nib_spirv_${NAME}[] = {\n${words}};
+const size_t nib_spirv_size_${NAME} = ${size};\n")
