@@ -2,6 +2,9 @@
 
 #include "runtime/base/status.h"
 #include "runtime/cpu/cpu_backend.h"
+#ifdef NIB_HAVE_VULKAN
+#include "runtime/vulkan/vulkan_backend.h"
+#endif
 #include <stdlib.h>
 
 /// In the order of nib_devices_list.
@@ -9,7 +12,16 @@ static const enum nib_backend_kind kinds[] = {NIB_BACKEND_CPU, NIB_BACKEND_VULKA
 
 const struct nib_backend *nib_registry_backend(enum nib_backend_kind kind)
 {
-    return kind == NIB_BACKEND_CPU ? &nib_cpu_backend : NULL;
+    switch (kind) {
+    case NIB_BACKEND_CPU:
+        return &nib_cpu_backend;
+#ifdef NIB_HAVE_VULKAN
+    case NIB_BACKEND_VULKAN:
+        return &nib_vulkan_backend;
+#endif
+    default:
+        return NULL;
+    }
 }
 
 enum nib_status nib_registry_list(struct nib_device_info *out_infos, uint32_t capacity,

@@ -1,0 +1,137 @@
+#include "runtime/base/status.h"
+#include "runtime/vulkan/instance.h"
+#include "runtime/vulkan/vulkan_backend.h"
+
+static enum nib_status list(struct nib_device_info *out_infos, uint32_t capacity,
+                            uint32_t *out_count, struct nib_error *err)
+{
+    struct nib_vk_host host;
+    *out_count = 0;
+    // No loader or no driver means no devices.
+    if (nib_vk_host_open(&host, NULL) != NIB_OK)
+        return NIB_OK;
+    enum nib_status status = NIB_OK;
+    for (uint32_t i = 0; i < host.n_physical && i < capacity; i++) {
+        struct nib_vk_snapshot snapshot;
+        struct nib_vk_device_plan plan;
+        NIB_TRY(nib_vk_snapshot_take(&host.table, host.physical[i], &snapshot, err));
+        nib_vk_device_plan_make(&snapshot, &plan);
+        nib_vk_describe(&snapshot, &plan, &out_infos[i]);
+        out_infos[i].index = i;
+    }
+    *out_count = host.n_physical;
+fail:
+    nib_vk_host_close(&host);
+    return status;
+}
+
+static void describe(const void *device, struct nib_device_info *out_info)
+{
+    const struct nib_vk_device *d = device;
+    nib_vk_describe(&d->snapshot, &d->plan, out_info);
+    out_info->index = d->index;
+}
+
+static enum nib_status supports_matmul(const struct nib_vk_device *d, const struct nib_plan *plan,
+                                       const struct nib_op_matmul *op, struct nib_error *err)
+{
+    const struct nib_weight *weight = &plan->weights[op->weight];
+    struct nib_vk_layout layout;
+    if (op->experts != NIB_NO_WEIGHT)
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "the Vulkan backend has no mixtures of experts");
+    if (op->activation == NIB_ACTIVATION_LLM_INT8) {
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "the Vulkan backend has no kernels for activation mode %s yet; use "
+                        "--device cpu",
+                        nib_activation_name(op->activation));
+    }
+    return nib_vk_layout_make(&weight->format, weight->rows, weight->cols,
+                              d->snapshot.max_storage_range, &layout, err);
+}
+
+static enum nib_status supports_cache(const struct nib_plan *plan, uint32_t kv_layer,
+                                      struct nib_error *err)
+{
+    const struct nib_kv_layer *layer = &plan->kv_layers[kv_layer];
+    if (layer->key_dim > NIB_ATTENTION_MAX_DIM || layer->value_dim > NIB_ATTENTION_MAX_DIM) {
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "the Vulkan backend has attention for heads of up to %d numbers, not %u",
+                        NIB_ATTENTION_MAX_DIM, layer->key_dim);
+    }
+    if ((plan->key_format != NIB_KV_F32 && layer->key_dim % 2) ||
+        (plan->value_format != NIB_KV_F32 && layer->value_dim % 2)) {
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "the Vulkan backend keeps heads of odd size in --kv f32 alone");
+    }
+    return NIB_OK;
+}
+
+static enum nib_status supports(const void *device, const struct nib_plan *plan, uint32_t op,
+                                struct nib_error *err)
+{
+    const struct nib_op *o = &plan->ops[op];
+    switch (o->kind) {
+    case NIB_OP_MATMUL:
+        return supports_matmul(device, plan, &o->matmul, err);
+    case NIB_OP_KV_STORE:
+        return supports_cache(plan, o->kv_store.kv_layer, err);
+    case NIB_OP_ATTENTION:
+        return supports_cache(plan, o->attention.kv_layer, err);
+    case NIB_OP_ROUTE:
+    case NIB_OP_REDUCE:
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED, "the Vulkan backend has no op %s",
+                        nib_op_name(o->kind));
+    default:
+        return NIB_OK;
+    }
+}
+
+static void memory(const void *self, struct nib_instance_memory *out_memory)
+{
+    const struct nib_vk_instance *instance = self;
+    *out_memory = (struct nib_instance_memory){
+        .weights = instance->weights_bytes,
+        .kv = instance->kv_bytes,
+        .scratch = instance->memory.size - instance->weights_bytes - instance->kv_bytes +
+                   instance->upload.size + instance->readback.size +
+                   instance->transfer.staging.size,
+        .device = instance->memory.size,
+    };
+}
+
+static void count(const void *self, struct nib_instance_counters *out_counters)
+{
+    const struct nib_vk_instance *instance = self;
+    *out_counters = (struct nib_instance_counters){.dispatches = instance->n_dispatches,
+                                                   .host_ns = instance->host_ns};
+}
+
+static void profile(const void *self, uint64_t *calls, uint64_t *ns)
+{
+    // No timestamps are taken yet, so ops of this backend have no times.
+    (void)self;
+    (void)calls;
+    (void)ns;
+}
+
+const struct nib_backend nib_vulkan_backend = {
+    .name = "vulkan",
+    .device_list = list,
+    .device_open = nib_vk_device_open,
+    .device_close = nib_vk_device_close,
+    .device_info = describe,
+    .supports = supports,
+    .create = nib_vk_instance_create,
+    .destroy = nib_vk_instance_destroy,
+    .pack = nib_vk_instance_pack,
+    .ready = nib_vk_instance_ready,
+    .run = nib_vk_run,
+    .wait = nib_vk_instance_wait,
+    .kv_copy = nib_vk_kv_copy,
+    .kv_export = nib_vk_kv_export,
+    .kv_import = nib_vk_kv_import,
+    .memory = memory,
+    .counters = count,
+    .profile = profile,
+};

@@ -1,0 +1,87 @@
+#include <stdlib.h>
+
+#include "runtime/base/status.h"
+#include "runtime/vulkan/instance.h"
+
+/// One page's share of a plane.
+struct part {
+    const struct nib_vk_range *range;
+    uint64_t size;
+};
+
+static void find_parts(const struct nib_vk_instance *instance, uint32_t kv_layer,
+                       struct part out_parts[2])
+{
+    const struct nib_kv_layer *layer = &instance->plan->kv_layers[kv_layer];
+    out_parts[0] = (struct part){&instance->caches[kv_layer].keys, layer->key_page_size};
+    out_parts[1] = (struct part){&instance->caches[kv_layer].values, layer->value_page_size};
+}
+
+static enum nib_status check_layer(const struct nib_vk_instance *instance, uint32_t kv_layer,
+                                   struct nib_error *err)
+{
+    if (!instance->caches[kv_layer].is_used)
+        return nib_fail(err, NIB_ERROR_STATE, "KV layer %u is not on this device", kv_layer);
+    return NIB_OK;
+}
+
+enum nib_status nib_vk_kv_export(void *self, struct nib_kv_page page, void *out_bytes,
+                                 struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    struct nib_vk_instance *instance = self;
+    uint8_t *to = out_bytes;
+    struct part parts[2];
+    NIB_TRY(check_layer(instance, page.kv_layer, err));
+    NIB_TRY(nib_vk_instance_wait(instance, err));
+    find_parts(instance, page.kv_layer, parts);
+    for (int i = 0; i < 2; i++) {
+        NIB_TRY(nib_vk_transfer_read(&instance->transfer, &instance->memory, parts[i].range,
+                                     page.page * parts[i].size, to, parts[i].size, err));
+        to += parts[i].size;
+    }
+fail:
+    return status;
+}
+
+enum nib_status nib_vk_kv_import(void *self, struct nib_kv_page page, const void *bytes,
+                                 struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    struct nib_vk_instance *instance = self;
+    const uint8_t *from = bytes;
+    struct part parts[2];
+    NIB_TRY(check_layer(instance, page.kv_layer, err));
+    NIB_TRY(nib_vk_instance_wait(instance, err));
+    find_parts(instance, page.kv_layer, parts);
+    for (int i = 0; i < 2; i++) {
+        NIB_TRY(nib_vk_transfer_write(&instance->transfer, &instance->memory, parts[i].range,
+                                      page.page * parts[i].size, from, parts[i].size, err));
+        from += parts[i].size;
+    }
+    NIB_TRY(nib_vk_transfer_flush(&instance->transfer, err));
+fail:
+    return status;
+}
+
+enum nib_status nib_vk_kv_copy(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
+                               struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    struct nib_vk_instance *instance = self;
+    NIB_TRY(nib_vk_instance_wait(instance, err));
+    for (uint32_t l = 0; l < instance->plan->n_kv_layers; l++) {
+        struct part parts[2];
+        if (!instance->caches[l].is_used || instance->plan->kv_layers[l].kv_class != kv_class)
+            continue;
+        find_parts(instance, l, parts);
+        for (int i = 0; i < 2; i++) {
+            NIB_TRY(nib_vk_transfer_copy(&instance->transfer, &instance->memory, parts[i].range,
+                                         source * parts[i].size, target * parts[i].size,
+                                         parts[i].size, err));
+        }
+    }
+    NIB_TRY(nib_vk_transfer_flush(&instance->transfer, err));
+fail:
+    return status;
+}

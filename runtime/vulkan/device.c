@@ -1,0 +1,288 @@
+#include "runtime/vulkan/device.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/buffer.h"
+#include "runtime/base/status.h"
+#include "runtime/vulkan/shaders.h"
+
+/// After which a submission counts as hung; software drivers take seconds for a step.
+#define HUNG_NS 60000000000ull
+
+struct nib_vk_pipeline {
+    struct nib_vk_kernel kernel;
+    VkPipeline pipeline;
+};
+
+static enum nib_status create_device(struct nib_vk_device *d, struct nib_error *err)
+{
+    const float priority = 1.0f;
+    VkDeviceQueueCreateInfo queue = {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
+                                     .queueFamilyIndex = d->plan.queue_family,
+                                     .queueCount = 1,
+                                     .pQueuePriorities = &priority};
+    VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES,
+        .timelineSemaphore = VK_TRUE};
+    const char *extension = VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME;
+    VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                               .pNext = &timeline,
+                               .queueCreateInfoCount = 1,
+                               .pQueueCreateInfos = &queue,
+                               .enabledExtensionCount = d->plan.needs_timeline_extension,
+                               .ppEnabledExtensionNames = &extension};
+    enum nib_status status = nib_vk_check(
+        d->host.table.CreateDevice(d->physical, &info, NULL, &d->device), "vkCreateDevice", err);
+    if (status != NIB_OK)
+        return status;
+    return nib_vk_device_table_load(d->host.table.GetDeviceProcAddr, d->device, &d->table, err);
+}
+
+static enum nib_status create_layout(struct nib_vk_device *d, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    VkDescriptorSetLayoutBinding bindings[NIB_BINDINGS];
+    for (uint32_t i = 0; i < NIB_BINDINGS; i++) {
+        bindings[i] = (VkDescriptorSetLayoutBinding){
+            .binding = i,
+            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+            .descriptorCount = 1,
+            .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT,
+        };
+    }
+    VkDescriptorSetLayoutCreateInfo set = {.sType =
+                                               VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
+                                           .bindingCount = NIB_BINDINGS,
+                                           .pBindings = bindings};
+    NIB_TRY(nib_vk_check(d->table.CreateDescriptorSetLayout(d->device, &set, NULL, &d->set_layout),
+                         "vkCreateDescriptorSetLayout", err));
+    VkPushConstantRange push = {.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .size = 128};
+    VkPipelineLayoutCreateInfo layout = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+                                         .setLayoutCount = 1,
+                                         .pSetLayouts = &d->set_layout,
+                                         .pushConstantRangeCount = 1,
+                                         .pPushConstantRanges = &push};
+    NIB_TRY(nib_vk_check(d->table.CreatePipelineLayout(d->device, &layout, NULL, &d->layout),
+                         "vkCreatePipelineLayout", err));
+    VkPipelineCacheCreateInfo cache = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
+    NIB_TRY(nib_vk_check(d->table.CreatePipelineCache(d->device, &cache, NULL, &d->cache),
+                         "vkCreatePipelineCache", err));
+fail:
+    return status;
+}
+
+static enum nib_status choose(struct nib_vk_device *d, const struct nib_device_params *params,
+                              struct nib_error *err)
+{
+    enum nib_status status = nib_vk_host_open(&d->host, err);
+    if (status != NIB_OK)
+        return status;
+    if (params->index >= d->host.n_physical) {
+        return nib_fail(err, NIB_ERROR_NOT_FOUND,
+                        "there is no Vulkan device %u, there are %u; 'nibble devices' lists them",
+                        params->index, d->host.n_physical);
+    }
+    d->index = params->index;
+    d->physical = d->host.physical[params->index];
+    status = nib_vk_snapshot_take(&d->host.table, d->physical, &d->snapshot, err);
+    if (status != NIB_OK)
+        return status;
+    if (params->vulkan_mask && strcmp(params->vulkan_mask, "baseline") != 0) {
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED, "Vulkan mask '%s'; the only one is 'baseline'",
+                        params->vulkan_mask);
+    }
+    if (params->vulkan_mask)
+        nib_vk_snapshot_cap(&d->snapshot);
+    nib_vk_device_plan_make(&d->snapshot, &d->plan);
+    if (!d->plan.is_usable) {
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED, "%s cannot be used: %s", d->snapshot.name,
+                        d->plan.reason);
+    }
+    return NIB_OK;
+}
+
+enum nib_status nib_vk_device_open(const struct nib_device_params *params, void **out_device,
+                                   struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    *out_device = NULL;
+    if (params->self_test == NIB_SELF_TEST_FULL) {
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "the Vulkan backend has no self-test yet; leave out --self-test full");
+    }
+    struct nib_vk_device *d = calloc(1, sizeof *d);
+    if (!d)
+        return nib_fail_memory(err);
+    d->log = params->log;
+    NIB_TRY(nib_mutex_create(&d->mutex, err));
+    NIB_TRY(choose(d, params, err));
+    NIB_TRY(create_device(d, err));
+    d->table.GetDeviceQueue(d->device, d->plan.queue_family, 0, &d->queue);
+    NIB_TRY(create_layout(d, err));
+    *out_device = d;
+    return NIB_OK;
+
+fail:
+    nib_vk_device_close(d);
+    return status;
+}
+
+void nib_vk_device_close(void *device)
+{
+    struct nib_vk_device *d = device;
+    if (!d)
+        return;
+    if (d->device && d->table.DestroyDevice) {
+        for (size_t i = 0; i < d->n_pipelines; i++)
+            d->table.DestroyPipeline(d->device, d->pipelines[i].pipeline, NULL);
+        d->table.DestroyPipelineCache(d->device, d->cache, NULL);
+        d->table.DestroyPipelineLayout(d->device, d->layout, NULL);
+        d->table.DestroyDescriptorSetLayout(d->device, d->set_layout, NULL);
+        d->table.DestroyDevice(d->device, NULL);
+    }
+    free(d->pipelines);
+    nib_mutex_destroy(&d->mutex);
+    nib_vk_host_close(&d->host);
+    free(d);
+}
+
+static const struct nib_vk_shader *find_shader(const char *name)
+{
+    for (uint32_t i = 0; i < nib_vk_shader_count; i++) {
+        if (strcmp(nib_vk_shaders[i].name, name) == 0 && *nib_vk_shaders[i].size > 0)
+            return &nib_vk_shaders[i];
+    }
+    return NULL;
+}
+
+static enum nib_status create_pipeline(struct nib_vk_device *d, const struct nib_vk_kernel *kernel,
+                                       VkPipeline *out_pipeline, struct nib_error *err)
+{
+    const struct nib_vk_shader *shader = find_shader(kernel->shader);
+    if (!shader) {
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "this build has no shader %s: its compiler was too old", kernel->shader);
+    }
+    VkShaderModuleCreateInfo module_info = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+                                            .codeSize = *shader->size,
+                                            .pCode = shader->words};
+    VkShaderModule module;
+    enum nib_status status =
+        nib_vk_check(d->table.CreateShaderModule(d->device, &module_info, NULL, &module),
+                     "vkCreateShaderModule", err);
+    if (status != NIB_OK)
+        return nib_fail_context(err, status, "shader %s", kernel->shader);
+    VkSpecializationMapEntry entries[NIB_SPECS];
+    for (uint32_t i = 0; i < NIB_SPECS; i++)
+        entries[i] = (VkSpecializationMapEntry){.constantID = i, .offset = 4 * i, .size = 4};
+    VkSpecializationInfo specs = {.mapEntryCount = NIB_SPECS,
+                                  .pMapEntries = entries,
+                                  .dataSize = sizeof kernel->specs,
+                                  .pData = kernel->specs};
+    VkComputePipelineCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                  .module = module,
+                  .pName = "main",
+                  .pSpecializationInfo = &specs},
+        .layout = d->layout,
+    };
+    VkResult result =
+        d->table.CreateComputePipelines(d->device, d->cache, 1, &info, NULL, out_pipeline);
+    d->table.DestroyShaderModule(d->device, module, NULL);
+    status = nib_vk_check(result, "vkCreateComputePipelines", err);
+    return status == NIB_OK ? NIB_OK : nib_fail_context(err, status, "shader %s", kernel->shader);
+}
+
+static enum nib_status find_or_create(struct nib_vk_device *d, const struct nib_vk_kernel *kernel,
+                                      VkPipeline *out_pipeline, struct nib_error *err)
+{
+    for (size_t i = 0; i < d->n_pipelines; i++) {
+        const struct nib_vk_kernel *made = &d->pipelines[i].kernel;
+        if (strcmp(made->shader, kernel->shader) == 0 &&
+            memcmp(made->specs, kernel->specs, sizeof made->specs) == 0) {
+            *out_pipeline = d->pipelines[i].pipeline;
+            return NIB_OK;
+        }
+    }
+    void *array = d->pipelines;
+    enum nib_status status = nib_array_reserve(&array, &d->pipelines_capacity, d->n_pipelines + 1,
+                                               sizeof *d->pipelines, err);
+    d->pipelines = array;
+    if (status == NIB_OK)
+        status = create_pipeline(d, kernel, out_pipeline, err);
+    if (status == NIB_OK)
+        d->pipelines[d->n_pipelines++] = (struct nib_vk_pipeline){*kernel, *out_pipeline};
+    return status;
+}
+
+enum nib_status nib_vk_device_pipeline(struct nib_vk_device *device,
+                                       const struct nib_vk_kernel *kernel, VkPipeline *out_pipeline,
+                                       struct nib_error *err)
+{
+    *out_pipeline = VK_NULL_HANDLE;
+    nib_mutex_lock(device->mutex);
+    enum nib_status status = find_or_create(device, kernel, out_pipeline, err);
+    nib_mutex_unlock(device->mutex);
+    return status;
+}
+
+enum nib_status nib_vk_clock_create(struct nib_vk_device *device, struct nib_vk_clock *out_clock,
+                                    struct nib_error *err)
+{
+    VkSemaphoreTypeCreateInfo type = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
+                                      .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
+    VkSemaphoreCreateInfo info = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
+    *out_clock = (struct nib_vk_clock){0};
+    return nib_vk_check(
+        device->table.CreateSemaphore(device->device, &info, NULL, &out_clock->semaphore),
+        "vkCreateSemaphore", err);
+}
+
+void nib_vk_clock_destroy(struct nib_vk_device *device, struct nib_vk_clock *clock)
+{
+    if (clock->semaphore)
+        device->table.DestroySemaphore(device->device, clock->semaphore, NULL);
+    *clock = (struct nib_vk_clock){0};
+}
+
+enum nib_status nib_vk_submit(struct nib_vk_device *device, struct nib_vk_clock *clock,
+                              const VkCommandBuffer *buffers, uint32_t n_buffers,
+                              struct nib_error *err)
+{
+    uint64_t value = clock->value + 1;
+    VkTimelineSemaphoreSubmitInfo timeline = {.sType =
+                                                  VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
+                                              .signalSemaphoreValueCount = 1,
+                                              .pSignalSemaphoreValues = &value};
+    VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
+                         .pNext = &timeline,
+                         .commandBufferCount = n_buffers,
+                         .pCommandBuffers = buffers,
+                         .signalSemaphoreCount = 1,
+                         .pSignalSemaphores = &clock->semaphore};
+    nib_mutex_lock(device->mutex);
+    VkResult result = device->table.QueueSubmit(device->queue, 1, &info, VK_NULL_HANDLE);
+    nib_mutex_unlock(device->mutex);
+    if (result == VK_SUCCESS)
+        clock->value = value;
+    return nib_vk_check(result, "vkQueueSubmit", err);
+}
+
+enum nib_status nib_vk_wait(struct nib_vk_device *device, const struct nib_vk_clock *clock,
+                            struct nib_error *err)
+{
+    VkSemaphoreWaitInfo info = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
+                                .semaphoreCount = 1,
+                                .pSemaphores = &clock->semaphore,
+                                .pValues = &clock->value};
+    VkResult result = device->table.WaitSemaphores(device->device, &info, HUNG_NS);
+    if (result == VK_TIMEOUT) {
+        return nib_fail(err, NIB_ERROR_DEVICE_LOST,
+                        "%s has not finished a step for a minute; --device cpu does without it",
+                        device->snapshot.name);
+    }
+    return nib_vk_check(result, "vkWaitSemaphores", err);
+}

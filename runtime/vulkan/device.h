@@ -1,0 +1,77 @@
+/// Loader, instance and device.
+#ifndef RUNTIME_VULKAN_DEVICE_H
+#define RUNTIME_VULKAN_DEVICE_H
+
+#include "runtime/base/os.h"
+#include "runtime/vulkan/snapshot.h"
+#include "shaders/shared/kernels.h"
+
+/// The loader's library and an instance of our own.
+struct nib_vk_host {
+    struct nib_library *library;
+    VkInstance instance;
+    struct nib_vk_instance_table table;
+    uint32_t n_physical;
+    VkPhysicalDevice physical[32];
+};
+/// Loads the loader and makes an instance. Errors: not found (no loader, or no driver), unsupported
+/// (Vulkan 1.0), memory.
+enum nib_status nib_vk_host_open(struct nib_vk_host *out_host, struct nib_error *err);
+/// A zeroed host is accepted.
+void nib_vk_host_close(struct nib_vk_host *host);
+
+/// A shader with its specialization constants.
+struct nib_vk_kernel {
+    const char *shader; ///< name in shaders/variants.txt; static
+    uint32_t specs[NIB_SPECS];
+};
+
+/// A device that is open for engines. Thread-safety: safe.
+struct nib_vk_device {
+    struct nib_vk_host host;
+    struct nib_log log;
+    VkPhysicalDevice physical;
+    struct nib_vk_snapshot snapshot;
+    struct nib_vk_device_plan plan;
+    uint32_t index;
+    VkDevice device;
+    struct nib_vk_device_table table;
+    VkQueue queue;
+    struct nib_mutex *mutex; ///< of the queue and of the pipelines
+    VkDescriptorSetLayout set_layout;
+    VkPipelineLayout layout;
+    VkPipelineCache cache;
+    struct nib_vk_pipeline *pipelines; ///< those made so far
+    size_t n_pipelines;
+    size_t pipelines_capacity;
+};
+
+/// As nib_backend.device_open and device_close.
+enum nib_status nib_vk_device_open(const struct nib_device_params *params, void **out_device,
+                                   struct nib_error *err);
+void nib_vk_device_close(void *device);
+
+/// Returns the pipeline of a kernel in `*out_pipeline`, making it where it is new; it lives as long
+/// as the device. Errors: unsupported (the build or the driver cannot compile it), memory, device.
+enum nib_status nib_vk_device_pipeline(struct nib_vk_device *device,
+                                       const struct nib_vk_kernel *kernel, VkPipeline *out_pipeline,
+                                       struct nib_error *err);
+
+/// A timeline semaphore and the last value that a submission signals.
+struct nib_vk_clock {
+    VkSemaphore semaphore;
+    uint64_t value;
+};
+enum nib_status nib_vk_clock_create(struct nib_vk_device *device, struct nib_vk_clock *out_clock,
+                                    struct nib_error *err);
+void nib_vk_clock_destroy(struct nib_vk_device *device, struct nib_vk_clock *clock);
+/// Submits command buffers in order; the clock moves on by one. Errors: device lost, memory.
+enum nib_status nib_vk_submit(struct nib_vk_device *device, struct nib_vk_clock *clock,
+                              const VkCommandBuffer *buffers, uint32_t n_buffers,
+                              struct nib_error *err);
+/// Waits until all that was submitted under `clock` is done. Errors: device lost (also where
+/// nothing ends for a minute).
+enum nib_status nib_vk_wait(struct nib_vk_device *device, const struct nib_vk_clock *clock,
+                            struct nib_error *err);
+
+#endif

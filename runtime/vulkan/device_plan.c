@@ -1,0 +1,165 @@
+#include <stdio.h>
+
+#include "runtime/vulkan/snapshot.h"
+#include "shaders/shared/kernels.h"
+
+// The least device that must run; every kernel keeps to these.
+#define LEAST_STORAGE_RANGE (128u << 20)
+#define LEAST_PUSH_CONSTANTS 128u
+#define LEAST_INVOCATIONS 128u
+#define LEAST_SHARED_MEMORY (16u << 10)
+#define LEAST_ALIGNMENT 256u
+/// Of a heap without a budget, what is left to others.
+#define HEAD_ROOM_NUMERATOR 9
+#define HEAD_ROOM_DENOMINATOR 10
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
+{
+    snapshot->max_storage_range = min_u32(snapshot->max_storage_range, LEAST_STORAGE_RANGE);
+    snapshot->max_storage_buffers = min_u32(snapshot->max_storage_buffers, NIB_BINDINGS);
+    snapshot->max_push_constants = min_u32(snapshot->max_push_constants, LEAST_PUSH_CONSTANTS);
+    snapshot->max_invocations = min_u32(snapshot->max_invocations, LEAST_INVOCATIONS);
+    snapshot->max_shared_memory = min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
+    snapshot->subgroup_size = 1;
+}
+
+/// Finds the memory type with all of `wanted` and none of `unwanted`, on the largest heap. Returns
+/// whether there is one.
+static bool find_type(const struct nib_vk_snapshot *s, VkMemoryPropertyFlags wanted,
+                      VkMemoryPropertyFlags unwanted, uint32_t *out_type)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < s->memory.memoryTypeCount; i++) {
+        const VkMemoryType *type = &s->memory.memoryTypes[i];
+        uint64_t size = s->memory.memoryHeaps[type->heapIndex].size;
+        if ((type->propertyFlags & wanted) != wanted || (type->propertyFlags & unwanted) ||
+            size <= most)
+            continue;
+        most = size;
+        *out_type = i;
+    }
+    return most > 0;
+}
+
+static bool has_unified_memory(const struct nib_vk_snapshot *s)
+{
+    return s->type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU ||
+           s->type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+}
+
+/// Chooses the three types of memory. Types for lazy, protected and AMD's uncached memory stay out.
+static bool choose_memory(const struct nib_vk_snapshot *s, struct nib_vk_device_plan *plan)
+{
+    const VkMemoryPropertyFlags host =
+        VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+    const VkMemoryPropertyFlags local = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT;
+    const VkMemoryPropertyFlags cached = VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
+    const VkMemoryPropertyFlags odd = VK_MEMORY_PROPERTY_LAZILY_ALLOCATED_BIT |
+                                      VK_MEMORY_PROPERTY_PROTECTED_BIT |
+                                      VK_MEMORY_PROPERTY_DEVICE_UNCACHED_BIT_AMD;
+    plan->is_direct =
+        has_unified_memory(s) && find_type(s, local | host, odd, &plan->device_memory_type);
+    // On a discrete device the heap that the host sees may be a small window.
+    if (!plan->is_direct &&
+        !find_type(s, local, odd | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT,
+                   &plan->device_memory_type) &&
+        !find_type(s, local, odd, &plan->device_memory_type))
+        return false;
+    if (!find_type(s, host, odd | local, &plan->upload_memory_type) &&
+        !find_type(s, host, odd, &plan->upload_memory_type))
+        return false;
+    return find_type(s, host | cached, odd, &plan->readback_memory_type) ||
+           find_type(s, host, odd, &plan->readback_memory_type);
+}
+
+/// A family with compute; one without graphics is left to compute alone and is preferred.
+static bool choose_family(const struct nib_vk_snapshot *s, uint32_t *out_family)
+{
+    bool has_any = false;
+    for (uint32_t i = 0; i < s->n_families; i++) {
+        VkQueueFlags flags = s->families[i].queueFlags;
+        if (!(flags & VK_QUEUE_COMPUTE_BIT) || s->families[i].queueCount == 0)
+            continue;
+        if (!has_any || !(flags & VK_QUEUE_GRAPHICS_BIT))
+            *out_family = i;
+        has_any = true;
+        if (!(flags & VK_QUEUE_GRAPHICS_BIT))
+            break;
+    }
+    return has_any;
+}
+
+/// Returns the limit that the device does not reach, or NULL.
+static const char *find_missing(const struct nib_vk_snapshot *s)
+{
+    if (s->api_version < VK_API_VERSION_1_1)
+        return "Vulkan 1.1";
+    if (!s->has_timeline_semaphore)
+        return "timeline semaphores";
+    if (s->max_storage_range < LEAST_STORAGE_RANGE)
+        return "storage buffers of 128 MiB";
+    if (s->max_storage_buffers < NIB_BINDINGS)
+        return "8 storage buffers a stage";
+    if (s->max_push_constants < LEAST_PUSH_CONSTANTS)
+        return "128 bytes of push constants";
+    if (s->max_invocations < LEAST_INVOCATIONS)
+        return "workgroups of 128 invocations";
+    if (s->max_shared_memory < LEAST_SHARED_MEMORY)
+        return "16 KiB of shared memory";
+    if (s->storage_alignment > LEAST_ALIGNMENT)
+        return "storage buffers at multiples of 256 bytes";
+    return NULL;
+}
+
+void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
+                             struct nib_vk_device_plan *out_plan)
+{
+    *out_plan = (struct nib_vk_device_plan){0};
+    const char *missing = find_missing(snapshot);
+    if (!missing && !choose_family(snapshot, &out_plan->queue_family))
+        missing = "a queue for compute";
+    if (!missing && !choose_memory(snapshot, out_plan))
+        missing = "memory that both the host and the device can use";
+    if (missing) {
+        snprintf(out_plan->reason, sizeof out_plan->reason, "the device has no %s", missing);
+        return;
+    }
+    out_plan->is_usable = true;
+    out_plan->needs_timeline_extension =
+        snapshot->api_version < VK_API_VERSION_1_2 && snapshot->has_timeline_extension;
+    uint32_t heap = snapshot->memory.memoryTypes[out_plan->device_memory_type].heapIndex;
+    out_plan->memory_bytes =
+        snapshot->memory.memoryHeaps[heap].size / HEAD_ROOM_DENOMINATOR * HEAD_ROOM_NUMERATOR;
+    if (snapshot->budget[heap] && snapshot->budget[heap] < out_plan->memory_bytes)
+        out_plan->memory_bytes = snapshot->budget[heap];
+    // A driver on the CPU runs the invocations of a workgroup in turn, barriers cost it most.
+    out_plan->lanes = snapshot->type == VK_PHYSICAL_DEVICE_TYPE_CPU ? 1 : 8;
+}
+
+void nib_vk_describe(const struct nib_vk_snapshot *snapshot, const struct nib_vk_device_plan *plan,
+                     struct nib_device_info *out_info)
+{
+    static const enum nib_device_type types[] = {
+        [VK_PHYSICAL_DEVICE_TYPE_OTHER] = NIB_DEVICE_TYPE_OTHER,
+        [VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU] = NIB_DEVICE_TYPE_INTEGRATED,
+        [VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU] = NIB_DEVICE_TYPE_DISCRETE,
+        [VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU] = NIB_DEVICE_TYPE_VIRTUAL,
+        [VK_PHYSICAL_DEVICE_TYPE_CPU] = NIB_DEVICE_TYPE_CPU,
+    };
+    // One that cannot be used counts as "other", which `auto` never takes.
+    bool is_known = plan->is_usable && (uint32_t)snapshot->type < sizeof types / sizeof types[0];
+    *out_info = (struct nib_device_info){
+        .backend = NIB_BACKEND_VULKAN,
+        .type = is_known ? types[snapshot->type] : NIB_DEVICE_TYPE_OTHER,
+        .memory_bytes = plan->memory_bytes,
+    };
+    snprintf(out_info->name, sizeof out_info->name, "%s", snapshot->name);
+    snprintf(out_info->driver, sizeof out_info->driver, "%s", snapshot->driver);
+    snprintf(out_info->features, sizeof out_info->features, "%s",
+             plan->is_usable ? "baseline" : plan->reason);
+}

@@ -1,0 +1,154 @@
+/// Instances: a run of a plan's segments with its weights, cache, buffers and recorded commands.
+#ifndef RUNTIME_VULKAN_INSTANCE_H
+#define RUNTIME_VULKAN_INSTANCE_H
+
+#include "runtime/ops/backend.h"
+#include "runtime/vulkan/matrix.h"
+
+/// Buckets of rows: powers of two up to NIB_STEP_MAX_ROWS; of lines of logits: up to the first of
+/// NIB_STEP_MAX_LOGITS on.
+#define NIB_VK_MAX_BUCKETS 10
+
+/// What a pass reads or writes: columns of a value, or a whole resource.
+struct nib_vk_access {
+    uint32_t resource;
+    uint32_t begin;
+    uint32_t end;
+    bool is_write;
+};
+#define NIB_VK_MAX_ACCESSES 5
+/// Resources besides the plan's values, which are numbered from 0.
+#define NIB_VK_PREPARED NIB_PLAN_MAX_VALUES
+#define NIB_VK_CACHES (NIB_PLAN_MAX_VALUES + 1) ///< keys, then values, of each layer
+
+/// One dispatch, whatever the bucket.
+struct nib_vk_pass {
+    uint32_t op;             ///< number into the plan's ops
+    VkPipeline pipelines[4]; ///< for 1, 2, 4, 8 rows a workgroup; all the same but for a matmul
+    bool is_matmul;
+    bool is_lines; ///< works on lines of logits, not on the step's rows
+    uint32_t groups;
+    VkDescriptorSet set;
+    uint32_t push[32];
+    uint32_t push_size; ///< bytes
+    struct nib_vk_access accesses[NIB_VK_MAX_ACCESSES];
+    uint32_t n_accesses;
+};
+
+/// The cache of one layer.
+struct nib_vk_cache {
+    bool is_used;
+    struct nib_vk_range keys;
+    struct nib_vk_range values;
+};
+
+/// Passes and recorded commands of one segment.
+struct nib_vk_segment {
+    uint32_t first_pass;
+    uint32_t n_passes;
+    uint32_t first_command; ///< [bucket of rows][bucket of lines], where it gathers lines
+    bool has_lines;
+};
+
+/// Where the parts of the step block lie in words behind its rows, as kernels count them.
+struct nib_vk_step_layout {
+    uint32_t sequences_at;
+    uint32_t tables_at;
+    uint32_t n_tables; ///< entries of all page tables
+    uint32_t angles_at;
+    uint32_t n_words;
+};
+
+struct nib_vk_instance {
+    const struct nib_plan *plan;
+    struct nib_vk_device *device;
+    struct nib_log log;
+    uint32_t first_segment;
+    uint32_t n_segments;
+    uint32_t max_rows;  ///< a bucket
+    uint32_t max_lines; ///< a bucket
+    uint32_t max_sequences;
+    uint32_t n_pages[NIB_KV_MAX_CLASSES];
+
+    struct nib_vk_pool memory;   ///< the device's
+    struct nib_vk_pool upload;   ///< written by the host for each step
+    struct nib_vk_pool readback; ///< read by it
+    struct nib_vk_transfer transfer;
+
+    struct nib_vk_matrix *weights; ///< [plan->n_weights]
+    bool *is_used;                 ///< [plan->n_weights]
+    uint32_t n_missing;            ///< weights in use that pack has not seen
+    struct nib_vk_cache *caches;   ///< [plan->n_kv_layers]
+    struct nib_vk_range values[NIB_PLAN_MAX_VALUES];
+    struct nib_vk_range prepared; ///< a matmul's input, and its scales and sums
+    struct nib_vk_range sums;
+    struct nib_vk_range step;
+    struct nib_vk_range step_upload;
+    struct nib_vk_range hidden_upload;
+    struct nib_vk_range hidden_readback;
+    struct nib_vk_range logits_readback;
+    struct nib_vk_step_layout step_layout;
+    uint64_t weights_bytes;
+    uint64_t kv_bytes;
+
+    struct nib_vk_pass *passes;
+    uint32_t n_passes;
+    struct nib_vk_segment *segments; ///< [n_segments]
+    VkDescriptorPool sets;
+    VkCommandPool command_pool;
+    VkCommandBuffer *commands;
+    uint32_t n_commands;
+    uint32_t first_step_command;       ///< [bucket of rows]: the step's upload
+    uint32_t first_hidden_in_command;  ///< [bucket of rows]
+    uint32_t first_hidden_out_command; ///< [bucket of rows]
+    VkCommandBuffer *batch;            ///< [n_segments + 3] of one submission
+    uint32_t n_ready;                  ///< segments that are recorded
+    bool is_ready;
+
+    struct nib_vk_clock clock;
+    bool is_pending;
+    const struct nib_step *pending_step; ///< whose logits are awaited, or NULL
+    float *pending_hidden;               ///< where hidden states go, or NULL
+    uint32_t pending_rows;
+    uint64_t n_dispatches;
+    uint64_t host_ns;
+};
+
+/// Returns the number of the bucket that holds `n` >= 1: ceil(log2(n)).
+uint32_t nib_vk_bucket(uint32_t n);
+
+/// As the entries of nib_backend.
+enum nib_status nib_vk_instance_create(const struct nib_instance_params *params, void **out_self,
+                                       struct nib_error *err);
+void nib_vk_instance_destroy(void *self);
+enum nib_status nib_vk_instance_pack(void *self, uint32_t weight,
+                                     const struct nib_row_reader *reader, struct nib_error *err);
+enum nib_status nib_vk_instance_ready(void *self, uint64_t budget_ns, bool *out_ready,
+                                      struct nib_error *err);
+enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
+                           const float *hidden_in, float *hidden_out, struct nib_error *err);
+enum nib_status nib_vk_instance_wait(void *self, struct nib_error *err);
+enum nib_status nib_vk_kv_copy(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
+                               struct nib_error *err);
+enum nib_status nib_vk_kv_export(void *self, struct nib_kv_page page, void *out_bytes,
+                                 struct nib_error *err);
+enum nib_status nib_vk_kv_import(void *self, struct nib_kv_page page, const void *bytes,
+                                 struct nib_error *err);
+
+/// Returns weight `weight`, or the one it shares, or NULL for NIB_NO_WEIGHT.
+const struct nib_vk_matrix *nib_vk_instance_weight(const struct nib_vk_instance *instance,
+                                                   uint32_t weight);
+
+/// Makes the passes of one segment behind those there are. Errors: unsupported, memory, device.
+enum nib_status nib_vk_segment_build(struct nib_vk_instance *instance, uint32_t segment,
+                                     struct nib_error *err);
+/// Returns an upper bound of the passes that all segments take.
+uint32_t nib_vk_count_passes(const struct nib_vk_instance *instance);
+
+/// Takes all command buffers, and records those that copy. Errors: memory, device.
+enum nib_status nib_vk_record_copies(struct nib_vk_instance *instance, struct nib_error *err);
+/// Records a segment's passes for every bucket. Errors: memory, device.
+enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t segment,
+                                      struct nib_error *err);
+
+#endif

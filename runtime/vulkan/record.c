@@ -1,0 +1,244 @@
+// Commands, recorded once for each bucket of rows and submitted again for each step.
+#include <stdlib.h>
+
+#include "runtime/base/status.h"
+#include "runtime/vulkan/instance.h"
+
+/// Accesses since the last barrier that are remembered; a barrier comes where they are more.
+#define MAX_DIRTY 64
+
+static uint32_t n_row_buckets(const struct nib_vk_instance *instance)
+{
+    return nib_vk_bucket(instance->max_rows) + 1;
+}
+
+static uint32_t n_line_buckets(const struct nib_vk_instance *instance)
+{
+    return nib_vk_bucket(instance->max_lines) + 1;
+}
+
+static bool gathers(const struct nib_vk_instance *instance, uint32_t segment)
+{
+    const struct nib_segment *s = &instance->plan->segments[instance->first_segment + segment];
+    for (uint32_t i = 0; i < s->n_ops; i++) {
+        if (instance->plan->ops[s->first_op + i].kind == NIB_OP_GATHER)
+            return true;
+    }
+    return false;
+}
+
+static enum nib_status take_commands(struct nib_vk_instance *instance, struct nib_error *err)
+{
+    uint32_t n = 0, rows = n_row_buckets(instance);
+    for (uint32_t s = 0; s < instance->n_segments; s++) {
+        struct nib_vk_segment *segment = &instance->segments[s];
+        segment->has_lines = gathers(instance, s);
+        segment->first_command = n;
+        n += rows * (segment->has_lines ? n_line_buckets(instance) : 1);
+    }
+    instance->first_step_command = n;
+    instance->first_hidden_in_command = n + rows;
+    instance->first_hidden_out_command = n + 2 * rows;
+    n += 3 * rows;
+    VkCommandBuffer *commands = calloc(n, sizeof *commands);
+    if (!commands)
+        return nib_fail_memory(err);
+    VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                        .commandPool = instance->command_pool,
+                                        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                                        .commandBufferCount = n};
+    struct nib_vk_device *d = instance->device;
+    enum nib_status status =
+        nib_vk_check(d->table.AllocateCommandBuffers(d->device, &info, commands),
+                     "vkAllocateCommandBuffers", err);
+    if (status != NIB_OK) {
+        free(commands);
+        return status;
+    }
+    instance->commands = commands;
+    instance->n_commands = n;
+    return NIB_OK;
+}
+
+static enum nib_status begin(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                             struct nib_error *err)
+{
+    VkCommandBufferBeginInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                     .flags = VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT};
+    return nib_vk_check(instance->device->table.BeginCommandBuffer(buffer, &info),
+                        "vkBeginCommandBuffer", err);
+}
+
+static enum nib_status end(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                           struct nib_error *err)
+{
+    return nib_vk_check(instance->device->table.EndCommandBuffer(buffer), "vkEndCommandBuffer",
+                        err);
+}
+
+/// Copies `size` bytes at `offset` of both ranges.
+static void copy(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                 const struct nib_vk_pool *from_pool, const struct nib_vk_range *from,
+                 const struct nib_vk_pool *to_pool, const struct nib_vk_range *to, uint64_t offset,
+                 uint64_t size)
+{
+    VkBufferCopy region = {
+        .srcOffset = from->offset + offset, .dstOffset = to->offset + offset, .size = size};
+    if (size > 0)
+        instance->device->table.CmdCopyBuffer(buffer, nib_vk_pool_buffer(from_pool, from),
+                                              nib_vk_pool_buffer(to_pool, to), 1, &region);
+}
+
+/// The step's header, rows, sequences, page tables and angles.
+static void record_step(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                        uint32_t rows)
+{
+    const struct nib_vk_step_layout *l = &instance->step_layout;
+    const uint64_t rest =
+        sizeof(struct nib_step_header) + NIB_STEP_MAX_ROWS * sizeof(struct nib_step_row);
+    uint64_t head = sizeof(struct nib_step_header) + rows * sizeof(struct nib_step_row);
+    const struct nib_vk_range *from = &instance->step_upload, *to = &instance->step;
+    copy(instance, buffer, &instance->upload, from, &instance->memory, to, 0, head);
+    copy(instance, buffer, &instance->upload, from, &instance->memory, to, rest,
+         4ull * l->angles_at);
+    uint64_t at = rest + 4ull * l->angles_at;
+    for (uint32_t t = 0; t < instance->plan->n_ropes; t++) {
+        uint64_t dims = instance->plan->ropes[t].dims;
+        copy(instance, buffer, &instance->upload, from, &instance->memory, to, at, 4 * rows * dims);
+        at += 4 * instance->max_rows * dims;
+    }
+}
+
+enum nib_status nib_vk_record_copies(struct nib_vk_instance *instance, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    NIB_TRY(take_commands(instance, err));
+    const struct nib_vk_range *hidden = &instance->values[NIB_VALUE_HIDDEN];
+    for (uint32_t b = 0; b < n_row_buckets(instance); b++) {
+        uint64_t rows = 1ull << b, size = rows * instance->plan->hidden_size * sizeof(float);
+        VkCommandBuffer buffer = instance->commands[instance->first_step_command + b];
+        NIB_TRY(begin(instance, buffer, err));
+        nib_vk_barrier_all(instance->device, buffer);
+        record_step(instance, buffer, (uint32_t)rows);
+        nib_vk_barrier_all(instance->device, buffer);
+        NIB_TRY(end(instance, buffer, err));
+
+        buffer = instance->commands[instance->first_hidden_in_command + b];
+        NIB_TRY(begin(instance, buffer, err));
+        if (instance->hidden_upload.size > 0) {
+            copy(instance, buffer, &instance->upload, &instance->hidden_upload, &instance->memory,
+                 hidden, 0, size);
+        }
+        nib_vk_barrier_all(instance->device, buffer);
+        NIB_TRY(end(instance, buffer, err));
+
+        buffer = instance->commands[instance->first_hidden_out_command + b];
+        NIB_TRY(begin(instance, buffer, err));
+        nib_vk_barrier_all(instance->device, buffer);
+        copy(instance, buffer, &instance->memory, hidden, &instance->readback,
+             &instance->hidden_readback, 0, size);
+        nib_vk_barrier_all(instance->device, buffer);
+        NIB_TRY(end(instance, buffer, err));
+    }
+fail:
+    return status;
+}
+
+/// What was read and written since the last barrier.
+struct dirty {
+    struct nib_vk_access accesses[MAX_DIRTY];
+    uint32_t n;
+};
+
+static bool conflicts(const struct dirty *dirty, const struct nib_vk_access *a)
+{
+    for (uint32_t i = 0; i < dirty->n; i++) {
+        const struct nib_vk_access *b = &dirty->accesses[i];
+        if (a->resource == b->resource && a->begin < b->end && b->begin < a->end &&
+            (a->is_write || b->is_write))
+            return true;
+    }
+    return false;
+}
+
+static void compute_barrier(const struct nib_vk_instance *instance, VkCommandBuffer buffer)
+{
+    const VkAccessFlags access = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT;
+    VkMemoryBarrier barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                               .srcAccessMask = access,
+                               .dstAccessMask = access};
+    instance->device->table.CmdPipelineBarrier(buffer, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
+                                               VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, 0, 1, &barrier,
+                                               0, NULL, 0, NULL);
+}
+
+/// Puts a barrier where the pass touches what an earlier one has touched, and remembers the pass.
+static void synchronize(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                        const struct nib_vk_pass *pass, struct dirty *dirty)
+{
+    bool needs_barrier = dirty->n + pass->n_accesses > MAX_DIRTY;
+    for (uint32_t i = 0; i < pass->n_accesses; i++)
+        needs_barrier = needs_barrier || conflicts(dirty, &pass->accesses[i]);
+    if (needs_barrier) {
+        compute_barrier(instance, buffer);
+        dirty->n = 0;
+    }
+    for (uint32_t i = 0; i < pass->n_accesses; i++)
+        dirty->accesses[dirty->n++] = pass->accesses[i];
+}
+
+static void record_pass(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                        const struct nib_vk_pass *pass, uint32_t bucket)
+{
+    const struct nib_vk_device_table *table = &instance->device->table;
+    uint32_t columns = bucket < 3 ? bucket : 3; // of 8 rows a workgroup at most
+    table->CmdBindPipeline(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pass->pipelines[columns]);
+    table->CmdBindDescriptorSets(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, instance->device->layout,
+                                 0, 1, &pass->set, 0, NULL);
+    table->CmdPushConstants(buffer, instance->device->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
+                            pass->push_size, pass->push);
+    table->CmdDispatch(buffer, pass->groups, 1u << (pass->is_matmul ? bucket - columns : bucket),
+                       1);
+}
+
+static enum nib_status record(const struct nib_vk_instance *instance, uint32_t index,
+                              uint32_t row_bucket, uint32_t line_bucket, VkCommandBuffer buffer,
+                              struct nib_error *err)
+{
+    const struct nib_vk_segment *segment = &instance->segments[index];
+    enum nib_status status = begin(instance, buffer, err);
+    if (status != NIB_OK)
+        return status;
+    struct dirty dirty = {.n = 0};
+    for (uint32_t i = 0; i < segment->n_passes; i++) {
+        const struct nib_vk_pass *pass = &instance->passes[segment->first_pass + i];
+        synchronize(instance, buffer, pass, &dirty);
+        record_pass(instance, buffer, pass, pass->is_lines ? line_bucket : row_bucket);
+    }
+    if (segment->has_lines) {
+        uint64_t size = (1ull << line_bucket) * instance->plan->vocabulary * sizeof(float);
+        nib_vk_barrier_all(instance->device, buffer);
+        copy(instance, buffer, &instance->memory, &instance->values[instance->plan->logits_value],
+             &instance->readback, &instance->logits_readback, 0, size);
+        nib_vk_barrier_all(instance->device, buffer);
+    } else {
+        compute_barrier(instance, buffer);
+    }
+    return end(instance, buffer, err);
+}
+
+enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t segment,
+                                      struct nib_error *err)
+{
+    const struct nib_vk_segment *s = &instance->segments[segment];
+    uint32_t lines = s->has_lines ? n_line_buckets(instance) : 1;
+    for (uint32_t r = 0; r < n_row_buckets(instance); r++) {
+        for (uint32_t l = 0; l < lines; l++) {
+            VkCommandBuffer buffer = instance->commands[s->first_command + r * lines + l];
+            enum nib_status status = record(instance, segment, r, l, buffer, err);
+            if (status != NIB_OK)
+                return status;
+        }
+    }
+    return NIB_OK;
+}

@@ -1,0 +1,142 @@
+#include <math.h>
+#include <string.h>
+
+#include "runtime/base/os.h"
+#include "runtime/base/status.h"
+#include "runtime/vulkan/instance.h"
+
+/// Cosines and sines of every table's angles, as the CPU backend has them.
+static void write_angles(const struct nib_vk_instance *instance, const struct nib_step *step,
+                         float *out)
+{
+    for (uint32_t t = 0; t < instance->plan->n_ropes; t++) {
+        const struct nib_rope_table *table = &instance->plan->ropes[t];
+        uint32_t half = table->dims / 2;
+        for (uint32_t r = 0; r < step->header.n_used_rows; r++) {
+            float *cosine = out + (size_t)r * table->dims, *sine = cosine + half;
+            float position = (float)step->rows[r].position;
+            for (uint32_t j = 0; j < half; j++) {
+                float angle = position * table->frequency[j];
+                cosine[j] = cosf(angle) * table->magnitude;
+                sine[j] = sinf(angle) * table->magnitude;
+            }
+        }
+        out += (size_t)instance->max_rows * table->dims;
+    }
+}
+
+static enum nib_status check_step(const struct nib_vk_instance *instance,
+                                  const struct nib_step *step, struct nib_error *err)
+{
+    const struct nib_step_header *h = &step->header;
+    uint64_t per_sequence = (uint64_t)h->page_table_stride * instance->plan->n_kv_classes;
+    bool is_good = h->n_used_rows > 0 && h->n_used_rows <= instance->max_rows &&
+                   h->n_sequences <= instance->max_sequences && h->n_logits <= instance->max_lines;
+    for (uint32_t i = 0; is_good && i < h->n_sequences; i++)
+        is_good = step->sequences[i].page_table + per_sequence <= instance->step_layout.n_tables;
+    return is_good ? NIB_OK
+                   : nib_fail(err, NIB_ERROR_ARGUMENT,
+                              "a step of %u rows, %u sequences, %u logits is larger than the "
+                              "device's instance was made for",
+                              h->n_used_rows, h->n_sequences, h->n_logits);
+}
+
+/// Writes the step into the memory that its recorded upload reads.
+static void write_step(const struct nib_vk_instance *instance, const struct nib_step *step,
+                       uint32_t n_rows)
+{
+    const struct nib_vk_step_layout *l = &instance->step_layout;
+    uint8_t *to = nib_vk_pool_mapped(&instance->upload, &instance->step_upload);
+    struct nib_step_header header = step->header;
+    header.n_rows = n_rows;
+    memcpy(to, &header, sizeof header);
+    uint8_t *rows = to + sizeof header;
+    memcpy(rows, step->rows, header.n_used_rows * sizeof *step->rows);
+    const struct nib_step_row padding = {.sequence = NIB_NONE, .logit_row = NIB_NONE};
+    for (uint32_t r = header.n_used_rows; r < n_rows; r++)
+        memcpy(rows + r * sizeof padding, &padding, sizeof padding);
+    uint8_t *rest = rows + NIB_STEP_MAX_ROWS * sizeof padding;
+    memcpy(rest + 4ull * l->sequences_at, step->sequences,
+           header.n_sequences * sizeof *step->sequences);
+    uint64_t per_sequence = (uint64_t)header.page_table_stride * instance->plan->n_kv_classes;
+    for (uint32_t i = 0; i < header.n_sequences; i++) {
+        uint32_t at = step->sequences[i].page_table;
+        memcpy(rest + 4ull * (l->tables_at + at), step->page_tables + at, 4 * per_sequence);
+    }
+    write_angles(instance, step, (float *)(void *)(rest + 4ull * l->angles_at));
+}
+
+/// Returns the command buffer of a segment for the step, and adds up its dispatches.
+static VkCommandBuffer segment_command(struct nib_vk_instance *instance, uint32_t segment,
+                                       uint32_t row_bucket, const struct nib_step *step)
+{
+    const struct nib_vk_segment *s = &instance->segments[segment];
+    instance->n_dispatches += s->n_passes;
+    if (!s->has_lines)
+        return instance->commands[s->first_command + row_bucket];
+    uint32_t lines = nib_vk_bucket(instance->max_lines) + 1;
+    uint32_t line_bucket = nib_vk_bucket(step->header.n_logits ? step->header.n_logits : 1);
+    return instance->commands[s->first_command + row_bucket * lines + line_bucket];
+}
+
+enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
+                           const float *hidden_in, float *hidden_out, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    struct nib_vk_instance *instance = self;
+    bool ready = instance->is_ready;
+    NIB_TRY(nib_vk_instance_wait(instance, err));
+    if (!ready)
+        NIB_TRY(nib_vk_instance_ready(instance, 0, &ready, err));
+    NIB_TRY(check_step(instance, step, err));
+    uint64_t start_ns = nib_clock_ns();
+    uint32_t bucket = nib_vk_bucket(step->header.n_used_rows), n = 0;
+    size_t hidden_size =
+        (size_t)step->header.n_used_rows * instance->plan->hidden_size * sizeof(float);
+    write_step(instance, step, 1u << bucket);
+    instance->batch[n++] = instance->commands[instance->first_step_command + bucket];
+    if (hidden_in) {
+        memcpy(nib_vk_pool_mapped(&instance->upload, &instance->hidden_upload), hidden_in,
+               hidden_size);
+        instance->batch[n++] = instance->commands[instance->first_hidden_in_command + bucket];
+    }
+    bool has_lines = false;
+    for (uint32_t s = first; s <= last; s++) {
+        uint32_t segment = s - instance->first_segment;
+        instance->batch[n++] = segment_command(instance, segment, bucket, step);
+        has_lines = has_lines || instance->segments[segment].has_lines;
+    }
+    if (hidden_out)
+        instance->batch[n++] = instance->commands[instance->first_hidden_out_command + bucket];
+    NIB_TRY(nib_vk_submit(instance->device, &instance->clock, instance->batch, n, err));
+    instance->is_pending = true;
+    instance->pending_step = has_lines ? step : NULL;
+    instance->pending_hidden = hidden_out;
+    instance->pending_rows = step->header.n_used_rows;
+    instance->host_ns += nib_clock_ns() - start_ns;
+fail:
+    return status;
+}
+
+enum nib_status nib_vk_instance_wait(void *self, struct nib_error *err)
+{
+    struct nib_vk_instance *instance = self;
+    if (!instance->is_pending)
+        return NIB_OK;
+    enum nib_status status = nib_vk_wait(instance->device, &instance->clock, err);
+    if (status != NIB_OK)
+        return status;
+    instance->is_pending = false;
+    const struct nib_plan *plan = instance->plan;
+    if (instance->pending_step) {
+        const struct nib_step *step = instance->pending_step;
+        memcpy(step->logits, nib_vk_pool_mapped(&instance->readback, &instance->logits_readback),
+               (size_t)step->header.n_logits * plan->vocabulary * sizeof(float));
+    }
+    if (instance->pending_hidden) {
+        memcpy(instance->pending_hidden,
+               nib_vk_pool_mapped(&instance->readback, &instance->hidden_readback),
+               (size_t)instance->pending_rows * plan->hidden_size * sizeof(float));
+    }
+    return NIB_OK;
+}

@@ -1,0 +1,108 @@
+#include "runtime/vulkan/snapshot.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/status.h"
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/// Notes the extensions that matter.
+static enum nib_status take_extensions(const struct nib_vk_instance_table *table,
+                                       VkPhysicalDevice physical, struct nib_vk_snapshot *snapshot,
+                                       struct nib_error *err)
+{
+    uint32_t count = 0;
+    if (table->EnumerateDeviceExtensionProperties(physical, NULL, &count, NULL) != VK_SUCCESS)
+        return NIB_OK; // a driver that cannot say has none
+    VkExtensionProperties *extensions = calloc(count + 1, sizeof *extensions);
+    if (!extensions)
+        return nib_fail_memory(err);
+    VkResult result = table->EnumerateDeviceExtensionProperties(physical, NULL, &count, extensions);
+    for (uint32_t i = 0; result >= 0 && i < count; i++) {
+        const char *name = extensions[i].extensionName;
+        if (strcmp(name, VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME) == 0)
+            snapshot->has_timeline_extension = true;
+        else if (strcmp(name, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME) == 0)
+            snapshot->has_memory_budget = true;
+    }
+    free(extensions);
+    return NIB_OK;
+}
+
+static void take_limits(const VkPhysicalDeviceProperties *properties,
+                        struct nib_vk_snapshot *snapshot)
+{
+    const VkPhysicalDeviceLimits *limits = &properties->limits;
+    snapshot->api_version = properties->apiVersion;
+    snapshot->type = properties->deviceType;
+    snapshot->max_storage_range = limits->maxStorageBufferRange;
+    snapshot->max_storage_buffers = min_u32(limits->maxPerStageDescriptorStorageBuffers,
+                                            limits->maxDescriptorSetStorageBuffers);
+    snapshot->max_push_constants = limits->maxPushConstantsSize;
+    snapshot->max_invocations =
+        min_u32(limits->maxComputeWorkGroupInvocations, limits->maxComputeWorkGroupSize[0]);
+    snapshot->max_shared_memory = limits->maxComputeSharedMemorySize;
+    snapshot->max_workgroups =
+        min_u32(limits->maxComputeWorkGroupCount[0], limits->maxComputeWorkGroupCount[1]);
+    snapshot->storage_alignment = limits->minStorageBufferOffsetAlignment;
+    snprintf(snapshot->name, sizeof snapshot->name, "%s", properties->deviceName);
+}
+
+static void take_memory(const struct nib_vk_instance_table *table, VkPhysicalDevice physical,
+                        struct nib_vk_snapshot *snapshot)
+{
+    VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
+    VkPhysicalDeviceMemoryProperties2 memory = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2,
+        .pNext = snapshot->has_memory_budget ? &budget : NULL};
+    table->GetPhysicalDeviceMemoryProperties2(physical, &memory);
+    snapshot->memory = memory.memoryProperties;
+    for (uint32_t i = 0; i < snapshot->memory.memoryHeapCount; i++) {
+        uint64_t used = budget.heapUsage[i], all = budget.heapBudget[i];
+        snapshot->budget[i] = all > used ? all - used : 0;
+    }
+}
+
+enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
+                                     VkPhysicalDevice physical,
+                                     struct nib_vk_snapshot *out_snapshot, struct nib_error *err)
+{
+    *out_snapshot = (struct nib_vk_snapshot){0};
+    enum nib_status status = take_extensions(table, physical, out_snapshot, err);
+    if (status != NIB_OK)
+        return status;
+
+    VkPhysicalDeviceDriverProperties driver = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
+    VkPhysicalDeviceSubgroupProperties subgroup = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = &driver};
+    VkPhysicalDeviceMaintenance3Properties maintenance = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &subgroup};
+    VkPhysicalDeviceProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &maintenance};
+    table->GetPhysicalDeviceProperties2(physical, &properties);
+    take_limits(&properties.properties, out_snapshot);
+    out_snapshot->max_allocation = maintenance.maxMemoryAllocationSize;
+    out_snapshot->subgroup_size = subgroup.subgroupSize;
+    snprintf(out_snapshot->driver, sizeof out_snapshot->driver, "%.120s %.120s", driver.driverName,
+             driver.driverInfo);
+
+    VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                          .pNext = &timeline};
+    table->GetPhysicalDeviceFeatures2(physical, &features);
+    out_snapshot->has_timeline_semaphore = timeline.timelineSemaphore;
+
+    out_snapshot->n_families = NIB_VK_MAX_FAMILIES;
+    table->GetPhysicalDeviceQueueFamilyProperties(physical, &out_snapshot->n_families,
+                                                  out_snapshot->families);
+    take_memory(table, physical, out_snapshot);
+    return NIB_OK;
+}

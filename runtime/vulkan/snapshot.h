@@ -1,0 +1,63 @@
+/// What a physical device says of itself, as a plain struct, and the plan made from it by a pure
+/// function.
+#ifndef RUNTIME_VULKAN_SNAPSHOT_H
+#define RUNTIME_VULKAN_SNAPSHOT_H
+
+#include "runtime/vulkan/table.h"
+#include <nibble/device.h>
+
+#define NIB_VK_MAX_FAMILIES 16
+
+/// Capabilities and limits.
+struct nib_vk_snapshot {
+    char name[256];
+    char driver[256]; ///< name and version
+    uint32_t api_version;
+    VkPhysicalDeviceType type;
+    bool has_timeline_semaphore;  ///< the feature
+    bool has_timeline_extension;  ///< VK_KHR_timeline_semaphore is listed
+    bool has_memory_budget;       ///< VK_EXT_memory_budget is listed
+    uint32_t max_storage_range;   ///< bytes of one storage binding
+    uint32_t max_storage_buffers; ///< a stage
+    uint32_t max_push_constants;  ///< bytes
+    uint32_t max_invocations;     ///< of a workgroup
+    uint32_t max_shared_memory;   ///< bytes
+    uint32_t max_workgroups;      ///< the least of the first two dimensions
+    uint64_t storage_alignment;   ///< of a binding's offset
+    uint64_t max_allocation;      ///< bytes of one VkDeviceMemory
+    uint32_t subgroup_size;
+    uint32_t n_families;
+    VkQueueFamilyProperties families[NIB_VK_MAX_FAMILIES];
+    VkPhysicalDeviceMemoryProperties memory;
+    uint64_t budget[VK_MAX_MEMORY_HEAPS]; ///< what this process may take; 0: unknown
+};
+
+/// Asks a physical device. Errors: memory.
+enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
+                                     VkPhysicalDevice physical,
+                                     struct nib_vk_snapshot *out_snapshot, struct nib_error *err);
+
+/// What is made of a device.
+struct nib_vk_device_plan {
+    bool is_usable;
+    char reason[160]; ///< why it is not
+    uint32_t queue_family;
+    bool needs_timeline_extension;
+    uint32_t device_memory_type;
+    uint32_t upload_memory_type;   ///< written by the host, read by copies
+    uint32_t readback_memory_type; ///< read by the host
+    bool is_direct;                ///< the host writes device memory itself
+    uint64_t memory_bytes;         ///< that weights, cache and buffers may take
+    uint32_t lanes;                ///< invocations that share a row of a matmul
+};
+
+/// Caps a snapshot to the least device that must run: what `vulkan_mask` "baseline" means.
+void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot);
+/// Decides. Pure.
+void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
+                             struct nib_vk_device_plan *out_plan);
+/// Describes the device as `nibble devices` lists it, but for its index.
+void nib_vk_describe(const struct nib_vk_snapshot *snapshot, const struct nib_vk_device_plan *plan,
+                     struct nib_device_info *out_info);
+
+#endif
