@@ -10,7 +10,7 @@ static enum nib_status open_device(const struct options *options, enum nib_backe
                                    uint32_t index, struct nib_device **out_device,
                                    struct nib_error *err)
 {
-    char *cache = system_user_path(SYSTEM_CACHE, "");
+    char *cache = backend == NIB_BACKEND_VULKAN ? system_user_path(SYSTEM_CACHE, "") : NULL;
     const struct nib_device_params *params =
         nib_device_params(.log = message_log(), .backend = backend, .index = index,
                           .threads = (uint32_t)options->threads.value,
