@@ -10,12 +10,42 @@ static void require(enum nib_status status, const struct nib_error *error)
     cr_assert_eq(status, NIB_OK, "%s", status == NIB_OK ? "" : error->message);
 }
 
+/// Opens the Vulkan device that NIB_TEST_VULKAN numbers, or leaves it NULL, which is the CPU.
+static void open_device(struct golden *golden)
+{
+    struct nib_error error;
+    const char *index = getenv("NIB_TEST_VULKAN");
+    golden->device = NULL;
+    if (!index)
+        return;
+    enum nib_status status =
+        nib_device_open(nib_device_params(.backend = NIB_BACKEND_VULKAN,
+                                          .index = (uint32_t)strtoul(index, NULL, 10),
+                                          .vulkan_mask = getenv("NIB_TEST_VULKAN_MASK")),
+                        &golden->device, &error);
+    if (status == NIB_ERROR_NOT_FOUND)
+        cr_skip_test("no Vulkan device: %s", error.message);
+    require(status, &error);
+}
+
 void golden_open(struct golden *golden, const char *path, const struct nib_engine_params *params)
 {
     struct nib_error error;
     struct nib_engine_info info;
+    struct nib_model_info model;
+    open_device(golden);
     require(nib_model_open(path, NULL, &golden->model, &error), &error);
-    require(nib_engine_create(golden->model, params, &golden->engine, &error), &error);
+    nib_model_get_info(golden->model, &model);
+    struct nib_placement placement = {.device = golden->device, .n_segments = model.layers + 2};
+    struct nib_engine_params placed = params ? *params : *nib_engine_params(.precise = false);
+    if (golden->device) {
+        placed.placements = &placement;
+        placed.n_placements = 1;
+    }
+    enum nib_status status = nib_engine_create(golden->model, &placed, &golden->engine, &error);
+    if (golden->device && status == NIB_ERROR_UNSUPPORTED)
+        cr_skip_test("%s", error.message);
+    require(status, &error);
     require(nib_session_create(golden->engine, &golden->session, &error), &error);
     nib_engine_get_info(golden->engine, &info);
     golden->vocabulary = info.vocabulary;
@@ -33,6 +63,7 @@ void golden_close(struct golden *golden)
     nib_session_destroy(&golden->session);
     nib_engine_destroy(&golden->engine);
     nib_model_destroy(&golden->model);
+    nib_device_destroy(&golden->device);
 }
 
 void golden_model_path(const char *name, char *out_path, size_t capacity)

@@ -7,6 +7,8 @@
 
 /// A model with one engine and one session.
 struct golden {
+    struct nib_device
+        *device; ///< NULL: the CPU; else as the environment variable NIB_TEST_VULKAN says
     struct nib_model *model;
     struct nib_engine *engine;
     struct nib_session *session;
