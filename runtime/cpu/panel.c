@@ -38,7 +38,7 @@ bool nib_panel_layout_init(struct nib_panel_layout *out_layout, const struct nib
     uint64_t n_blocks = nib_ceil_div_u64(cols, BLOCK);
     l->n_blocks = (uint32_t)n_blocks;
     l->block_bytes = format->bits * VECTOR;
-    uint64_t end = n_blocks * l->block_bytes;
+    uint64_t end = 0;
     if (format->code != NIB_CODE_FLOAT) {
         bool is_one_group = format->group == 0 || format->group >= cols;
         bool has_halves = format->super && format->group == BLOCK / 2;
@@ -54,8 +54,7 @@ bool nib_panel_layout_init(struct nib_panel_layout *out_layout, const struct nib
         l->zero_size = format->bits <= 4 ? 1 : 2;
         uint64_t scales = (uint64_t)l->n_scales * ROWS * l->scale_size;
         uint64_t subs = format->super ? (uint64_t)l->n_groups * ROWS : 0;
-        l->scale = end;
-        l->min = l->scale + scales;
+        l->min = scales;
         end = l->min;
         if (format->zero == NIB_ZERO_MINIMUM)
             end += scales;
@@ -66,7 +65,8 @@ bool nib_panel_layout_init(struct nib_panel_layout *out_layout, const struct nib
         bool has_sub_min = format->zero == NIB_ZERO_MINIMUM && format->bits != 2;
         end = l->sub_min + (has_sub_min ? subs : 0);
     }
-    l->bytes = (end + 63) / 64 * 64;
+    l->codes = (end + VECTOR - 1) / VECTOR * VECTOR;
+    l->bytes = l->codes + n_blocks * l->block_bytes;
     return true;
 }
 
@@ -201,7 +201,7 @@ static bool store_row_scales(const struct nib_panel_layout *l, const struct nib_
     bool is_exact = true;
     for (uint64_t s = 0; s < l->n_scales; s++) {
         uint64_t at = (s * ROWS + row) * l->scale_size, i = row * l->n_scales + s;
-        is_exact &= store_scale(format->scale, block->scale[i], panel + l->scale + at);
+        is_exact &= store_scale(format->scale, block->scale[i], panel + at);
         if (block->min)
             is_exact &= store_scale(format->scale, block->min[i], panel + l->min + at);
     }
@@ -233,13 +233,14 @@ bool nib_panel_store(const struct nib_panel_layout *layout, const struct nib_for
             continue;
         }
         const uint8_t *codes = block->codes + row * cols;
+        uint8_t *to = panel + layout->codes + 4 * row;
         uint64_t whole = cols / BLOCK;
         for (uint64_t b = 0; b < whole; b++)
-            store_codes(format->bits, codes + b * BLOCK, panel + b * layout->block_bytes + 4 * row);
+            store_codes(format->bits, codes + b * BLOCK, to + b * layout->block_bytes);
         if (whole < layout->n_blocks) {
             uint8_t rest[BLOCK] = {0};
             memcpy(rest, codes + whole * BLOCK, cols - whole * BLOCK);
-            store_codes(format->bits, rest, panel + whole * layout->block_bytes + 4 * row);
+            store_codes(format->bits, rest, to + whole * layout->block_bytes);
         }
         is_exact &= store_row_scales(layout, format, block, row, panel);
     }
@@ -252,7 +253,7 @@ static void load_row_scales(const struct nib_panel_layout *l, const struct nib_f
 {
     for (uint64_t s = 0; s < l->n_scales; s++) {
         uint64_t at = (s * ROWS + row) * l->scale_size, i = to * l->n_scales + s;
-        block->scale[i] = load_scale(format->scale, panel + l->scale + at);
+        block->scale[i] = load_scale(format->scale, panel + at);
         if (block->min)
             block->min[i] = load_scale(format->scale, panel + l->min + at);
     }
@@ -286,10 +287,11 @@ void nib_panel_load(const struct nib_panel_layout *layout, const struct nib_form
         return;
     }
     uint8_t *codes = block->codes + block_row * cols;
+    const uint8_t *from = panel + layout->codes + 4 * row;
     for (uint64_t first = 0; first < cols; first += BLOCK) {
         uint8_t all[BLOCK];
         uint64_t n = cols - first < BLOCK ? cols - first : BLOCK;
-        load_codes(format->bits, panel + first / BLOCK * layout->block_bytes + 4 * row, all);
+        load_codes(format->bits, from + first / BLOCK * layout->block_bytes, all);
         memcpy(codes + first, all, n);
     }
     load_row_scales(layout, format, panel, row, block_row, block);

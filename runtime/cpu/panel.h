@@ -3,13 +3,15 @@
 /// Columns come in blocks of 32; the last block is filled up with code 0, the last panel with rows
 /// of zeros. A block's column 4 q + j of a row lies in byte j of the row's lane of quad q, so that
 /// one 64-byte load brings four columns of all 16 rows. A panel's planes, one after the other:
-/// - codes, per block: four vectors of the codes' low nibbles (quads 0–3 in the bytes' low halves,
-///   4–7 in their high halves), or two of their low 2 bits (quad z + 2 i in bits 2 i of vector z),
-///   then bit 4 (or 2) of the codes as one vector (quad q in bit q), or bits 4 and 5 as two vectors
-///   like those of two bits; codes of eight bits as eight vectors; floats as [column][row];
 /// - scales and minima, [group or super-block][row] in the format's scale type; zero points,
 ///   [group][row], as bytes, or as binary16 where codes have more than four bits;
-/// - the second level of super-blocks, [group][row], a byte each; q2_k's two share one.
+/// - the second level of super-blocks, [group][row], a byte each; q2_k's two share one;
+/// - from a multiple of 64 bytes on, codes, per block: four vectors of their low nibbles (quads 0–3
+///   in the bytes' low halves, 4–7 in their high halves), or two of their low 2 bits (quad z + 2 i
+///   in bits 2 i of vector z); then bit 4 (or 2) of the codes as one vector (quad q in bit q), or
+///   bits 4 and 5 as two vectors like those of two bits; codes of eight bits as eight vectors;
+///   floats as [column][row].
+/// So a matrix is one stream, of which nothing is read twice.
 #ifndef RUNTIME_CPU_PANEL_H
 #define RUNTIME_CPU_PANEL_H
 
@@ -26,10 +28,10 @@ struct nib_panel_layout {
     uint32_t n_scales;    ///< of a row: super-blocks where there are any, else groups
     uint32_t scale_size;  ///< bytes of a scale
     uint32_t zero_size;   ///< bytes of a zero point
-    uint64_t scale;
-    uint64_t min; ///< or zero points
+    uint64_t min;         ///< or zero points
     uint64_t sub_scale;
     uint64_t sub_min;
+    uint64_t codes;
     uint64_t bytes; ///< of a panel, a multiple of 64
 };
 
