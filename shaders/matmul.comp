@@ -1,15 +1,19 @@
 #version 450
-// y = x · weight^T + bias. A workgroup makes 16 rows of the weight for COLS rows of x; each of its
-// LANES invocations of one weight row takes every LANES-th granule. The sum over a granule of int8
-// codes is exact in fp32, since 32 · 255 · 127 < 2^24.
+// y = x · weight^T + bias. An invocation makes ROWS rows of the weight for COLS rows of x. 16 / ROWS
+// neighbours make a tile; LANES of them, in y, share each row and take every LANES-th granule. The
+// sum over a granule of int8 codes is exact in fp32, since 32 · 255 · 127 < 2^24.
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
 #include "lib/weights.glsl"
 #include "shared/kernels.h"
+
+#define TILE_THREADS (TILE_ROWS / ROWS)
 
 layout(constant_id = NIB_SPEC_LANES) const uint LANES = 8;
 layout(constant_id = NIB_SPEC_HAS_INPUT_SCALES) const bool HAS_INPUT_SCALES = false;
 layout(constant_id = NIB_SPEC_HAS_BIAS) const bool HAS_BIAS = false;
-layout(local_size_x = 16, local_size_y_id = NIB_SPEC_LANES) in;
+layout(constant_id = NIB_SPEC_WIDTH) const uint WIDTH = 16;
+layout(local_size_x_id = NIB_SPEC_WIDTH, local_size_y_id = NIB_SPEC_LANES) in;
 
 layout(push_constant) uniform Push {
     nib_matmul_args p;
@@ -28,61 +32,97 @@ layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Bias {
     float bias[];
 };
 
-shared float partial[COLS][16 * LANES];
+shared float partial[ROWS * COLS][WIDTH * LANES];
+
+// Adds the products of one granule to the sums of each row and column.
+void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][COLS])
+{
+    Granule granule[ROWS];
+    [[unroll]] for (uint k = 0u; k < ROWS; k++)
+        granule[k] = load_granule(p.matrix, tile, g, r + k * TILE_THREADS);
+    vec2 products[ROWS][COLS]; // of both halves
+    [[unroll]] for (uint h = 0u; h < 2u; h++) {
+        vec4 sum[ROWS][COLS];
+        [[unroll]] for (uint k = 0u; k < ROWS; k++)
+            [[unroll]] for (uint c = 0u; c < COLS; c++)
+                sum[k][c] = vec4(0.0);
+        [[unroll]] for (uint q = 4u * h; q < 4u * h + 4u; q++) {
+            vec4 input_quad[COLS];
+            [[unroll]] for (uint c = 0u; c < COLS; c++)
+                input_quad[c] = x[((first + c) * p.matrix.n_granules + g) * 8u + q];
+            [[unroll]] for (uint k = 0u; k < ROWS; k++) {
+                vec4 w = weight_quad(granule[k], q);
+                [[unroll]] for (uint c = 0u; c < COLS; c++)
+                    sum[k][c] += w * input_quad[c];
+            }
+        }
+        [[unroll]] for (uint k = 0u; k < ROWS; k++)
+            [[unroll]] for (uint c = 0u; c < COLS; c++)
+                products[k][c][h] = (sum[k][c].x + sum[k][c].y) + (sum[k][c].z + sum[k][c].w);
+    }
+
+    vec3 scale_and_sums[COLS];
+    [[unroll]] for (uint c = 0u; c < COLS; c++) {
+        bool is_needed = HAS_MIN || ZERO_BITS > 0u || HAS_INPUT_SCALES;
+        scale_and_sums[c] =
+            is_needed ? sums[(first + c) * p.matrix.n_granules + g].xyz : vec3(1.0, 0.0, 0.0);
+    }
+    [[unroll]] for (uint k = 0u; k < ROWS; k++) {
+        uint row = r + k * TILE_THREADS;
+        Group low = load_group(p.matrix, tile, group_of(p.matrix, g, 0u), row);
+        Group high = low;
+        if (HALVES == 2u)
+            high = load_group(p.matrix, tile, group_of(p.matrix, g, 1u), row);
+        [[unroll]] for (uint c = 0u; c < COLS; c++) {
+            vec2 half_sums = scale_and_sums[c].yz;
+            vec2 part = products[k][c];
+            if (ZERO_BITS > 0u)
+                part -= vec2(low.zero, high.zero) * half_sums;
+            float sum = HALVES == 2u ? low.scale * part.x + high.scale * part.y
+                                     : low.scale * (part.x + part.y);
+            if (HAS_MIN)
+                sum += low.min * half_sums.x + high.min * half_sums.y;
+            total[k][c] += HAS_INPUT_SCALES ? scale_and_sums[c].x * sum : sum;
+        }
+    }
+}
 
 void main()
 {
-    uint r = gl_LocalInvocationID.x, lane = gl_LocalInvocationID.y;
-    uint tile = gl_WorkGroupID.x, first = gl_WorkGroupID.y * COLS;
-    load_book(p.matrix, gl_LocalInvocationIndex, 16u * LANES);
+    uint place = gl_LocalInvocationID.x, lane = gl_LocalInvocationID.y;
+    uint tile = gl_WorkGroupID.x * (WIDTH / TILE_THREADS) + place / TILE_THREADS;
+    uint r = place % TILE_THREADS, first = gl_WorkGroupID.y * COLS;
+    uint n_tiles = (p.n_rows + TILE_ROWS - 1u) / TILE_ROWS;
+    bool is_used = tile < n_tiles;
+    tile = min(tile, n_tiles - 1u);
+    load_book(p.matrix, gl_LocalInvocationIndex, WIDTH * LANES);
     if (HAS_BOOK)
         barrier();
 
-    float total[COLS];
-    for (uint c = 0u; c < COLS; c++)
-        total[c] = 0.0;
-    for (uint g = lane; g < p.matrix.n_granules; g += LANES) {
-        vec4 w[8];
-        load_granule(p.matrix, tile, g, r, w);
-        Group low = load_group(p.matrix, tile, group_of(p.matrix, g, 0u), r);
-        Group high = low;
-        if (HALVES == 2u)
-            high = load_group(p.matrix, tile, group_of(p.matrix, g, 1u), r);
-        for (uint c = 0u; c < COLS; c++) {
-            uint at = (first + c) * p.matrix.n_granules + g;
-            vec4 a = vec4(0.0), b = vec4(0.0);
-            for (uint q = 0u; q < 4u; q++) {
-                a += w[q] * x[at * 8u + q];
-                b += w[q + 4u] * x[at * 8u + q + 4u];
-            }
-            float part;
-            if (HALVES == 2u) {
-                part = low.scale * dot(a, vec4(1.0)) + high.scale * dot(b, vec4(1.0));
-            } else {
-                float products = dot(a + b, vec4(1.0));
-                if (ZERO_BITS > 0u)
-                    products -= low.zero * (sums[at].y + sums[at].z);
-                part = CODE_BITS >= NIB_CODE_F16 ? products : low.scale * products;
-            }
-            if (HAS_MIN)
-                part += low.min * sums[at].y + high.min * sums[at].z;
-            total[c] += HAS_INPUT_SCALES ? sums[at].x * part : part;
-        }
-    }
+    float total[ROWS][COLS];
+    [[unroll]] for (uint k = 0u; k < ROWS; k++)
+        [[unroll]] for (uint c = 0u; c < COLS; c++)
+            total[k][c] = 0.0;
+    for (uint g = lane; g < p.matrix.n_granules; g += LANES)
+        add_granule(tile, g, r, first, total);
 
     if (LANES > 1u) {
-        for (uint c = 0u; c < COLS; c++)
-            partial[c][lane * 16u + r] = total[c];
+        [[unroll]] for (uint k = 0u; k < ROWS; k++)
+            [[unroll]] for (uint c = 0u; c < COLS; c++)
+                partial[k * COLS + c][lane * WIDTH + place] = total[k][c];
         barrier();
     }
-    uint row = tile * 16u + r;
-    if (lane == 0u && row < p.n_rows) {
-        for (uint c = 0u; c < COLS; c++) {
+    if (lane != 0u || !is_used)
+        return;
+    [[unroll]] for (uint k = 0u; k < ROWS; k++) {
+        uint row = tile * TILE_ROWS + r + k * TILE_THREADS;
+        [[unroll]] for (uint c = 0u; c < COLS; c++) {
+            float sum = total[k][c];
             for (uint i = 1u; i < LANES; i++)
-                total[c] += partial[c][i * 16u + r];
-            if (HAS_BIAS)
-                total[c] += bias[p.bias_at + row];
-            y[(first + c) * p.out_stride + p.out_at + row] = total[c];
+                sum += partial[k * COLS + c][i * WIDTH + place];
+            if (row < p.n_rows)
+                y[(first + c) * p.out_stride + p.out_at + row] =
+                    HAS_BIAS ? sum + bias[p.bias_at + row] : sum;
         }
     }
 }

@@ -137,8 +137,11 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
         snapshot->memory.memoryHeaps[heap].size / HEAD_ROOM_DENOMINATOR * HEAD_ROOM_NUMERATOR;
     if (snapshot->budget[heap] && snapshot->budget[heap] < out_plan->memory_bytes)
         out_plan->memory_bytes = snapshot->budget[heap];
-    // A driver on the CPU runs the invocations of a workgroup in turn, barriers cost it most.
-    out_plan->lanes = snapshot->type == VK_PHYSICAL_DEVICE_TYPE_CPU ? 1 : 8;
+    // A driver on the CPU pays for each load of each invocation, and for barriers: many rows share
+    // the loads of the input, and nothing is shared between invocations.
+    out_plan->has_tall_matmul = snapshot->type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    out_plan->lanes = out_plan->has_tall_matmul ? 1 : 8;
+    out_plan->tiles = out_plan->has_tall_matmul ? 4 : 1;
 }
 
 void nib_vk_describe(const struct nib_vk_snapshot *snapshot, const struct nib_vk_device_plan *plan,

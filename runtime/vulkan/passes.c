@@ -34,7 +34,11 @@ struct pass_params {
     bool is_matmul;
 };
 
-static const char *const matmul_shaders[4] = {"matmul_1", "matmul_2", "matmul_4", "matmul_8"};
+/// Matmuls of few and of many rows of the weight an invocation, for 1, 2, 4 and 8 rows of input.
+static const char *const matmul_shaders[2][4] = {
+    {"matmul_2x1", "matmul_2x2", "matmul_2x4", "matmul_2x8"},
+    {"matmul_8x1", "matmul_8x2", "matmul_8x4", "matmul_8x8"},
+};
 
 static enum nib_status make_set(struct builder *b, const struct bindings *bind,
                                 VkDescriptorSet *out_set, struct nib_error *err)
@@ -74,7 +78,7 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
     uint32_t most = pass->is_lines ? b->self->max_lines : b->self->max_rows;
     for (uint32_t i = 0; i < 4; i++) {
         if (params->is_matmul && 1u << i <= most)
-            kernel.shader = matmul_shaders[i];
+            kernel.shader = matmul_shaders[b->self->device->plan.has_tall_matmul][i];
         enum nib_status status =
             nib_vk_device_pipeline(b->self->device, &kernel, &pass->pipelines[i], err);
         if (status != NIB_OK)
@@ -295,7 +299,7 @@ static enum nib_status build_matmul(struct builder *b, const struct nib_op_matmu
                                        .bias_at = first};
         nib_vk_layout_args(l, s, &args.matrix);
         struct pass_params params = {
-            .kernel.shader = "matmul_1",
+            .kernel.shader = matmul_shaders[0][0],
             .bind.range = {[NIB_BIND_OUT] = value_of(b, &op->out),
                            [NIB_BIND_MATRIX] = &weight->slices[s],
                            [NIB_BIND_INPUT] = &b->self->prepared,
@@ -303,11 +307,15 @@ static enum nib_status build_matmul(struct builder *b, const struct nib_op_matmu
                            [NIB_BIND_TABLE] = bias ? &bias->slices[0] : NULL},
             .push = &args,
             .push_size = sizeof args,
-            .groups = nib_ceil_div_u64(n_rows, NIB_TILE_ROWS),
+            .groups = nib_ceil_div_u64(nib_ceil_div_u64(n_rows, NIB_TILE_ROWS),
+                                       b->self->device->plan.tiles),
             .is_matmul = true,
         };
         nib_vk_layout_specs(l, params.kernel.specs);
-        params.kernel.specs[NIB_SPEC_LANES] = b->self->device->plan.lanes;
+        const struct nib_vk_device_plan *plan = &b->self->device->plan;
+        params.kernel.specs[NIB_SPEC_LANES] = plan->lanes;
+        params.kernel.specs[NIB_SPEC_WIDTH] =
+            plan->tiles * NIB_TILE_ROWS / (plan->has_tall_matmul ? 8 : 2);
         params.kernel.specs[NIB_SPEC_HAS_INPUT_SCALES] = has_codes(op->activation, &l->format);
         params.kernel.specs[NIB_SPEC_HAS_BIAS] = bias != NULL;
         struct nib_vk_pass *pass;

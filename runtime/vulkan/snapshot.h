@@ -48,7 +48,10 @@ struct nib_vk_device_plan {
     uint32_t readback_memory_type; ///< read by the host
     bool is_direct;                ///< the host writes device memory itself
     uint64_t memory_bytes;         ///< that weights, cache and buffers may take
-    uint32_t lanes;                ///< invocations that share a row of a matmul
+    // Matmuls.
+    bool has_tall_matmul; ///< 8 rows of the weight an invocation, not 2
+    uint32_t lanes;       ///< invocations that share a row of the weight
+    uint32_t tiles;       ///< of 16 rows in a workgroup
 };
 
 /// Caps a snapshot to the least device that must run: what `vulkan_mask` "baseline" means.

@@ -53,59 +53,63 @@ vec4 values_of(uvec4 codes)
     return vec4(ivec4(codes) - CENTER);
 }
 
-// The high plane: 1 or 2 bits of each code above `low`.
-uvec4 high_codes(nib_matrix_args m, uint cell, uint q, uint low)
-{
-    uint bits = CODE_BITS - low;
-    uint n_words = bits;               // 32 codes of `bits` bits
-    uint per_word = 8u / bits;         // quads of codes in a word
-    uint w = words[m.high_at + cell * n_words + q / per_word];
-    return low_codes(w, (q % per_word) * 4u * bits, bits) << low;
-}
+// The 32 weights of a granule of one row, as they are stored.
+struct Granule {
+    uvec4 low[8]; // as many as the format takes
+    uvec2 high;   // 1 or 2 bits of each code
+};
 
-// Takes the 32 weights of granule `g` of row `r` of tile `tile` apart: codes as numbers, less the
-// format's center, or looked up in the book; floats as they are.
-void load_granule(nib_matrix_args m, uint tile, uint g, uint r, out vec4 w[8])
+Granule load_granule(nib_matrix_args m, uint tile, uint g, uint r)
 {
+    Granule granule;
     uint block = tile * m.n_granules + g;
     uint cell = block * TILE_ROWS + r;
-    if (CODE_BITS == NIB_CODE_F32) {
-        for (uint q = 0u; q < 8u; q++)
-            w[q] = uintBitsToFloat(quads[(block * 8u + q) * TILE_ROWS + r]);
-    } else if (CODE_BITS == NIB_CODE_F16 || CODE_BITS == NIB_CODE_BF16) {
-        for (uint i = 0u; i < 4u; i++) {
-            uvec4 c = quads[(block * 4u + i) * TILE_ROWS + r];
-            if (CODE_BITS == NIB_CODE_F16) {
-                w[2u * i] = vec4(unpackHalf2x16(c.x), unpackHalf2x16(c.y));
-                w[2u * i + 1u] = vec4(unpackHalf2x16(c.z), unpackHalf2x16(c.w));
-            } else {
-                uvec4 even = c << 16, odd = c & 0xffff0000u;
-                w[2u * i] = uintBitsToFloat(uvec4(even.x, odd.x, even.y, odd.y));
-                w[2u * i + 1u] = uintBitsToFloat(uvec4(even.z, odd.z, even.w, odd.w));
-            }
-        }
-    } else if (CODE_BITS == 8u) {
-        for (uint i = 0u; i < 2u; i++) {
-            uvec4 c = quads[(block * 2u + i) * TILE_ROWS + r];
-            for (uint k = 0u; k < 4u; k++)
-                w[4u * i + k] = bytes_of(c[k]) - float(CENTER);
-        }
-    } else if (CODE_BITS >= 4u) {
-        uvec4 c = quads[cell];
-        for (uint q = 0u; q < 8u; q++) {
-            uvec4 codes = low_codes(c[q / 2u], (q % 2u) * 16u, 4u);
-            if (CODE_BITS > 4u)
-                codes |= high_codes(m, cell, q, 4u);
-            w[q] = values_of(codes);
-        }
-    } else {
-        for (uint q = 0u; q < 8u; q++) {
-            uvec4 codes = low_codes(words[cell * 2u + q / 4u], (q % 4u) * 8u, 2u);
-            if (CODE_BITS > 2u)
-                codes |= high_codes(m, cell, q, 2u);
-            w[q] = values_of(codes);
-        }
+    if (CODE_BITS < 4u) {
+        granule.low[0] = uvec4(words[cell * 2u], words[cell * 2u + 1u], 0u, 0u);
+        if (CODE_BITS == 3u)
+            granule.high.x = words[m.high_at + cell];
+        return granule;
     }
+    uint n = CODE_BITS < 8u ? 1u : CODE_BITS == 8u ? 2u : CODE_BITS == NIB_CODE_F32 ? 8u : 4u;
+    [[unroll]] for (uint i = 0u; i < 8u; i++) {
+        if (i < n)
+            granule.low[i] = quads[(block * n + i) * TILE_ROWS + r];
+    }
+    if (CODE_BITS == 5u)
+        granule.high.x = words[m.high_at + cell];
+    if (CODE_BITS == 6u)
+        granule.high = uvec2(words[m.high_at + 2u * cell], words[m.high_at + 2u * cell + 1u]);
+    return granule;
+}
+
+vec4 float_quad(Granule granule, uint q)
+{
+    if (CODE_BITS == NIB_CODE_F32)
+        return uintBitsToFloat(granule.low[q]);
+    uvec4 c = granule.low[q / 2u];
+    uvec2 pair = (q & 1u) == 0u ? c.xy : c.zw;
+    if (CODE_BITS == NIB_CODE_F16)
+        return vec4(unpackHalf2x16(pair.x), unpackHalf2x16(pair.y));
+    uvec2 even = pair << 16, odd = pair & 0xffff0000u;
+    return uintBitsToFloat(uvec4(even.x, odd.x, even.y, odd.y));
+}
+
+// Returns weights 4 q to 4 q + 3 of a granule: codes as numbers, less the format's center, or looked
+// up in the book; floats as they are.
+vec4 weight_quad(Granule granule, uint q)
+{
+    if (CODE_BITS >= NIB_CODE_F16)
+        return float_quad(granule, q);
+    if (CODE_BITS == 8u)
+        return bytes_of(granule.low[q / 4u][q & 3u]) - float(CENTER);
+    uint low_bits = CODE_BITS < 4u ? 2u : 4u, per_word = 8u / low_bits;
+    uvec4 codes = low_codes(granule.low[0][q / per_word], q % per_word * 4u * low_bits, low_bits);
+    if (CODE_BITS > low_bits) {
+        uint high_bits = CODE_BITS - low_bits, quads_a_word = 8u / high_bits;
+        uint w = granule.high[q / quads_a_word];
+        codes |= low_codes(w, q % quads_a_word * 4u * high_bits, high_bits) << low_bits;
+    }
+    return values_of(codes);
 }
 
 float load_scale(uint at, uint entry)

@@ -33,7 +33,8 @@
 #define NIB_SPEC_LANES 8 // invocations that share a row of the weight
 #define NIB_SPEC_HAS_INPUT_SCALES 9
 #define NIB_SPEC_HAS_BIAS 10
-#define NIB_SPECS 11
+#define NIB_SPEC_WIDTH 11 // invocations side by side: 16 / rows of each, times tiles
+#define NIB_SPECS 12
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17

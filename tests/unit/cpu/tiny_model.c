@@ -291,35 +291,54 @@ void tiny_model_free(struct tiny_model *m)
     free(m->permutation);
 }
 
-void tiny_open(struct tiny_instance *t, const struct tiny_model *m, uint32_t threads,
-               uint32_t first_segment, uint32_t n_segments)
+void tiny_open_on(struct tiny_instance *t, const struct tiny_model *m,
+                  const struct nib_backend *backend, void *device, uint32_t first_segment,
+                  uint32_t n_segments)
 {
     struct nib_error error;
-    const struct nib_backend *cpu = &nib_cpu_backend;
-    *t = (struct tiny_instance){.model = m};
-    cr_assert_eq(cpu->device_open(nib_device_params(.threads = threads), &t->device, &error),
-                 NIB_OK, "%s", error.message);
+    *t = (struct tiny_instance){.model = m, .backend = backend};
     struct nib_instance_params params = {.plan = &m->plan,
-                                         .device = t->device,
+                                         .device = device,
                                          .first_segment = first_segment,
                                          .n_segments = n_segments,
                                          .n_pages = {TINY_PAGES, TINY_PAGES},
                                          .max_sequences = 3,
                                          .max_logits = TINY_MAX_ROWS,
                                          .profile = true};
-    cr_assert_eq(cpu->create(&params, &t->self, &error), NIB_OK, "%s", error.message);
+    cr_assert_eq(backend->create(&params, &t->self, &error), NIB_OK, "%s", error.message);
     for (uint32_t w = 0; w < m->plan.n_weights; w++) {
         if (m->weights[w].shared_with == NIB_NO_WEIGHT) {
-            cr_assert_eq(cpu->pack(t->self, w, &m->readers[w], &error), NIB_OK, "%s",
+            cr_assert_eq(backend->pack(t->self, w, &m->readers[w], &error), NIB_OK, "%s",
                          error.message);
         }
     }
 }
 
+void tiny_open(struct tiny_instance *t, const struct tiny_model *m, uint32_t threads,
+               uint32_t first_segment, uint32_t n_segments)
+{
+    struct nib_error error;
+    void *device;
+    cr_assert_eq(
+        nib_cpu_backend.device_open(nib_device_params(.threads = threads), &device, &error), NIB_OK,
+        "%s", error.message);
+    tiny_open_on(t, m, &nib_cpu_backend, device, first_segment, n_segments);
+    t->device = device;
+}
+
 void tiny_close(struct tiny_instance *t)
 {
-    nib_cpu_backend.destroy(t->self);
-    nib_cpu_backend.device_close(t->device);
+    t->backend->destroy(t->self);
+    if (t->device)
+        t->backend->device_close(t->device);
+}
+
+/// Waits for what a run has begun.
+static void finish(struct tiny_instance *t)
+{
+    struct nib_error error;
+    if (t->backend->wait)
+        cr_assert_eq(t->backend->wait(t->self, &error), NIB_OK, "%s", error.message);
 }
 
 /// Lays out the rows of a step; returns their number.
@@ -354,7 +373,7 @@ void tiny_run(struct tiny_instance *t, const struct tiny_step *in, float *logits
     struct nib_step_sequence sequences[3];
     uint32_t tables[3 * 2 * TINY_TABLE];
     struct nib_error error;
-    const struct nib_backend *cpu = &nib_cpu_backend;
+    const struct nib_backend *backend = t->backend;
     for (uint32_t i = 0; i < 3 * 2 * TINY_TABLE; i++) {
         uint32_t sequence = i / (2 * TINY_TABLE), kv_class = i / TINY_TABLE % 2;
         uint32_t page = sequence * TINY_TABLE + (i % TINY_TABLE + kv_class) % TINY_TABLE;
@@ -368,16 +387,18 @@ void tiny_run(struct tiny_instance *t, const struct tiny_step *in, float *logits
                             .rows = rows,
                             .sequences = sequences,
                             .page_tables = tables};
-    cr_assert_eq(cpu->run(t->self, 0, TINY_SEGMENTS - 2, &step, NULL, NULL, &error), NIB_OK, "%s",
-                 error.message);
+    cr_assert_eq(backend->run(t->self, 0, TINY_SEGMENTS - 2, &step, NULL, NULL, &error), NIB_OK,
+                 "%s", error.message);
+    finish(t);
     uint32_t most = in->max_logits ? in->max_logits : n;
     for (uint32_t first = 0; first < n; first += most) {
         step.header.first_logit = first;
         step.header.n_logits = n - first < most ? n - first : most;
         step.logits = logits + (size_t)first * TINY_VOCABULARY;
         cr_assert_eq(
-            cpu->run(t->self, TINY_SEGMENTS - 1, TINY_SEGMENTS - 1, &step, NULL, NULL, &error),
+            backend->run(t->self, TINY_SEGMENTS - 1, TINY_SEGMENTS - 1, &step, NULL, NULL, &error),
             NIB_OK, "%s", error.message);
+        finish(t);
     }
 }
 

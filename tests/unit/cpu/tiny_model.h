@@ -50,11 +50,17 @@ void tiny_model_free(struct tiny_model *m);
 /// An instance of a run of its segments, all weights packed.
 struct tiny_instance {
     const struct tiny_model *model;
-    void *device;
+    const struct nib_backend *backend;
+    void *device; ///< NULL: the caller's
     void *self;
 };
 void tiny_open(struct tiny_instance *t, const struct tiny_model *m, uint32_t threads,
                uint32_t first_segment, uint32_t n_segments);
+/// As tiny_open, on a backend's device that is open, which stays so.
+void tiny_open_on(struct tiny_instance *t, const struct tiny_model *m,
+                  const struct nib_backend *backend, void *device, uint32_t first_segment,
+                  uint32_t n_segments);
+/// Ends the instance; closes a device that tiny_open has opened.
 void tiny_close(struct tiny_instance *t);
 
 /// Some tokens of a sequence.

@@ -1,0 +1,119 @@
+// The plan of made-up devices.
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "runtime/vulkan/snapshot.h"
+
+/// A discrete device with a small window of memory that the host sees.
+static struct nib_vk_snapshot make_discrete(void)
+{
+    struct nib_vk_snapshot s = {
+        .name = "Made-up 9000",
+        .api_version = VK_API_VERSION_1_2,
+        .type = VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU,
+        .has_timeline_semaphore = true,
+        .max_storage_range = UINT32_MAX,
+        .max_storage_buffers = 1000,
+        .max_push_constants = 256,
+        .max_invocations = 1024,
+        .max_shared_memory = 65536,
+        .max_workgroups = 65535,
+        .storage_alignment = 4,
+        .max_allocation = 4ull << 30,
+        .subgroup_size = 64,
+        .n_families = 2,
+        .families = {{.queueFlags = VK_QUEUE_GRAPHICS_BIT | VK_QUEUE_COMPUTE_BIT, .queueCount = 1},
+                     {.queueFlags = VK_QUEUE_COMPUTE_BIT, .queueCount = 4}},
+        .memory = {.memoryTypeCount = 4,
+                   .memoryTypes = {{VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0},
+                                   {VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+                                        VK_MEMORY_PROPERTY_HOST_COHERENT_BIT,
+                                    1},
+                                   {VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT |
+                                        VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+                                        VK_MEMORY_PROPERTY_HOST_COHERENT_BIT,
+                                    2},
+                                   {VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+                                        VK_MEMORY_PROPERTY_HOST_COHERENT_BIT |
+                                        VK_MEMORY_PROPERTY_HOST_CACHED_BIT,
+                                    1}},
+                   .memoryHeapCount = 3,
+                   .memoryHeaps = {{8ull << 30, VK_MEMORY_HEAP_DEVICE_LOCAL_BIT},
+                                   {16ull << 30, 0},
+                                   {256ull << 20, VK_MEMORY_HEAP_DEVICE_LOCAL_BIT}}},
+    };
+    return s;
+}
+
+Test(vulkan_device_plan, discrete)
+{
+    struct nib_vk_snapshot s = make_discrete();
+    struct nib_vk_device_plan plan;
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert(plan.is_usable, "%s", plan.reason);
+    cr_assert_eq(plan.queue_family, 1, "the one for compute alone");
+    cr_assert_eq(plan.device_memory_type, 0, "not the window");
+    cr_assert_eq(plan.upload_memory_type, 1);
+    cr_assert_eq(plan.readback_memory_type, 3);
+    cr_assert(!plan.is_direct);
+    cr_assert_eq(plan.memory_bytes, (8ull << 30) / 10 * 9);
+    s.budget[0] = 1ull << 30;
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert_eq(plan.memory_bytes, 1ull << 30);
+}
+
+Test(vulkan_device_plan, unified)
+{
+    struct nib_vk_snapshot s = make_discrete();
+    struct nib_vk_device_plan plan;
+    s.type = VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
+    s.api_version = VK_API_VERSION_1_1;
+    s.has_timeline_extension = true;
+    s.memory.memoryTypeCount = 1;
+    s.memory.memoryTypes[0].propertyFlags =
+        VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+        VK_MEMORY_PROPERTY_HOST_COHERENT_BIT | VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
+    s.n_families = 1;
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert(plan.is_usable, "%s", plan.reason);
+    cr_assert(plan.is_direct);
+    cr_assert(plan.needs_timeline_extension);
+    cr_assert_eq(plan.readback_memory_type, 0);
+}
+
+Test(vulkan_device_plan, the_least_device_is_enough)
+{
+    struct nib_vk_snapshot s = make_discrete();
+    struct nib_vk_device_plan plan;
+    nib_vk_snapshot_cap(&s);
+    s.storage_alignment = 256;
+    cr_assert_eq(s.max_storage_range, 128u << 20);
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert(plan.is_usable, "%s", plan.reason);
+}
+
+Test(vulkan_device_plan, says_what_is_missing)
+{
+    struct nib_vk_device_plan plan;
+    struct nib_device_info info;
+#define EXPECT(change, text)                                                                  \
+    do {                                                                                      \
+        struct nib_vk_snapshot s = make_discrete();                                           \
+        change;                                                                               \
+        nib_vk_device_plan_make(&s, &plan);                                                   \
+        cr_expect(!plan.is_usable && strstr(plan.reason, text), "%s: %s", text, plan.reason); \
+        nib_vk_describe(&s, &plan, &info);                                                    \
+        cr_expect_eq(info.type, NIB_DEVICE_TYPE_OTHER, "auto must not take it");              \
+    } while (0)
+    EXPECT(s.api_version = VK_API_VERSION_1_0, "Vulkan 1.1");
+    EXPECT(s.has_timeline_semaphore = false, "timeline");
+    EXPECT(s.max_storage_range = 1u << 20, "128 MiB");
+    EXPECT(s.max_storage_buffers = 4, "8 storage buffers");
+    EXPECT(s.max_push_constants = 64, "push constants");
+    EXPECT(s.max_invocations = 64, "128 invocations");
+    EXPECT(s.max_shared_memory = 8192, "shared memory");
+    EXPECT(s.storage_alignment = 1024, "256 bytes");
+    EXPECT(s.families[0].queueFlags = s.families[1].queueFlags = VK_QUEUE_TRANSFER_BIT, "queue");
+    EXPECT(s.memory.memoryTypeCount = 1, "memory");
+#undef EXPECT
+}

@@ -1,0 +1,114 @@
+// Matmuls of every format and activation mode against the scalar code, on shapes that do not fit.
+#include <criterion/criterion.h>
+
+#include "rig.h"
+
+/// Sums are in another order; a rounding of an int8 activation may also fall to the other side.
+#define TOLERANCE_F32 3e-6
+#define TOLERANCE_INT8 2e-5
+/// With a scale of max / 127.5 the largest number itself lies between two codes, and devices do not
+/// divide exactly: the code may be the other one.
+#define TOLERANCE_TOKEN 5e-3
+
+static void check(void *device, const struct rig_matmul *p)
+{
+    double worst = rig_compare(device, p);
+    double limit = p->activation == NIB_ACTIVATION_F32          ? TOLERANCE_F32
+                   : p->activation == NIB_ACTIVATION_INT8_TOKEN ? TOLERANCE_TOKEN
+                                                                : TOLERANCE_INT8;
+    cr_expect(worst <= limit, "%s group %u, %s, %u x %u, %u inputs%s: off by %g", p->format.name,
+              p->format.group, nib_activation_name(p->activation), p->rows, p->cols, p->n_inputs,
+              p->has_permutation ? ", permuted" : "", worst);
+}
+
+/// Each format on one shape, in one mode.
+static void check_formats(enum nib_activation activation)
+{
+    void *device = rig_open("baseline");
+    for (int id = 0; id < NIB_FORMAT_COUNT; id++) {
+        struct rig_matmul p = {.format = *nib_format_get((enum nib_format_id)id),
+                               .activation = activation,
+                               .rows = 37,
+                               .n_inputs = 3,
+                               .has_bias = true};
+        p.cols = p.format.super ? 512 : 96;
+        check(device, &p);
+    }
+    rig_close(device);
+}
+
+Test(vulkan_matmul, every_format_with_f32)
+{
+    check_formats(NIB_ACTIVATION_F32);
+}
+
+Test(vulkan_matmul, every_format_with_int8_groups)
+{
+    check_formats(NIB_ACTIVATION_INT8_GROUP);
+}
+
+Test(vulkan_matmul, every_format_with_int8_tokens)
+{
+    check_formats(NIB_ACTIVATION_INT8_TOKEN);
+}
+
+Test(vulkan_matmul, every_format_with_static_int8)
+{
+    check_formats(NIB_ACTIVATION_INT8_STATIC);
+}
+
+Test(vulkan_matmul, odd_groups)
+{
+    static const uint32_t groups[] = {0, 1, 7, 16, 20, 24, 32, 48, 64, 100, 128};
+    static const uint32_t cols[] = {1, 16, 31, 33, 40, 100, 130, 257};
+    static const enum nib_format_id ids[] = {NIB_FORMAT_INT4_ZERO, NIB_FORMAT_INT8, NIB_FORMAT_NF4};
+    void *device = rig_open(NULL);
+    for (uint32_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
+        for (uint32_t c = 0; c < sizeof cols / sizeof cols[0]; c++) {
+            struct rig_matmul p = {.format = *nib_format_get(ids[(g + c) % 3]),
+                                   .activation = (g + c / 2) % 2 ? NIB_ACTIVATION_INT8_GROUP
+                                                                 : NIB_ACTIVATION_F32,
+                                   .rows = cols[c] < 19 ? cols[c] : 19,
+                                   .cols = cols[c],
+                                   .n_inputs = 1 + c % 3,
+                                   .has_permutation = c % 2 == 1};
+            p.format.group = groups[g];
+            check(device, &p);
+        }
+    }
+    rig_close(device);
+}
+
+Test(vulkan_matmul, every_number_of_inputs)
+{
+    static const uint32_t inputs[] = {1, 2, 3, 4, 5, 8, 9, 16, 33, 512};
+    void *device = rig_open(NULL);
+    for (uint32_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
+        struct rig_matmul p = {.format = *nib_format_get(NIB_FORMAT_Q4_1),
+                               .activation = NIB_ACTIVATION_INT8_GROUP,
+                               .rows = 40,
+                               .cols = 64,
+                               .n_inputs = inputs[i]};
+        check(device, &p);
+        p.format = *nib_format_get(NIB_FORMAT_Q8_0);
+        p.activation = NIB_ACTIVATION_F32;
+        check(device, &p);
+    }
+    rig_close(device);
+}
+
+Test(vulkan_matmul, scale_types)
+{
+    static const enum nib_scale_type types[] = {NIB_SCALE_F32, NIB_SCALE_F16, NIB_SCALE_BF16};
+    void *device = rig_open(NULL);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct rig_matmul p = {.format = *nib_format_get(NIB_FORMAT_INT8_ZERO),
+                               .activation = NIB_ACTIVATION_INT8_GROUP,
+                               .rows = 33,
+                               .cols = 128,
+                               .n_inputs = 2};
+        p.format.scale = types[i];
+        check(device, &p);
+    }
+    rig_close(device);
+}

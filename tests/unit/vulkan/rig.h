@@ -1,0 +1,25 @@
+/// What tests of the Vulkan backend share: its device, and one matrix as a plan of its own.
+#ifndef TESTS_UNIT_VULKAN_RIG_H
+#define TESTS_UNIT_VULKAN_RIG_H
+
+#include "runtime/cpu/cpu_backend.h"
+#include "runtime/vulkan/vulkan_backend.h"
+
+/// Opens Vulkan device 0, capped by `mask` (may be NULL); skips the test where there is none.
+void *rig_open(const char *mask);
+void rig_close(void *device);
+
+/// A layer that adds weight · hidden to the first columns of the hidden state.
+struct rig_matmul {
+    struct nib_format format; ///< with the group wanted
+    enum nib_activation activation;
+    uint32_t rows; ///< of the weight, at most `cols`
+    uint32_t cols;
+    uint32_t n_inputs;
+    bool has_permutation;
+    bool has_bias;
+};
+/// Runs it on both backends and returns the largest difference, as a part of the largest output.
+double rig_compare(void *device, const struct rig_matmul *params);
+
+#endif
