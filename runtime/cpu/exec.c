@@ -1,6 +1,7 @@
 // Walks the plan's ops for one step, sharing out each op's loop to the device's threads.
 #include <string.h>
 
+#include "runtime/base/checked.h"
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include "runtime/cpu/instance.h"
@@ -8,6 +9,8 @@
 /// Numbers, and multiply-adds, that are worth a piece of their own: some microseconds of work.
 #define PIECE_NUMBERS 8192u
 #define PIECE_MACS 32768u
+/// Matmuls that are run as one loop.
+#define MAX_GROUP 4
 
 /// A run in progress.
 struct exec {
@@ -118,32 +121,99 @@ static void prepare_input(const struct exec *e, const struct nib_cpu_matmul *arg
     }
 }
 
-/// Returns how many weight rows make a piece: enough work, but several pieces for each thread, and
-/// whole blocks.
-static uint64_t matmul_grain(const struct exec *e, const struct nib_cpu_matrix *weight)
+/// Neighbouring matmuls of one input, such as those of queries, keys and values: it is prepared
+/// once, and they are shared out to the threads as one loop.
+struct matmul_group {
+    nib_cpu_matmul_fn *kernel;
+    struct nib_cpu_matmul args[MAX_GROUP];
+    uint64_t end[MAX_GROUP]; ///< items of the loop up to this matmul's last
+    uint32_t n;
+};
+
+/// Returns whether both matrices take the same prepared input.
+static bool has_same_input(const struct nib_cpu_matrix *a, const struct nib_cpu_matrix *b)
 {
-    uint64_t macs_a_row = weight->cols * e->n_rows;
-    uint64_t grain = PIECE_MACS / (macs_a_row ? macs_a_row : 1);
-    uint64_t most = weight->rows / (4 * nib_thread_pool_size(e->self->device->pool));
-    grain = grain < most ? grain : most;
-    return (grain / NIB_CPU_BLOCK_ROWS + 1) * NIB_CPU_BLOCK_ROWS;
+    const struct nib_format *f = &a->format, *g = &b->format;
+    return f->id == g->id && f->group == g->group && f->super == g->super && f->zero == g->zero &&
+           a->cols == b->cols && a->has_panels == b->has_panels &&
+           a->permutation == b->permutation && a->activation_scale == b->activation_scale &&
+           a->outlier_threshold == b->outlier_threshold;
 }
 
-static void exec_matmul(struct exec *e, const struct nib_op_matmul *op)
+static bool is_same_view(const struct nib_view *a, const struct nib_view *b)
 {
-    const struct nib_cpu_matrix *bias = nib_cpu_instance_weight(e->self, op->bias);
+    return a->value == b->value && a->offset == b->offset && a->width == b->width;
+}
+
+/// Adds op `op` to the group if it is a matmul that fits.
+static bool add_matmul(const struct exec *e, const struct nib_op *op, const struct nib_view *in,
+                       struct matmul_group *group)
+{
+    if (op->kind != NIB_OP_MATMUL || group->n == MAX_GROUP || !is_same_view(&op->matmul.in, in))
+        return false;
+    const struct nib_cpu_matrix *bias = nib_cpu_instance_weight(e->self, op->matmul.bias);
     struct nib_cpu_matmul args = {
-        .weight = nib_cpu_instance_weight(e->self, op->weight),
+        .weight = nib_cpu_instance_weight(e->self, op->matmul.weight),
         .bias = bias ? bias->vector : NULL,
-        .activation = op->activation,
+        .activation = op->matmul.activation,
         .n_rows = e->n_rows,
-        .in = rows_of(e, &op->in),
-        .out = rows_of(e, &op->out),
+        .in = rows_of(e, &op->matmul.in),
+        .out = rows_of(e, &op->matmul.out),
         .input = &e->self->input,
         .scratch = e->self->scratch,
     };
-    prepare_input(e, &args);
-    run_matmul(e, &args, args.weight->rows, matmul_grain(e, args.weight));
+    const struct nib_cpu_matmul *first = group->args;
+    if (group->n > 0 &&
+        (args.activation != first->activation || !has_same_input(first->weight, args.weight)))
+        return false;
+    group->args[group->n] = args;
+    group->end[group->n] = (group->n ? group->end[group->n - 1] : 0) + args.weight->rows;
+    group->n++;
+    return true;
+}
+
+static void group_body(void *user, uint64_t first, uint64_t last, uint32_t thread)
+{
+    const struct matmul_group *group = user;
+    uint64_t begin = 0;
+    for (uint32_t i = 0; i < group->n && begin < last; begin = group->end[i++]) {
+        uint64_t from = first > begin ? first : begin;
+        uint64_t to = last < group->end[i] ? last : group->end[i];
+        if (from < to)
+            group->kernel(&group->args[i], from - begin, to - begin, thread);
+    }
+}
+
+/// Returns how many weight rows make a piece: enough work, but several pieces for each thread, and
+/// whole panels.
+static uint64_t matmul_grain(const struct exec *e, uint64_t rows, uint64_t cols)
+{
+    uint64_t macs_a_row = cols * e->n_rows;
+    uint64_t grain = PIECE_MACS / (macs_a_row ? macs_a_row : 1);
+    uint64_t most = rows / (4 * nib_thread_pool_size(e->self->device->pool));
+    // Panels of one piece read the same input from near caches.
+    if (e->n_rows >= NIB_PANEL_ROWS && grain < 4 * NIB_PANEL_ROWS)
+        grain = 4 * NIB_PANEL_ROWS;
+    grain = grain < most ? grain : most;
+    return nib_ceil_div_u64(grain ? grain : 1, NIB_PANEL_ROWS) * NIB_PANEL_ROWS;
+}
+
+/// Runs op `i` and those up to `end` that can be done with it; returns the number of the next.
+static uint32_t exec_matmuls(struct exec *e, uint32_t i, uint32_t end)
+{
+    const struct nib_op *ops = e->plan->ops;
+    struct matmul_group group = {.kernel = e->self->device->kernels.matmul};
+    uint32_t next = i;
+    while (next < end && add_matmul(e, &ops[next], &ops[i].matmul.in, &group))
+        next++;
+    uint64_t rows = group.end[group.n - 1];
+    uint64_t grain = matmul_grain(e, rows, group.args[0].weight->cols);
+    prepare_input(e, group.args);
+    if (group.n == 1)
+        run_matmul(e, group.args, rows, grain);
+    else
+        nib_thread_pool_run(e->self->device->pool, rows, grain, group_body, &group);
+    return next;
 }
 
 static void exec_rope(struct exec *e, const struct nib_op_rope *op)
@@ -252,9 +322,6 @@ static void exec_op(struct exec *e, const struct nib_op *op)
     case NIB_OP_NORM:
         exec_norm(e, &op->norm);
         break;
-    case NIB_OP_MATMUL:
-        exec_matmul(e, &op->matmul);
-        break;
     case NIB_OP_ROPE:
         exec_rope(e, &op->rope);
         break;
@@ -279,7 +346,8 @@ static void exec_op(struct exec *e, const struct nib_op *op)
     case NIB_OP_GATHER:
         exec_gather(e, &op->gather);
         break;
-    case NIB_OP_ROUTE: // never in a plan that nib_plan_validate let through
+    case NIB_OP_MATMUL: // exec_matmuls
+    case NIB_OP_ROUTE:  // never in a plan that nib_plan_validate let through
     case NIB_OP_REDUCE:
     case NIB_OP_COUNT:
         break;
@@ -293,9 +361,14 @@ static void exec_segment(struct exec *e, const struct nib_segment *segment)
     for (uint32_t r = 0; r < e->n_rows; r++)
         self->sequences[r] = e->step->rows[r].sequence;
     find_spans(e);
-    for (uint32_t i = segment->first_op; i < segment->first_op + segment->n_ops; i++) {
+    uint32_t end = segment->first_op + segment->n_ops;
+    for (uint32_t i = segment->first_op, next; i < end; i = next) {
         uint64_t start = self->profile_ns ? nib_clock_ns() : 0;
-        exec_op(e, &e->plan->ops[i]);
+        next = i + 1;
+        if (e->plan->ops[i].kind == NIB_OP_MATMUL)
+            next = exec_matmuls(e, i, self->profile_ns ? i + 1 : end);
+        else
+            exec_op(e, &e->plan->ops[i]);
         if (self->profile_ns) {
             self->profile_ns[i] += nib_clock_ns() - start;
             self->profile_calls[i]++;
