@@ -15,6 +15,8 @@ layout(constant_id = NIB_SPEC_HAS_BIAS) const bool HAS_BIAS = false;
 layout(constant_id = NIB_SPEC_WIDTH) const uint WIDTH = 16;
 layout(local_size_x_id = NIB_SPEC_WIDTH, local_size_y_id = NIB_SPEC_LANES) in;
 
+const bool HAS_HALVES = HALVES == 2u;
+
 layout(push_constant) uniform Push {
     nib_matmul_args p;
 };
@@ -40,25 +42,20 @@ void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][
     Granule granule[ROWS];
     [[unroll]] for (uint k = 0u; k < ROWS; k++)
         granule[k] = load_granule(p.matrix, tile, g, r + k * TILE_THREADS);
-    vec2 products[ROWS][COLS]; // of both halves
-    [[unroll]] for (uint h = 0u; h < 2u; h++) {
-        vec4 sum[ROWS][COLS];
-        [[unroll]] for (uint k = 0u; k < ROWS; k++)
+    float products[ROWS][COLS][2]; // of both halves, where they have groups of their own
+    [[unroll]] for (uint k = 0u; k < ROWS; k++)
+        [[unroll]] for (uint c = 0u; c < COLS; c++)
+            products[k][c] = float[2](0.0, 0.0);
+    [[unroll]] for (uint q = 0u; q < 8u; q++) {
+        uint h = HAS_HALVES ? q / 4u : 0u;
+        vec4 input_quad[COLS];
+        [[unroll]] for (uint c = 0u; c < COLS; c++)
+            input_quad[c] = x[((first + c) * p.matrix.n_granules + g) * 8u + q];
+        [[unroll]] for (uint k = 0u; k < ROWS; k++) {
+            vec4 w = weight_quad(granule[k], q);
             [[unroll]] for (uint c = 0u; c < COLS; c++)
-                sum[k][c] = vec4(0.0);
-        [[unroll]] for (uint q = 4u * h; q < 4u * h + 4u; q++) {
-            vec4 input_quad[COLS];
-            [[unroll]] for (uint c = 0u; c < COLS; c++)
-                input_quad[c] = x[((first + c) * p.matrix.n_granules + g) * 8u + q];
-            [[unroll]] for (uint k = 0u; k < ROWS; k++) {
-                vec4 w = weight_quad(granule[k], q);
-                [[unroll]] for (uint c = 0u; c < COLS; c++)
-                    sum[k][c] += w * input_quad[c];
-            }
+                products[k][c][h] += dot(w, input_quad[c]);
         }
-        [[unroll]] for (uint k = 0u; k < ROWS; k++)
-            [[unroll]] for (uint c = 0u; c < COLS; c++)
-                products[k][c][h] = (sum[k][c].x + sum[k][c].y) + (sum[k][c].z + sum[k][c].w);
     }
 
     vec3 scale_and_sums[COLS];
@@ -71,15 +68,22 @@ void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][
         uint row = r + k * TILE_THREADS;
         Group low = load_group(p.matrix, tile, group_of(p.matrix, g, 0u), row);
         Group high = low;
-        if (HALVES == 2u)
+        if (HAS_HALVES)
             high = load_group(p.matrix, tile, group_of(p.matrix, g, 1u), row);
         [[unroll]] for (uint c = 0u; c < COLS; c++) {
             vec2 half_sums = scale_and_sums[c].yz;
-            vec2 part = products[k][c];
-            if (ZERO_BITS > 0u)
-                part -= vec2(low.zero, high.zero) * half_sums;
-            float sum = HALVES == 2u ? low.scale * part.x + high.scale * part.y
-                                     : low.scale * (part.x + part.y);
+            float sum;
+            if (HAS_HALVES) {
+                vec2 part = vec2(products[k][c][0], products[k][c][1]);
+                if (ZERO_BITS > 0u)
+                    part -= vec2(low.zero, high.zero) * half_sums;
+                sum = low.scale * part.x + high.scale * part.y;
+            } else {
+                float part = products[k][c][0];
+                if (ZERO_BITS > 0u)
+                    part -= low.zero * (half_sums.x + half_sums.y);
+                sum = low.scale * part;
+            }
             if (HAS_MIN)
                 sum += low.min * half_sums.x + high.min * half_sums.y;
             total[k][c] += HAS_INPUT_SCALES ? scale_and_sums[c].x * sum : sum;

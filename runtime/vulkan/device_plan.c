@@ -140,8 +140,8 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     // A driver on the CPU pays for each load of each invocation, and for barriers: many rows share
     // the loads of the input, and nothing is shared between invocations.
     out_plan->has_tall_matmul = snapshot->type == VK_PHYSICAL_DEVICE_TYPE_CPU;
-    out_plan->lanes = out_plan->has_tall_matmul ? 1 : 8;
-    out_plan->tiles = out_plan->has_tall_matmul ? 4 : 1;
+    out_plan->matmul_lanes = out_plan->has_tall_matmul ? 1 : 8;
+    out_plan->matmul_width = 8;
 }
 
 void nib_vk_describe(const struct nib_vk_snapshot *snapshot, const struct nib_vk_device_plan *plan,

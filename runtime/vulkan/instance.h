@@ -26,8 +26,8 @@ struct nib_vk_pass {
     uint32_t op;             ///< number into the plan's ops
     VkPipeline pipelines[4]; ///< for 1, 2, 4, 8 rows a workgroup; all the same but for a matmul
     bool is_matmul;
-    bool is_lines; ///< works on lines of logits, not on the step's rows
-    uint32_t groups;
+    bool is_lines;      ///< works on lines of logits, not on the step's rows
+    uint32_t groups[4]; ///< workgroups across, with each of the pipelines
     VkDescriptorSet set;
     uint32_t push[32];
     uint32_t push_size; ///< bytes
@@ -106,6 +106,9 @@ struct nib_vk_instance {
     bool is_ready;
 
     struct nib_vk_clock clock;
+    uint64_t row_ns; ///< time of a segment for a row, as measured; 0: unknown
+    uint64_t submit_ns;
+    uint32_t submit_rows; ///< rows times segments of what is pending
     bool is_pending;
     const struct nib_step *pending_step; ///< whose logits are awaited, or NULL
     float *pending_hidden;               ///< where hidden states go, or NULL

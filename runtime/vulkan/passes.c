@@ -30,14 +30,19 @@ struct pass_params {
     struct bindings bind;
     const void *push;
     uint32_t push_size;
-    uint64_t groups;
+    uint64_t groups; ///< workgroups; of a matmul tiles
     bool is_matmul;
 };
 
-/// Matmuls of few and of many rows of the weight an invocation, for 1, 2, 4 and 8 rows of input.
-static const char *const matmul_shaders[2][4] = {
-    {"matmul_2x1", "matmul_2x2", "matmul_2x4", "matmul_2x8"},
-    {"matmul_8x1", "matmul_8x2", "matmul_8x4", "matmul_8x8"},
+/// A matmul for 1, 2, 4 or 8 rows of input, with so many rows of the weight an invocation.
+struct matmul_variant {
+    const char *shader;
+    uint32_t rows;
+};
+/// For devices with registers to spare for many invocations, and for those that run them in turn.
+static const struct matmul_variant matmul_variants[2][4] = {
+    {{"matmul_2x1", 2}, {"matmul_2x2", 2}, {"matmul_4x4", 4}, {"matmul_4x8", 4}},
+    {{"matmul_8x1", 8}, {"matmul_8x2", 8}, {"matmul_8x4", 8}, {"matmul_8x8", 8}},
 };
 
 static enum nib_status make_set(struct builder *b, const struct bindings *bind,
@@ -75,10 +80,19 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
                                       struct nib_vk_pass *pass, struct nib_error *err)
 {
     struct nib_vk_kernel kernel = params->kernel;
+    const struct nib_vk_device *d = b->self->device;
     uint32_t most = pass->is_lines ? b->self->max_lines : b->self->max_rows;
     for (uint32_t i = 0; i < 4; i++) {
-        if (params->is_matmul && 1u << i <= most)
-            kernel.shader = matmul_shaders[b->self->device->plan.has_tall_matmul][i];
+        pass->groups[i] = (uint32_t)params->groups;
+        if (params->is_matmul) {
+            // Buckets beyond the largest are never recorded; they get its pipeline.
+            uint32_t columns = 1u << i <= most ? i : nib_vk_bucket(most);
+            const struct matmul_variant *variant =
+                &matmul_variants[d->plan.has_tall_matmul][columns];
+            uint32_t tiles = d->plan.matmul_width * variant->rows / NIB_TILE_ROWS;
+            kernel.shader = variant->shader;
+            pass->groups[i] = (uint32_t)nib_ceil_div_u64(params->groups, tiles);
+        }
         enum nib_status status =
             nib_vk_device_pipeline(b->self->device, &kernel, &pass->pipelines[i], err);
         if (status != NIB_OK)
@@ -101,7 +115,6 @@ static enum nib_status add_pass(struct builder *b, const struct pass_params *par
     *pass = (struct nib_vk_pass){.op = b->op,
                                  .is_matmul = params->is_matmul,
                                  .is_lines = b->is_lines,
-                                 .groups = (uint32_t)params->groups,
                                  .push_size = params->push_size};
     memcpy(pass->push, params->push, params->push_size);
     enum nib_status status = make_pipelines(b, params, pass, err);
@@ -299,7 +312,7 @@ static enum nib_status build_matmul(struct builder *b, const struct nib_op_matmu
                                        .bias_at = first};
         nib_vk_layout_args(l, s, &args.matrix);
         struct pass_params params = {
-            .kernel.shader = matmul_shaders[0][0],
+            .kernel.shader = "matmul",
             .bind.range = {[NIB_BIND_OUT] = value_of(b, &op->out),
                            [NIB_BIND_MATRIX] = &weight->slices[s],
                            [NIB_BIND_INPUT] = &b->self->prepared,
@@ -307,15 +320,12 @@ static enum nib_status build_matmul(struct builder *b, const struct nib_op_matmu
                            [NIB_BIND_TABLE] = bias ? &bias->slices[0] : NULL},
             .push = &args,
             .push_size = sizeof args,
-            .groups = nib_ceil_div_u64(nib_ceil_div_u64(n_rows, NIB_TILE_ROWS),
-                                       b->self->device->plan.tiles),
+            .groups = nib_ceil_div_u64(n_rows, NIB_TILE_ROWS),
             .is_matmul = true,
         };
         nib_vk_layout_specs(l, params.kernel.specs);
-        const struct nib_vk_device_plan *plan = &b->self->device->plan;
-        params.kernel.specs[NIB_SPEC_LANES] = plan->lanes;
-        params.kernel.specs[NIB_SPEC_WIDTH] =
-            plan->tiles * NIB_TILE_ROWS / (plan->has_tall_matmul ? 8 : 2);
+        params.kernel.specs[NIB_SPEC_LANES] = b->self->device->plan.matmul_lanes;
+        params.kernel.specs[NIB_SPEC_WIDTH] = b->self->device->plan.matmul_width;
         params.kernel.specs[NIB_SPEC_HAS_INPUT_SCALES] = has_codes(op->activation, &l->format);
         params.kernel.specs[NIB_SPEC_HAS_BIAS] = bias != NULL;
         struct nib_vk_pass *pass;

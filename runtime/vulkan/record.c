@@ -197,8 +197,8 @@ static void record_pass(const struct nib_vk_instance *instance, VkCommandBuffer 
                                  0, 1, &pass->set, 0, NULL);
     table->CmdPushConstants(buffer, instance->device->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
                             pass->push_size, pass->push);
-    table->CmdDispatch(buffer, pass->groups, 1u << (pass->is_matmul ? bucket - columns : bucket),
-                       1);
+    table->CmdDispatch(buffer, pass->groups[columns],
+                       1u << (pass->is_matmul ? bucket - columns : bucket), 1);
 }
 
 static enum nib_status record(const struct nib_vk_instance *instance, uint32_t index,

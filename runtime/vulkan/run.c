@@ -5,6 +5,9 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/instance.h"
 
+/// Longer submissions make watchdogs and desktops impatient.
+#define MOST_SUBMIT_NS 100000000u
+
 /// Cosines and sines of every table's angles, as the CPU backend has them.
 static void write_angles(const struct nib_vk_instance *instance, const struct nib_step *step,
                          float *out)
@@ -79,6 +82,28 @@ static VkCommandBuffer segment_command(struct nib_vk_instance *instance, uint32_
     return instance->commands[s->first_command + row_bucket * lines + line_bucket];
 }
 
+/// Submits the batch, cut into pieces that should take no longer than MOST_SUBMIT_NS each.
+static enum nib_status submit(struct nib_vk_instance *instance, uint32_t n, uint32_t n_rows,
+                              struct nib_error *err)
+{
+    uint64_t each_ns = instance->row_ns * n_rows;
+    // Before the first measurement the device may be slow.
+    uint64_t most = each_ns ? MOST_SUBMIT_NS / each_ns : n_rows > 8 ? 1 : 8;
+    most = most < 1 ? 1 : most;
+    instance->submit_ns = nib_clock_ns();
+    instance->submit_rows = n * n_rows;
+    for (uint32_t done = 0; done < n;) {
+        uint32_t count = n - done < most ? n - done : (uint32_t)most;
+        enum nib_status status =
+            nib_vk_submit(instance->device, &instance->clock, instance->batch + done, count, err);
+        if (status != NIB_OK)
+            return status;
+        instance->is_pending = true;
+        done += count;
+    }
+    return NIB_OK;
+}
+
 enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
                            const float *hidden_in, float *hidden_out, struct nib_error *err)
 {
@@ -108,8 +133,7 @@ enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const stru
     }
     if (hidden_out)
         instance->batch[n++] = instance->commands[instance->first_hidden_out_command + bucket];
-    NIB_TRY(nib_vk_submit(instance->device, &instance->clock, instance->batch, n, err));
-    instance->is_pending = true;
+    NIB_TRY(submit(instance, n, 1u << bucket, err));
     instance->pending_step = has_lines ? step : NULL;
     instance->pending_hidden = hidden_out;
     instance->pending_rows = step->header.n_used_rows;
@@ -127,6 +151,7 @@ enum nib_status nib_vk_instance_wait(void *self, struct nib_error *err)
     if (status != NIB_OK)
         return status;
     instance->is_pending = false;
+    instance->row_ns = (nib_clock_ns() - instance->submit_ns) / instance->submit_rows + 1;
     const struct nib_plan *plan = instance->plan;
     if (instance->pending_step) {
         const struct nib_step *step = instance->pending_step;
