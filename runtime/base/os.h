@@ -50,6 +50,11 @@ uint32_t nib_cpu_cores(void);
 uint64_t nib_memory_size(void);
 /// Writes the CPU's own name ("AMD Ryzen 7 5800X"), or "CPU" if it is unknown.
 void nib_cpu_name(char *out_name, size_t capacity);
+/// Instruction sets of 64-bit ARM beyond its base. On x86 programs ask the CPU itself.
+enum nib_arm_feature { NIB_ARM_DOTPROD = 1, NIB_ARM_I8MM = 2 };
+/// Returns the sum of those that the system says this process may use: 0 on other CPUs, and on
+/// systems that are not asked (all but Linux).
+uint32_t nib_arm_features(void);
 /// Returns bytes that differ from process to process, to seed hashes; not for secrets.
 uint64_t nib_entropy(void);
 

@@ -23,6 +23,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#if defined(__linux__) && defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 /// Sets "cannot <verb> <path>: <the system's reason>". strerror's text is static or the thread's
 /// own for every error number that these calls set.
 static enum nib_status fail_io(struct nib_error *err, const char *verb, const char *path, int error)
@@ -485,6 +489,18 @@ void nib_cpu_name(char *out_name, size_t capacity)
     snprintf(out_name, capacity, "CPU");
 }
 #endif
+
+uint32_t nib_arm_features(void)
+{
+    uint32_t features = 0;
+#if defined(__linux__) && defined(__aarch64__)
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP)
+        features |= NIB_ARM_DOTPROD;
+    if (getauxval(AT_HWCAP2) & HWCAP2_I8MM)
+        features |= NIB_ARM_I8MM;
+#endif
+    return features;
+}
 
 uint64_t nib_entropy(void)
 {

@@ -322,6 +322,11 @@ uint64_t nib_memory_size(void)
     return GlobalMemoryStatusEx(&memory) ? memory.ullTotalPhys : 0;
 }
 
+uint32_t nib_arm_features(void)
+{
+    return 0;
+}
+
 void nib_cpu_name(char *out_name, size_t capacity)
 {
     wchar_t name[128];

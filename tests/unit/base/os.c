@@ -28,6 +28,7 @@ Test(os, machine_is_described)
     cr_assert_arr_eq(cut, name, 2);
     cr_assert_eq(cut[2], '\0');
     cr_assert_neq(nib_entropy(), nib_entropy());
+    cr_assert_leq(nib_arm_features(), NIB_ARM_DOTPROD + NIB_ARM_I8MM);
 }
 
 Test(os, pages_are_zeroed_and_aligned)
