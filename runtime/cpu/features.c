@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "runtime/base/os.h"
 #include "runtime/base/status.h"
 
 /// Appends " name", or "name" at the text's start, if it fits.
@@ -81,16 +82,21 @@ void nib_cpu_features(char *out_text, size_t capacity)
     if (capacity == 0)
         return;
     out_text[0] = '\0';
+    uint32_t present = nib_arm_features();
     // What the compiler was told it may use; every such CPU has it.
+#if defined(__ARM_FEATURE_DOTPROD)
+    present |= NIB_ARM_DOTPROD;
+#endif
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    present |= NIB_ARM_I8MM;
+#endif
 #if defined(__ARM_NEON) || defined(_M_ARM64)
     append(out_text, capacity, "neon");
 #endif
-#if defined(__ARM_FEATURE_DOTPROD)
-    append(out_text, capacity, "dotprod");
-#endif
-#if defined(__ARM_FEATURE_MATMUL_INT8)
-    append(out_text, capacity, "i8mm");
-#endif
+    if (present & NIB_ARM_DOTPROD)
+        append(out_text, capacity, "dotprod");
+    if (present & NIB_ARM_I8MM)
+        append(out_text, capacity, "i8mm");
 }
 
 #endif
@@ -101,8 +107,15 @@ void nib_cpu_features(char *out_text, size_t capacity)
 static const char *const needs[NIB_CPU_LEVEL_COUNT] = {
     [NIB_CPU_LEVEL_SCALAR] = "",
 #ifdef NIB_CPU_HAS_X86
-    [NIB_CPU_LEVEL_AVX2] = AVX2,     [NIB_CPU_LEVEL_AVX_VNNI] = AVX2 " avx_vnni",
-    [NIB_CPU_LEVEL_AVX512] = AVX512, [NIB_CPU_LEVEL_AVX512_VNNI] = AVX512 " avx512_vnni",
+    [NIB_CPU_LEVEL_AVX2] = AVX2,
+    [NIB_CPU_LEVEL_AVX_VNNI] = AVX2 " avx_vnni",
+    [NIB_CPU_LEVEL_AVX512] = AVX512,
+    [NIB_CPU_LEVEL_AVX512_VNNI] = AVX512 " avx512_vnni",
+#endif
+#ifdef NIB_CPU_HAS_NEON
+    [NIB_CPU_LEVEL_NEON] = "neon",
+    [NIB_CPU_LEVEL_NEON_DOTPROD] = "neon dotprod",
+    [NIB_CPU_LEVEL_NEON_I8MM] = "neon dotprod i8mm",
 #endif
 };
 

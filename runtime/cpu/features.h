@@ -5,13 +5,19 @@
 #include <nibble/base.h>
 
 /// Levels that this build has kernels for, best last. Columns: identifier, name.
-#ifdef NIB_CPU_HAS_X86
+#if defined(NIB_CPU_HAS_X86)
 #define NIB_CPU_LEVELS(X)   \
     X(SCALAR, "scalar")     \
     X(AVX2, "avx2")         \
     X(AVX_VNNI, "avx-vnni") \
     X(AVX512, "avx512")     \
     X(AVX512_VNNI, "avx512-vnni")
+#elif defined(NIB_CPU_HAS_NEON)
+#define NIB_CPU_LEVELS(X)           \
+    X(SCALAR, "scalar")             \
+    X(NEON, "neon")                 \
+    X(NEON_DOTPROD, "neon-dotprod") \
+    X(NEON_I8MM, "neon-i8mm")
 #else
 #define NIB_CPU_LEVELS(X) X(SCALAR, "scalar")
 #endif

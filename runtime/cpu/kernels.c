@@ -17,6 +17,14 @@ void nib_cpu_kernels_init(struct nib_cpu_kernels *out_kernels, enum nib_cpu_leve
     else if (level == NIB_CPU_LEVEL_AVX512_VNNI)
         nib_cpu_avx512_vnni_fill(out_kernels);
 #endif
+#ifdef NIB_CPU_HAS_NEON
+    if (level == NIB_CPU_LEVEL_NEON)
+        nib_cpu_neon_fill(out_kernels);
+    else if (level == NIB_CPU_LEVEL_NEON_DOTPROD)
+        nib_cpu_neon_dotprod_fill(out_kernels);
+    else if (level == NIB_CPU_LEVEL_NEON_I8MM)
+        nib_cpu_neon_i8mm_fill(out_kernels);
+#endif
     (void)level;
 }
 

@@ -222,5 +222,10 @@ void nib_cpu_avx_vnni_fill(struct nib_cpu_kernels *kernels);
 void nib_cpu_avx512_fill(struct nib_cpu_kernels *kernels);
 void nib_cpu_avx512_vnni_fill(struct nib_cpu_kernels *kernels);
 #endif
+#ifdef NIB_CPU_HAS_NEON
+void nib_cpu_neon_fill(struct nib_cpu_kernels *kernels);
+void nib_cpu_neon_dotprod_fill(struct nib_cpu_kernels *kernels);
+void nib_cpu_neon_i8mm_fill(struct nib_cpu_kernels *kernels);
+#endif
 
 #endif
