@@ -12,6 +12,9 @@
 /// Matmuls that are run as one loop.
 #define MAX_GROUP 4
 
+/// Queries of one KV head that go through the cache together.
+#define ATTENTION_QUERIES 32u
+
 /// A run in progress.
 struct exec {
     struct nib_cpu_instance *self;
@@ -257,6 +260,11 @@ static void exec_attention(struct exec *e, const struct nib_op_attention *op)
     uint64_t n_pieces = (uint64_t)e->n_rows * n_kv_heads;
     uint32_t n_threads = nib_thread_pool_size(e->self->device->pool);
     uint64_t grain = n_pieces >= n_threads ? op->n_heads / n_kv_heads : 1;
+    // Whole rows share it as well.
+    uint64_t n_rows = e->n_rows / (4 * (uint64_t)n_threads);
+    uint64_t most = ATTENTION_QUERIES * n_kv_heads / op->n_heads;
+    if (n_rows > 0)
+        grain = op->n_heads * (n_rows < most ? n_rows : most ? most : 1);
     run_attention(e, &args, (uint64_t)e->n_rows * op->n_heads, grain);
 }
 
