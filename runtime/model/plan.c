@@ -237,7 +237,7 @@ static enum nib_status resolve_params(const struct nib_model_config *config,
             config->context < NIB_DEFAULT_CONTEXT ? config->context : NIB_DEFAULT_CONTEXT;
     if (out->context > config->context)
         return nib_fail(err, NIB_ERROR_ARGUMENT,
-                        "a context of %u tokens is more than the model's %u",
+                        "a context of %u tokens is more than the model's %u; lower --ctx",
                         (unsigned)out->context, (unsigned)config->context);
     if (out->max_rows == 0)
         out->max_rows = NIB_STEP_MAX_ROWS;

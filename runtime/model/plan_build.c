@@ -94,16 +94,18 @@ static uint32_t find_weight(const struct nib_plan_builder *b, enum nib_role role
     return NIB_NO_WEIGHT;
 }
 
-/// Returns what a matmul with this matrix does with its input. The head's stays in fp32: its error
-/// reaches the logits undamped. For SmolLM2, quantizing it takes the divergence from the precise
-/// run from 1.9e-3 to 2.9e-3, while only the rows that want logits pay for keeping it.
+/// Returns what a matmul with this matrix does with its input. Those of the head and of the last
+/// layer stay in fp32: their errors reach the logits undamped. For SmolLM2, the divergence from the
+/// precise run is 2.9e-3 with all inputs quantized, 1.9e-3 without the head's, and 1.4e-3 without
+/// the last layer's either, which are no more than a thirtieth of the rest.
 static enum nib_activation activation_of(const struct nib_plan_builder *b, enum nib_role role,
                                          const struct nib_row_reader *reader)
 {
     if (reader->activation != NIB_ACTIVATION_F32)
         return reader->activation;
-    bool is_head = role == NIB_ROLE_OUTPUT || role == NIB_ROLE_TOKEN_EMBEDDING;
-    if (b->params.precise || is_head || reader->format.code == NIB_CODE_FLOAT)
+    bool is_late = role == NIB_ROLE_OUTPUT || role == NIB_ROLE_TOKEN_EMBEDDING ||
+                   b->layer + 1 == b->config->n_layers;
+    if (b->params.precise || is_late || reader->format.code == NIB_CODE_FLOAT)
         return NIB_ACTIVATION_F32;
     return NIB_ACTIVATION_INT8_GROUP;
 }

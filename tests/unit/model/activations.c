@@ -6,12 +6,16 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-/// Finds the matmul with a matrix of `role`.
-static const struct nib_op_matmul *find_matmul(const struct nib_plan *plan, enum nib_role role)
+/// Finds the matmul with a matrix of `role` in `layer`.
+static const struct nib_op_matmul *find_matmul(const struct nib_plan *plan, enum nib_role role,
+                                               uint32_t layer)
 {
     for (uint32_t i = 0; i < plan->n_ops; i++) {
         const struct nib_op *op = &plan->ops[i];
-        if (op->kind == NIB_OP_MATMUL && plan->weights[op->matmul.weight].role == role)
+        if (op->kind != NIB_OP_MATMUL)
+            continue;
+        const struct nib_weight *weight = &plan->weights[op->matmul.weight];
+        if (weight->role == role && weight->layer == layer)
             return &op->matmul;
     }
     cr_assert_fail("no matmul of %s", nib_role_name(role));
@@ -39,11 +43,13 @@ Test(activations, int8_for_quantized_matrices_unless_precise)
         const struct nib_plan_params params = {.precise = precise};
         struct nib_plan *plan;
         cr_assert_eq(nib_plan_create(source, &params, &plan, NULL), NIB_OK);
-        cr_expect_eq(find_matmul(plan, NIB_ROLE_FFN_UP)->activation,
+        cr_expect_eq(find_matmul(plan, NIB_ROLE_FFN_UP, 0)->activation,
                      precise ? NIB_ACTIVATION_F32 : NIB_ACTIVATION_INT8_GROUP);
-        cr_expect_eq(find_matmul(plan, NIB_ROLE_FFN_DOWN)->activation, NIB_ACTIVATION_F32,
+        cr_expect_eq(find_matmul(plan, NIB_ROLE_FFN_UP, TINY_LAYERS - 1)->activation,
+                     NIB_ACTIVATION_F32, "the last layer");
+        cr_expect_eq(find_matmul(plan, NIB_ROLE_FFN_DOWN, 0)->activation, NIB_ACTIVATION_F32,
                      "a float matrix");
-        cr_expect_eq(find_matmul(plan, NIB_ROLE_TOKEN_EMBEDDING)->activation, NIB_ACTIVATION_F32,
+        cr_expect_eq(find_matmul(plan, NIB_ROLE_TOKEN_EMBEDDING, 0)->activation, NIB_ACTIVATION_F32,
                      "the head");
         nib_plan_destroy(&plan);
     }
