@@ -54,8 +54,8 @@ struct nib_evaluation {
 
 /// Runs the windows through `engine` and scores them; the engine needs a free session and a context
 /// of at least `context` tokens.
-/// Errors: argument (fewer tokens than one window; vocabularies that differ), cancelled, io, those
-/// of the devices.
+/// Errors: argument (fewer tokens than one window; an id outside the vocabulary; vocabularies that
+/// differ), cancelled, io, those of the devices.
 NIB_API enum nib_status nib_evaluate(struct nib_engine *engine,
                                      const struct nib_evaluate_params *params,
                                      struct nib_evaluation *out_evaluation, struct nib_error *err);

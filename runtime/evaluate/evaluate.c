@@ -130,16 +130,28 @@ fail:
     return explain(e, status, err);
 }
 
-static enum nib_status run_window(struct evaluation *e, uint32_t index, struct nib_error *err)
+/// Fills the window. Scoring looks one token ahead of what a session has checked, so all are
+/// checked here.
+static enum nib_status fill_window(struct evaluation *e, struct nib_error *err)
 {
     const struct nib_evaluate_params *params = e->params;
-    e->window_start = (uint64_t)index * e->context;
-    for (uint32_t i = 0; i < e->context; i++)
-        e->window[i] = params->ids[e->window_start + i];
-    if (params->bos >= 0)
-        e->window[0] = params->bos;
+    for (uint32_t i = 0; i < e->context; i++) {
+        int32_t id = i == 0 && params->bos >= 0 ? params->bos : params->ids[e->window_start + i];
+        if (id < 0 || (uint32_t)id >= e->vocabulary)
+            return nib_fail(err, NIB_ERROR_ARGUMENT,
+                            "token %llu of the text is %d, outside the model's vocabulary of %u",
+                            (unsigned long long)(e->window_start + i), id, e->vocabulary);
+        e->window[i] = id;
+    }
+    return NIB_OK;
+}
 
-    enum nib_status status = nib_session_truncate(e->session, 0, err);
+static enum nib_status run_window(struct evaluation *e, uint32_t index, struct nib_error *err)
+{
+    e->window_start = (uint64_t)index * e->context;
+    enum nib_status status = fill_window(e, err);
+    if (status == NIB_OK)
+        status = nib_session_truncate(e->session, 0, err);
     if (status == NIB_OK && e->reference)
         status = nib_session_truncate(e->reference, 0, err);
     uint32_t chunk = e->reference ? e->chunk : e->context;

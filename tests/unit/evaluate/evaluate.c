@@ -240,3 +240,32 @@ Test(evaluate, errors)
     cr_assert_eq(nib_evaluate(subject.engine, &params, &evaluation, &error), NIB_OK);
     close_subject(&subject);
 }
+
+static bool give_nothing(void *user, uint64_t row, float *logits, uint32_t vocabulary)
+{
+    (void)user;
+    (void)row;
+    for (uint32_t i = 0; i < vocabulary; i++)
+        logits[i] = 0;
+    return true;
+}
+
+/// A window is scored chunk by chunk, and the last row of one predicts a token of the next.
+Test(evaluate, ids_outside_the_vocabulary)
+{
+    struct subject subject;
+    struct nib_evaluation evaluation;
+    struct nib_error error;
+    open_subject(&subject, true);
+    struct nib_evaluate_params params = params_of(&subject);
+    params.score = NIB_SCORE_ALL;
+    params.reference = give_nothing;
+    for (uint32_t at = 0; at < CONTEXT; at++) {
+        int32_t id = subject.ids[at];
+        subject.ids[at] = at % 2 ? -1 : INT32_MAX;
+        cr_assert_eq(nib_evaluate(subject.engine, &params, &evaluation, &error), NIB_ERROR_ARGUMENT,
+                     "token %u", at);
+        subject.ids[at] = id;
+    }
+    close_subject(&subject);
+}
