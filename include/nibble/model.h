@@ -71,7 +71,8 @@ NIB_API void nib_model_get_tensor(const struct nib_model *model, uint32_t index,
 /// Returns the model's tokenizer, owned by the model, or NULL where the file has none.
 NIB_API const struct nib_tokenizer *nib_model_tokenizer(const struct nib_model *model);
 
-/// How the authors advise to sample; a field that the file does not give is negative.
+/// How the authors advise to sample; a field that the file does not give, or that is out of range,
+/// is negative.
 struct nib_generation_defaults {
     float temperature;
     float top_p;

@@ -11,7 +11,6 @@
 #include "runtime/import/tokenizer_hf.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -194,22 +193,38 @@ static void find_quantization(struct nib_source *source)
     source->quantization = nib_dtype_name(most);
 }
 
+/// Numbers of nib_generation_defaults and up to where they mean something.
+static const struct advice {
+    const char *keys[NIB_CONTAINER_COUNT];
+    size_t offset;
+    float most;
+} advice[] = {
+#define ADVICE(member, gguf, hf, most)                                     \
+    {                                                                      \
+        {gguf, hf}, offsetof(struct nib_generation_defaults, member), most \
+    }
+    ADVICE(temperature, "general.sampling.temp", "temperature", 1e6f),
+    ADVICE(top_p, "general.sampling.top_p", "top_p", 1),
+    ADVICE(min_p, "general.sampling.min_p", "min_p", 1),
+    ADVICE(repeat_penalty, "general.sampling.penalty_repeat", "repetition_penalty", 1e6f),
+#undef ADVICE
+};
+enum { N_ADVICE = sizeof advice / sizeof advice[0] };
+
+static void set_default(struct nib_generation_defaults *defaults, const struct advice *item,
+                        float number)
+{
+    if (number >= 0 && number <= item->most)
+        *(float *)((char *)defaults + item->offset) = number;
+}
+
 static void read_sampling(const struct nib_gguf *gguf, struct nib_generation_defaults *defaults)
 {
-    const struct {
-        const char *key;
-        float *out;
-    } numbers[] = {
-        {"general.sampling.temp", &defaults->temperature},
-        {"general.sampling.top_p", &defaults->top_p},
-        {"general.sampling.min_p", &defaults->min_p},
-        {"general.sampling.penalty_repeat", &defaults->repeat_penalty},
-    };
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+    for (size_t i = 0; i < N_ADVICE; i++) {
         float number;
-        if (nib_gguf_get_f32(nib_gguf_find(gguf, numbers[i].key), &number) && number >= 0 &&
-            number < INFINITY)
-            *numbers[i].out = number;
+        const char *key = advice[i].keys[NIB_CONTAINER_GGUF];
+        if (nib_gguf_get_f32(nib_gguf_find(gguf, key), &number))
+            set_default(defaults, &advice[i], number);
     }
     uint32_t top_k;
     if (nib_gguf_get_u32(nib_gguf_find(gguf, "general.sampling.top_k"), &top_k) &&
@@ -243,10 +258,11 @@ static void read_generation_config(const json_t *json, struct nib_generation_def
 {
     uint32_t top_k;
     bool do_sample;
-    nib_json_get_f32(json, "temperature", &defaults->temperature);
-    nib_json_get_f32(json, "top_p", &defaults->top_p);
-    nib_json_get_f32(json, "min_p", &defaults->min_p);
-    nib_json_get_f32(json, "repetition_penalty", &defaults->repeat_penalty);
+    for (size_t i = 0; i < N_ADVICE; i++) {
+        float number;
+        if (nib_json_get_f32(json, advice[i].keys[NIB_CONTAINER_HF], &number))
+            set_default(defaults, &advice[i], number);
+    }
     if (nib_json_get_u32(json, "top_k", &top_k) && top_k <= INT32_MAX)
         defaults->top_k = (int32_t)top_k;
     if (nib_json_get_bool(json, "do_sample", &do_sample))

@@ -233,10 +233,12 @@ Test(source, generation_defaults)
     tiny.arch = "general.sampling";
     tiny_f32(&tiny, "temp", 0.5f);
     tiny_f32(&tiny, "min_p", -2);
+    tiny_f32(&tiny, "top_p", 1.5f);
     tiny_u32(&tiny, "top_k", 64);
     cr_assert_eq(open_tiny(&source), NIB_OK, "%s", error.message);
     nib_source_generation_defaults(source, &defaults);
-    cr_expect(defaults.temperature == 0.5f && defaults.top_k == 64 && defaults.min_p == -1);
+    cr_expect(defaults.temperature == 0.5f && defaults.top_k == 64 && defaults.min_p == -1 &&
+              defaults.top_p == -1);
     nib_source_destroy(&source);
 }
 
