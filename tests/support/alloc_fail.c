@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <sys/mman.h>
 
 /// Allocations until the one that fails; negative: none will, or it has failed already.
 static atomic_int_least64_t countdown = -1;
@@ -11,9 +12,11 @@ static atomic_bool failed;
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *old, size_t size);
+void *__wrap_mmap(void *place, size_t size, int access, int flags, int file, off_t offset);
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *old, size_t size);
+void *__real_mmap(void *place, size_t size, int access, int flags, int file, off_t offset);
 
 void alloc_fail_after(uint32_t n)
 {
@@ -49,4 +52,9 @@ void *__wrap_calloc(size_t count, size_t size)
 void *__wrap_realloc(void *old, size_t size)
 {
     return fails_now() ? NULL : __real_realloc(old, size);
+}
+
+void *__wrap_mmap(void *place, size_t size, int access, int flags, int file, off_t offset)
+{
+    return fails_now() ? MAP_FAILED : __real_mmap(place, size, access, flags, file, offset);
 }

@@ -1,7 +1,7 @@
 /// Makes an allocation fail, to test that its caller minds. Works in programs that
-/// nib_use_alloc_fail (tests/support/CMakeLists.txt) links so that their calls of malloc, calloc
-/// and realloc, those in the layers' archives included, come here; what shared libraries allocate
-/// is left alone. Thread-safety: the count is shared by all threads.
+/// nib_use_alloc_fail (tests/support/CMakeLists.txt) links so that their calls of malloc, calloc,
+/// realloc and mmap, those in the layers' archives included, come here; what shared libraries
+/// allocate is left alone. Thread-safety: the count is shared by all threads.
 #ifndef TESTS_SUPPORT_ALLOC_FAIL_H
 #define TESTS_SUPPORT_ALLOC_FAIL_H
 
