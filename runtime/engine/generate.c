@@ -217,7 +217,11 @@ static enum nib_status settle(struct nib_session *session, struct nib_token_even
     enum nib_status status = NIB_OK;
     if (generator->detokenizer) {
         bool stopped = false;
-        NIB_TRY(nib_detokenizer_push(generator->detokenizer, event->id, &event->text, err));
+        struct nib_tokenizer_info info;
+        nib_tokenizer_get_info(tokenizer, &info);
+        // Many models have logits for more ids than tokens; such an id has no text.
+        if ((uint32_t)event->id < info.vocabulary)
+            NIB_TRY(nib_detokenizer_push(generator->detokenizer, event->id, &event->text, err));
         NIB_TRY(nib_stop_filter_push(&generator->filter, event->text, &event->text, &stopped, err));
         if (stopped)
             stop = NIB_STOP_STRING;

@@ -2,21 +2,16 @@
 
 // Files cut short or changed anywhere, opened as a program opens them: each gives one line that
 // names the file, or a model that runs.
+#include "tests/unit/api/checkpoint.h"
 #include "tests/unit/formats/bytes.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <nibble/nibble.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/// What a folder of a checkpoint may hold.
-static const char *const names[] = {"config.json", "generation_config.json", "model.safetensors",
-                                    "tokenizer.json", "tokenizer_config.json"};
-enum { N_NAMES = sizeof names / sizeof names[0], WEIGHTS = 2 };
 
 TestSuite(damage, .init = make_folder, .fini = remove_folder);
 
@@ -122,60 +117,20 @@ static void cut(const char *model, FILE *file, uint64_t first, uint64_t end, uin
     free(bytes);
 }
 
-static void copy_file(const char *from, const char *name)
-{
-    static char bytes[1 << 20];
-    FILE *file = fopen(from, "rb");
-    if (!file)
-        return;
-    size_t size = fread(bytes, 1, sizeof bytes, file);
-    if (strstr(name, ".json") && bytes[size - 1] == '\n')
-        size--; // which JSON can do without
-    put_file(path_in_folder(name), bytes, size);
-    fclose(file);
-}
-
-/// Puts a tokenizer of the tokenizer's tests into the folder.
-static void add_tokenizer(const char *name)
-{
-    static const char config[] =
-        "{\"add_bos_token\":true,\"bos_token\":\"<s>\",\"eos_token\":\"</s>\",\"chat_template\":"
-        "\"{% for m in messages %}<|im_start|>{{ m.role }}\\n{% endfor %}\"}";
-    static const char generation[] = "{\"eos_token_id\":[2,3],\"temperature\":0.5,\"top_k\":40,"
-                                     "\"top_p\":0.9,\"do_sample\":true}";
-    char path[400];
-    snprintf(path, sizeof path, "%s/tokenizer/hf/%s.json", NIB_TEST_DATA, name);
-    json_t *root = json_load_file(path, JSON_ALLOW_NUL, NULL);
-    cr_assert_not_null(root);
-    char *text = json_dumps(json_object_get(root, "tokenizer"), JSON_COMPACT | JSON_ENSURE_ASCII);
-    cr_assert_not_null(text);
-    put_file(path_in_folder("tokenizer.json"), text, strlen(text));
-    put_file(path_in_folder("tokenizer_config.json"), config, sizeof config - 1);
-    put_file(path_in_folder("generation_config.json"), generation, sizeof generation - 1);
-    free(text);
-    json_decref(root);
-}
-
 /// Damages each file of a copy of `folder`, with `tokenizer` (or NULL) put in.
 static void damage_folder(const char *folder, const char *tokenizer)
 {
-    char path[400];
-    for (size_t i = 0; i < N_NAMES; i++) {
-        snprintf(path, sizeof path, "%s/%s/%s", NIB_TEST_DATA, folder, names[i]);
-        copy_file(path, names[i]);
-    }
-    if (tokenizer)
-        add_tokenizer(tokenizer);
+    checkpoint_copy(folder, tokenizer);
     char model[400];
     snprintf(model, sizeof model, "%s", path_in_folder(""));
     cr_assert(try_open(model, true), "%s", folder);
-    for (size_t i = 0; i < N_NAMES; i++) {
+    for (size_t i = 0; i < CHECKPOINT_FILES; i++) {
         uint64_t size;
-        if (access(path_in_folder(names[i]), F_OK) != 0)
+        if (access(path_in_folder(checkpoint_names[i]), F_OK) != 0)
             continue;
-        FILE *file = open_file(path_in_folder(names[i]), &size);
+        FILE *file = open_file(path_in_folder(checkpoint_names[i]), &size);
         uint64_t header = size;
-        if (i == WEIGHTS) {
+        if (i == CHECKPOINT_WEIGHTS) {
             uint8_t length[8];
             fseek(file, 0, SEEK_SET);
             cr_assert_eq(fread(length, 1, 8, file), 8);
