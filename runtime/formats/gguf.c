@@ -131,8 +131,9 @@ static enum nib_status take_count(struct reader *reader, uint64_t min_size, cons
 static enum nib_status value_error(const struct reader *reader, enum nib_status status,
                                    const struct nib_gguf_value *value, const char *what)
 {
-    return nib_fail(reader->err, status, "%s: the value of key '%.*s' %s", reader->path,
-                    (int)value->key.size, value->key.ptr, what);
+    const int shown = value->key.size < 128 ? (int)value->key.size : 128;
+    return nib_fail(reader->err, status, "%s: the value of key '%.*s' %s", reader->path, shown,
+                    value->key.ptr, what);
 }
 
 static enum nib_status parse_value(struct reader *reader, struct nib_gguf_value *value)
