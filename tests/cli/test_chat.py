@@ -112,7 +112,10 @@ class TerminalTest(cli.Case):
         super().setUp()
         model = cli.real()
         environment = dict(cli.environment(), HOME=str(self.folder))
-        self.pid, self.terminal = pty.fork()
+        try:
+            self.pid, self.terminal = pty.fork()
+        except OSError as error:
+            self.skipTest(f"no pseudo-terminal: {error}")
         if self.pid == 0:
             try:
                 os.execve(cli.PROGRAM, [cli.PROGRAM, "chat", model, *FLAGS, "--ignore-eos"],
