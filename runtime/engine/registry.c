@@ -10,7 +10,8 @@
 /// In the order of nib_devices_list.
 static const enum nib_backend_kind kinds[] = {NIB_BACKEND_CPU, NIB_BACKEND_VULKAN};
 
-const struct nib_backend *nib_registry_backend(enum nib_backend_kind kind)
+/// Returns the backend of `kind`, or NULL where this build has none.
+static const struct nib_backend *find_backend(enum nib_backend_kind kind)
 {
     switch (kind) {
     case NIB_BACKEND_CPU:
@@ -29,7 +30,7 @@ enum nib_status nib_registry_list(struct nib_device_info *out_infos, uint32_t ca
 {
     *out_count = 0;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        const struct nib_backend *backend = nib_registry_backend(kinds[i]);
+        const struct nib_backend *backend = find_backend(kinds[i]);
         if (!backend)
             continue;
         uint32_t place = *out_count < capacity ? *out_count : capacity;
@@ -49,7 +50,7 @@ enum nib_status nib_registry_open(const struct nib_device_params *params,
                                   struct nib_device **out_device, struct nib_error *err)
 {
     *out_device = NULL;
-    const struct nib_backend *backend = nib_registry_backend(params->backend);
+    const struct nib_backend *backend = find_backend(params->backend);
     if (!backend)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "this build of nibble has no Vulkan backend; use --device cpu");

@@ -21,12 +21,6 @@ const char *nib_dtype_name(enum nib_dtype dtype)
     return dtypes[dtype].name;
 }
 
-void nib_dtype_block(enum nib_dtype dtype, uint32_t *out_elements, uint32_t *out_bytes)
-{
-    *out_elements = dtypes[dtype].elements;
-    *out_bytes = dtypes[dtype].bytes;
-}
-
 const struct nib_tensor *nib_tensor_find(const struct nib_tensor_directory *directory,
                                          const char *name)
 {
@@ -50,8 +44,8 @@ void nib_tensor_drop(const struct nib_tensor_directory *directory, const struct 
 enum nib_status nib_tensor_compute_size(const struct nib_tensor *tensor, uint64_t *out_size,
                                         struct nib_error *err)
 {
-    uint32_t block_elements, block_bytes;
-    nib_dtype_block(tensor->dtype, &block_elements, &block_bytes);
+    const uint32_t block_elements = dtypes[tensor->dtype].elements;
+    const uint32_t block_bytes = dtypes[tensor->dtype].bytes;
     *out_size = 0;
 
     const uint64_t row = tensor->n_dims ? tensor->dims[tensor->n_dims - 1] : 1;

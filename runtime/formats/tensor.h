@@ -46,8 +46,6 @@ enum nib_dtype {
 };
 /// Returns the type's name; static.
 const char *nib_dtype_name(enum nib_dtype dtype);
-/// Returns the number of elements and of bytes in one block of `dtype` (1 element for plain types).
-void nib_dtype_block(enum nib_dtype dtype, uint32_t *out_elements, uint32_t *out_bytes);
 
 /// One tensor. `data` points into a map; its size was checked against the file's.
 struct nib_tensor {

@@ -75,8 +75,9 @@ enum nib_status nib_merge_table_build(struct nib_merge_table *table, struct nib_
     return NIB_OK;
 }
 
-bool nib_merge_table_find(const struct nib_merge_table *table, int32_t left, int32_t right,
-                          uint32_t *out_rank, int32_t *out_result)
+/// Returns whether the two may merge; the rank is `*out_rank`, the result's id `*out_result`.
+static bool find_merge(const struct nib_merge_table *table, int32_t left, int32_t right,
+                       uint32_t *out_rank, int32_t *out_result)
 {
     if (!table->slots)
         return false;
@@ -171,8 +172,7 @@ static enum nib_status consider(struct nib_encoder *encoder, const char *piece, 
             return NIB_OK;
         candidate.key = score_key(tokenizer->tokens[id].score);
         candidate.result = (int32_t)id;
-    } else if (!nib_merge_table_find(&tokenizer->merges, a->id, b->id, &candidate.key,
-                                     &candidate.result)) {
+    } else if (!find_merge(&tokenizer->merges, a->id, b->id, &candidate.key, &candidate.result)) {
         return NIB_OK;
     }
     return heap_push(&encoder->merge, candidate, err);

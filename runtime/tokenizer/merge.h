@@ -21,9 +21,6 @@ struct nib_merge_table {
 enum nib_status nib_merge_table_build(struct nib_merge_table *table, struct nib_arena *arena,
                                       const struct nib_vocab_merge *merges, uint32_t count,
                                       struct nib_error *err);
-/// Returns whether the two may merge; the rank is `*out_rank`, the result's id `*out_result`.
-bool nib_merge_table_find(const struct nib_merge_table *table, int32_t left, int32_t right,
-                          uint32_t *out_rank, int32_t *out_result);
 
 /// Working memory, grown as needed. A zeroed struct is empty.
 struct nib_merge_scratch {
