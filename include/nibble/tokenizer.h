@@ -23,7 +23,8 @@ struct nib_encode_params {
 /// Encodes `text` into `*out_ids`, an array of `*out_count` ids to be freed with nib_ids_free.
 /// Bytes that are not UTF-8 are encoded as U+FFFD would be. NUL bytes are characters like others.
 /// Params NULL: no BOS, special tokens' text is plain text.
-/// Errors: memory, unsupported (a pattern of the file exceeded its match limit).
+/// Errors: argument (more than 100 MiB of text), memory, unsupported (a pattern of the file
+/// exceeded its match limit).
 /// Safe for untrusted input.
 NIB_API enum nib_status nib_tokenizer_encode(const struct nib_tokenizer *tokenizer,
                                              struct nib_text text,
@@ -47,7 +48,7 @@ struct nib_detokenizer_params {
     (&(struct nib_detokenizer_params){.struct_size = sizeof(struct nib_detokenizer_params), \
                                       __VA_ARGS__})
 
-/// Makes a detokenizer, which borrows `tokenizer`. Errors: memory.
+/// Makes a detokenizer, which borrows `tokenizer`. Errors: argument, memory.
 NIB_API enum nib_status nib_detokenizer_create(const struct nib_tokenizer *tokenizer,
                                                const struct nib_detokenizer_params *params,
                                                struct nib_detokenizer **out_detokenizer,
@@ -98,7 +99,8 @@ struct nib_chat_params {
 /// Renders `messages` by the chat template and encodes them; frees as nib_tokenizer_encode.
 /// The messages' text is plain text throughout: it cannot forge special tokens.
 /// Errors: not found (the model has no template, its template is of no known family, or
-/// `template_name` names none; the message names --chat-template and lists the families), memory.
+/// `template_name` names none; the message names --chat-template and lists the families),
+/// argument (a message of no role), and those of nib_tokenizer_encode.
 NIB_API enum nib_status nib_tokenizer_encode_chat(const struct nib_tokenizer *tokenizer,
                                                   const struct nib_chat_message *messages,
                                                   size_t n_messages,

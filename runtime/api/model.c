@@ -1,6 +1,6 @@
 #include <nibble/model.h>
 
-#include "runtime/api/params.h"
+#include "runtime/base/params.h"
 #include "runtime/base/status.h"
 #include "runtime/engine/shared_model.h"
 #include "runtime/model/model.h"

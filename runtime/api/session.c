@@ -1,6 +1,6 @@
 #include <nibble/session.h>
 
-#include "runtime/api/params.h"
+#include "runtime/base/params.h"
 #include "runtime/base/status.h"
 #include "runtime/engine/engine.h"
 

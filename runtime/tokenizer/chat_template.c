@@ -1,5 +1,6 @@
 /// Chat templates without a Jinja interpreter: the model's own template is recognised as one of a
 /// few families, and the conversation written by the family's rules.
+#include "runtime/base/params.h"
 #include "runtime/base/status.h"
 #include "runtime/tokenizer/chat_family.h"
 #include "runtime/tokenizer/internal.h"
@@ -233,7 +234,7 @@ static enum nib_status write_conversation(struct chat_writer *writer,
     const struct nib_chat_family *family = writer->family;
     const struct nib_chat_style *style = writer->style;
     enum nib_status status = NIB_OK;
-    bool continues = params && params->continue_conversation;
+    bool continues = params->continue_conversation;
     bool has_system = n_messages > 0 && messages[0].role == NIB_CHAT_SYSTEM;
     bool turns_have_bos = strchr(family->user_begin, NIB_CHAT_BOS[0]) != NULL;
     if (continues) {
@@ -245,7 +246,7 @@ static enum nib_status write_conversation(struct chat_writer *writer,
             NIB_TRY(write_system(writer, style->default_system, err));
     }
     NIB_TRY(write_messages(writer, messages, n_messages, err));
-    if (!params || !params->no_generation_prompt) {
+    if (!params->no_generation_prompt) {
         NIB_TRY(write_template(writer, family->generation, err));
         if (style->thinks)
             NIB_TRY(write_template(writer, THINK_BEGIN, err));
@@ -292,11 +293,15 @@ enum nib_status nib_tokenizer_encode_chat(const struct nib_tokenizer *tokenizer,
     *out_ids = NULL;
     *out_count = 0;
     struct chat_writer writer = {.tokenizer = tokenizer};
+    struct nib_chat_params current;
     struct nib_chat_style plain;
     uint8_t *literal = NULL;
     enum nib_status status = NIB_OK;
-    NIB_TRY(choose_family(&writer, params ? params->template_name : NULL, &plain, err));
-    NIB_TRY(write_conversation(&writer, messages, n_messages, params, err));
+    NIB_TRY(nib_params_read(&current, sizeof current, params, err));
+    if (!tokenizer)
+        NIB_TRY(nib_fail(err, NIB_ERROR_ARGUMENT, "tokenizer is NULL: the model has none"));
+    NIB_TRY(choose_family(&writer, current.template_name, &plain, err));
+    NIB_TRY(write_conversation(&writer, messages, n_messages, &current, err));
 
     literal = calloc(writer.text.size + 1, 1);
     if (!literal)

@@ -1,3 +1,4 @@
+#include "runtime/base/params.h"
 #include "runtime/base/status.h"
 #include "runtime/base/utf8.h"
 #include "runtime/tokenizer/internal.h"
@@ -20,12 +21,18 @@ enum nib_status nib_detokenizer_create(const struct nib_tokenizer *tokenizer,
                                        struct nib_error *err)
 {
     *out_detokenizer = NULL;
+    struct nib_detokenizer_params current;
+    enum nib_status status = nib_params_read(&current, sizeof current, params, err);
+    if (status != NIB_OK)
+        return status;
+    if (!tokenizer)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "tokenizer is NULL: the model has none");
     struct nib_detokenizer *detokenizer = calloc(1, sizeof *detokenizer);
     if (!detokenizer)
         return nib_fail_memory(err);
     detokenizer->tokenizer = tokenizer;
-    detokenizer->keep_special = params && params->keep_special;
-    detokenizer->keeps_space = (params && params->continuation) || !tokenizer->drops_first_space;
+    detokenizer->keep_special = current.keep_special;
+    detokenizer->keeps_space = current.continuation || !tokenizer->drops_first_space;
     detokenizer->at_start = true;
     *out_detokenizer = detokenizer;
     return NIB_OK;
@@ -33,7 +40,7 @@ enum nib_status nib_detokenizer_create(const struct nib_tokenizer *tokenizer,
 
 void nib_detokenizer_destroy(struct nib_detokenizer **detokenizer)
 {
-    if (!*detokenizer)
+    if (!detokenizer || !*detokenizer)
         return;
     nib_buffer_free(&(*detokenizer)->bytes);
     nib_buffer_free(&(*detokenizer)->text);

@@ -1,3 +1,4 @@
+#include "runtime/base/params.h"
 #include "runtime/base/status.h"
 #include "runtime/base/utf8.h"
 #include "runtime/tokenizer/internal.h"
@@ -237,16 +238,22 @@ enum nib_status nib_tokenizer_encode(const struct nib_tokenizer *tokenizer, stru
 {
     *out_ids = NULL;
     *out_count = 0;
+    struct nib_encode_params current;
+    enum nib_status status = nib_params_read(&current, sizeof current, params, err);
+    if (status != NIB_OK)
+        return status;
+    if (!tokenizer)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "tokenizer is NULL: the model has none");
     struct nib_encode_source source = {
         .text = text,
-        .add_bos = params && params->add_bos,
-        .parse_special = params && params->parse_special,
+        .add_bos = current.add_bos,
+        .parse_special = current.parse_special,
     };
     if (text.size == 0 || nib_utf8_valid(text.ptr, text.size))
         return nib_encode_source(tokenizer, &source, out_ids, out_count, err);
 
     struct nib_buffer repaired = {0};
-    enum nib_status status = nib_append_utf8(&repaired, text, err);
+    status = nib_append_utf8(&repaired, text, err);
     source.text = nib_buffer_text(&repaired);
     if (status == NIB_OK)
         status = nib_encode_source(tokenizer, &source, out_ids, out_count, err);

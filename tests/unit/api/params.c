@@ -1,4 +1,4 @@
-#include "runtime/api/params.h"
+#include "runtime/base/params.h"
 
 #include <criterion/criterion.h>
 #include <nibble/nibble.h>
@@ -88,6 +88,25 @@ Test(params, every_function_looks_at_the_size)
     cr_assert_eq(
         nib_model_predict_memory(NULL, &(struct nib_memory_params){.context = 1}, &memory, NULL),
         NIB_ERROR_ARGUMENT);
+    struct nib_detokenizer *detokenizer;
+    int32_t *ids;
+    size_t n_ids;
+    struct nib_error error;
+    cr_assert_eq(nib_tokenizer_encode(NULL, (struct nib_text){"a", 1},
+                                      &(struct nib_encode_params){.add_bos = true}, &ids, &n_ids,
+                                      &error),
+                 NIB_ERROR_ARGUMENT);
+    cr_assert_not_null(strstr(error.message, "struct_size"));
+    cr_assert_eq(nib_tokenizer_encode_chat(NULL, NULL, 0,
+                                           &(struct nib_chat_params){.continue_conversation = true},
+                                           &ids, &n_ids, &error),
+                 NIB_ERROR_ARGUMENT);
+    cr_assert_not_null(strstr(error.message, "struct_size"));
+    cr_assert_eq(nib_detokenizer_create(NULL,
+                                        &(struct nib_detokenizer_params){.continuation = true},
+                                        &detokenizer, &error),
+                 NIB_ERROR_ARGUMENT);
+    cr_assert_not_null(strstr(error.message, "struct_size"));
 }
 
 Test(params, null_objects_are_refused)
@@ -107,6 +126,15 @@ Test(params, null_objects_are_refused)
     cr_assert_eq(nib_session_create(NULL, &session, NULL), NIB_ERROR_ARGUMENT);
     cr_assert_eq(nib_session_begin(NULL, NULL, NULL), NIB_ERROR_ARGUMENT);
     cr_assert_eq(nib_evaluate(NULL, NULL, &evaluation, NULL), NIB_ERROR_ARGUMENT);
+    struct nib_detokenizer *detokenizer = NULL;
+    int32_t *ids;
+    size_t n_ids;
+    const struct nib_text text = {"a", 1};
+    cr_assert_eq(nib_tokenizer_encode(NULL, text, NULL, &ids, &n_ids, NULL), NIB_ERROR_ARGUMENT);
+    cr_assert_eq(nib_tokenizer_encode_chat(NULL, NULL, 0, NULL, &ids, &n_ids, NULL),
+                 NIB_ERROR_ARGUMENT);
+    cr_assert_eq(nib_detokenizer_create(NULL, NULL, &detokenizer, NULL), NIB_ERROR_ARGUMENT);
+    nib_detokenizer_destroy(NULL);
     nib_device_destroy(NULL);
     nib_model_destroy(NULL);
     nib_engine_destroy(NULL);

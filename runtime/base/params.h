@@ -1,6 +1,6 @@
 /// Params structs of other versions.
-#ifndef RUNTIME_API_PARAMS_H
-#define RUNTIME_API_PARAMS_H
+#ifndef RUNTIME_BASE_PARAMS_H
+#define RUNTIME_BASE_PARAMS_H
 
 #include <nibble/base.h>
 

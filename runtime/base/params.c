@@ -1,4 +1,4 @@
-#include "runtime/api/params.h"
+#include "runtime/base/params.h"
 
 #include "runtime/base/status.h"
 #include <string.h>
