@@ -129,7 +129,7 @@ static enum nib_status answer(struct chat *chat, struct nib_text text, struct ni
     enum nib_status status = append_message(chat, text, err);
     if (status == NIB_ERROR_CONTEXT_FULL) {
         message_print("%s; or /reset begins anew", err->message);
-        return NIB_OK;
+        return nib_session_truncate(chat->session, before, err);
     }
     if (status != NIB_OK)
         return status;
