@@ -23,7 +23,7 @@ struct nib_encode_params {
 /// Encodes `text` into `*out_ids`, an array of `*out_count` ids to be freed with nib_ids_free.
 /// Bytes that are not UTF-8 are encoded as U+FFFD would be. NUL bytes are characters like others.
 /// Params NULL: no BOS, special tokens' text is plain text.
-/// Errors: argument (more than 100 MiB of text), memory, unsupported (a pattern of the file
+/// Errors: argument (more than 113 MiB of text), memory, unsupported (a pattern of the file
 /// exceeded its match limit).
 /// Safe for untrusted input.
 NIB_API enum nib_status nib_tokenizer_encode(const struct nib_tokenizer *tokenizer,
