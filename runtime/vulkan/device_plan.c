@@ -26,6 +26,8 @@ void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
     snapshot->max_invocations = min_u32(snapshot->max_invocations, LEAST_INVOCATIONS);
     snapshot->max_shared_memory = min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
     snapshot->subgroup_size = 1;
+    // What is known of the class of device would choose kernels that others do not get.
+    snapshot->type = VK_PHYSICAL_DEVICE_TYPE_OTHER;
 }
 
 /// Finds the memory type with all of `wanted` and none of `unwanted`, on the largest heap. Returns
@@ -138,9 +140,13 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     if (snapshot->budget[heap] && snapshot->budget[heap] < out_plan->memory_bytes)
         out_plan->memory_bytes = snapshot->budget[heap];
     // A driver on the CPU pays for each load of each invocation, and for barriers: many rows share
-    // the loads of the input, and nothing is shared between invocations.
-    out_plan->has_tall_matmul = snapshot->type == VK_PHYSICAL_DEVICE_TYPE_CPU;
-    out_plan->matmul_lanes = out_plan->has_tall_matmul ? 1 : 8;
+    // the loads of the input, and nothing is shared between invocations. One with vectors of four
+    // (SwiftShader) takes minutes to compile the larger kernels.
+    bool is_cpu = snapshot->type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    bool is_narrow = is_cpu && snapshot->subgroup_size < 8;
+    out_plan->has_tall_matmul = is_cpu && !is_narrow;
+    out_plan->matmul_lanes = is_cpu ? 1 : 8;
+    out_plan->matmul_columns = is_narrow ? 0 : 3;
     out_plan->matmul_width = 8;
 }
 

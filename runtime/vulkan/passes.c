@@ -86,7 +86,8 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
         pass->groups[i] = (uint32_t)params->groups;
         if (params->is_matmul) {
             // Buckets beyond the largest are never recorded; they get its pipeline.
-            uint32_t columns = 1u << i <= most ? i : nib_vk_bucket(most);
+            uint32_t columns = i < d->plan.matmul_columns ? i : d->plan.matmul_columns;
+            columns = 1u << columns <= most ? columns : nib_vk_bucket(most);
             const struct matmul_variant *variant =
                 &matmul_variants[d->plan.has_tall_matmul][columns];
             uint32_t tiles = d->plan.matmul_width * variant->rows / NIB_TILE_ROWS;

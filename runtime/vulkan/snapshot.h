@@ -49,9 +49,10 @@ struct nib_vk_device_plan {
     bool is_direct;                ///< the host writes device memory itself
     uint64_t memory_bytes;         ///< that weights, cache and buffers may take
     // Matmuls.
-    bool has_tall_matmul;  ///< 8 rows of the weight an invocation, not 2 or 4
-    uint32_t matmul_lanes; ///< invocations that share a row of the weight
-    uint32_t matmul_width; ///< invocations that have rows of their own
+    bool has_tall_matmul;    ///< 8 rows of the weight an invocation, not 2 or 4
+    uint32_t matmul_lanes;   ///< invocations that share a row of the weight
+    uint32_t matmul_columns; ///< binary logarithm of the most rows of input an invocation: 0 to 3
+    uint32_t matmul_width;   ///< invocations that have rows of their own
 };
 
 /// Caps a snapshot to the least device that must run: what `vulkan_mask` "baseline" means.

@@ -22,7 +22,17 @@ if(result)
   message(FATAL_ERROR "nibble: shader ${NAME}:\n${text}")
 endif()
 
-foreach(command "${SPIRV_OPT};-O;--strip-debug;${raw};-o;${spirv}"
+# What -O does but for unrolling: drivers unroll marked loops themselves, once specialization has
+# taken all but one format out of them.
+set(passes --eliminate-dead-branches --merge-return --inline-entry-points-exhaustive
+    --eliminate-dead-functions --eliminate-dead-code-aggressive --private-to-local
+    --eliminate-local-single-block --eliminate-local-single-store --scalar-replacement=100
+    --convert-local-access-chains --eliminate-local-single-block --eliminate-local-single-store
+    --eliminate-dead-code-aggressive --ssa-rewrite --eliminate-dead-code-aggressive
+    --redundancy-elimination --simplify-instructions --vector-dce --eliminate-dead-inserts
+    --eliminate-dead-branches --if-conversion --merge-blocks --eliminate-dead-code-aggressive
+    --strip-debug)
+foreach(command "${SPIRV_OPT};${passes};${raw};-o;${spirv}"
                 "${SPIRV_VAL};--target-env;${target};${spirv}")
   execute_process(COMMAND ${command} RESULT_VARIABLE result OUTPUT_VARIABLE text
                   ERROR_VARIABLE text)

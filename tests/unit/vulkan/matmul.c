@@ -79,10 +79,10 @@ Test(vulkan_matmul, odd_groups)
     rig_close(device);
 }
 
-Test(vulkan_matmul, every_number_of_inputs)
+static void check_inputs(const char *mask)
 {
     static const uint32_t inputs[] = {1, 2, 3, 4, 5, 8, 9, 16, 33, 512};
-    void *device = rig_open(NULL);
+    void *device = rig_open(mask);
     for (uint32_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
         struct rig_matmul p = {.format = *nib_format_get(NIB_FORMAT_Q4_1),
                                .activation = NIB_ACTIVATION_INT8_GROUP,
@@ -90,11 +90,22 @@ Test(vulkan_matmul, every_number_of_inputs)
                                .cols = 64,
                                .n_inputs = inputs[i]};
         check(device, &p);
-        p.format = *nib_format_get(NIB_FORMAT_Q8_0);
+        p.format = *nib_format_get(NIB_FORMAT_Q6_K);
         p.activation = NIB_ACTIVATION_F32;
+        p.cols = 512;
         check(device, &p);
     }
     rig_close(device);
+}
+
+Test(vulkan_matmul, every_number_of_inputs)
+{
+    check_inputs(NULL);
+}
+
+Test(vulkan_matmul, every_number_of_inputs_on_the_least_device)
+{
+    check_inputs("baseline");
 }
 
 Test(vulkan_matmul, scale_types)
