@@ -62,12 +62,7 @@ static enum nib_status prepare(struct chat *chat, struct nib_error *err)
     chat->sampling = sampling_choose(options, chat->model);
     if (options->system)
         chat->system = (struct nib_text){options->system, strlen(options->system)};
-    chat->stops = calloc(options->stops.count + 1, sizeof *chat->stops);
-    if (!chat->stops)
-        TRY(fail_memory(err));
-    for (size_t i = 0; i < options->stops.count; i++)
-        chat->stops[i] =
-            (struct nib_text){options->stops.texts[i], strlen(options->stops.texts[i])};
+    TRY(prompt_stops(options, &chat->stops, err));
     TRY(setup_open(options, &chat->setup, err));
     TRY(engine_create(chat->model, &chat->setup, (uint32_t)options->context.value, &chat->engine,
                       err));

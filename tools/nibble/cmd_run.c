@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 /// One run, from the command line to its report.
 struct run {
@@ -65,17 +64,20 @@ static enum nib_status prepare(struct run *run, struct nib_error *err)
     const struct options *options = run->options;
     enum nib_status status = NIB_OK;
     struct nib_engine_info info;
+    struct nib_model_info model;
     TRY(model_open(options->model, &run->model, err));
     TRY(prompt_make(options, run->model, &run->prompt, err));
     TRY(setup_open(options, &run->setup, err));
     TRY(engine_create(run->model, &run->setup, (uint32_t)options->context.value, &run->engine,
                       err));
     nib_engine_get_info(run->engine, &info);
+    nib_model_get_info(run->model, &model);
     if (run->prompt.count > info.context)
         TRY(fail_with(err, NIB_ERROR_CONTEXT_FULL,
                       "%s: the prompt of %zu tokens is longer than the context of %" PRIu32
-                      "; shorten it or raise --ctx",
-                      options->model, run->prompt.count, info.context));
+                      "; shorten it%s",
+                      options->model, run->prompt.count, info.context,
+                      info.context < model.context ? " or raise --ctx" : ""));
     TRY(nib_session_create(run->engine, &run->session, err));
     TRY(nib_session_append(run->session, run->prompt.ids, run->prompt.count, err));
     if (options->save_logits)
@@ -95,12 +97,10 @@ fail:
 static enum nib_status generate(struct run *run, struct nib_error *err)
 {
     const struct options *options = run->options;
-    enum nib_status status = NIB_OK;
-    struct nib_text *stops = calloc(options->stops.count + 1, sizeof *stops);
-    if (!stops)
-        return fail_memory(err);
-    for (size_t i = 0; i < options->stops.count; i++)
-        stops[i] = (struct nib_text){options->stops.texts[i], strlen(options->stops.texts[i])};
+    struct nib_text *stops;
+    enum nib_status status = prompt_stops(options, &stops, err);
+    if (status != NIB_OK)
+        return status;
     const struct nib_generate_params *params =
         nib_generate_params(.sampling = sampling_choose(options, run->model),
                             .max_tokens = (uint32_t)options->tokens.value,

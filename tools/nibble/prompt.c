@@ -131,3 +131,16 @@ void prompt_free(struct prompt *prompt)
     nib_ids_free(prompt->encoded);
     *prompt = (struct prompt){0};
 }
+
+enum nib_status prompt_stops(const struct options *options, struct nib_text **out_stops,
+                             struct nib_error *err)
+{
+    size_t count = options->stops.count;
+    *out_stops = calloc(count + 1, sizeof **out_stops);
+    if (!*out_stops)
+        return fail_memory(err);
+    for (size_t i = 0; i < count; i++)
+        (*out_stops)[i] =
+            (struct nib_text){options->stops.texts[i], strlen(options->stops.texts[i])};
+    return NIB_OK;
+}

@@ -26,4 +26,8 @@ enum nib_status prompt_make(const struct options *options, const struct nib_mode
                             struct prompt *out_prompt, struct nib_error *err);
 void prompt_free(struct prompt *prompt);
 
+/// Makes the array of the texts of --stop, which are borrowed; it is to be freed. Errors: memory.
+enum nib_status prompt_stops(const struct options *options, struct nib_text **out_stops,
+                             struct nib_error *err);
+
 #endif
