@@ -10,7 +10,8 @@ enum nib_status nib_device_attach(const struct nib_attach_params *params,
     (void)params;
     *out_device = NULL;
     return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                    "this build of nibble has no Vulkan backend, so it cannot use a VkDevice");
+                    "the Vulkan backend cannot use a VkDevice of the host's yet; open one with "
+                    "nib_device_open");
 }
 
 const char *const *nib_vulkan_required_extensions(void)

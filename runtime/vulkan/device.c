@@ -5,10 +5,12 @@
 
 #include "runtime/base/buffer.h"
 #include "runtime/base/status.h"
+#include "runtime/vulkan/pipeline_cache.h"
 #include "runtime/vulkan/shaders.h"
 
-/// After which a submission counts as hung; software drivers take seconds for a step.
+/// After which a step counts as hung. A driver on the CPU takes its time, and has no watchdog.
 #define HUNG_NS 60000000000ull
+#define HUNG_CPU_NS 3600000000000ull
 
 struct nib_vk_pipeline {
     struct nib_vk_kernel kernel;
@@ -65,9 +67,6 @@ static enum nib_status create_layout(struct nib_vk_device *d, struct nib_error *
                                          .pPushConstantRanges = &push};
     NIB_TRY(nib_vk_check(d->table.CreatePipelineLayout(d->device, &layout, NULL, &d->layout),
                          "vkCreatePipelineLayout", err));
-    VkPipelineCacheCreateInfo cache = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
-    NIB_TRY(nib_vk_check(d->table.CreatePipelineCache(d->device, &cache, NULL, &d->cache),
-                         "vkCreatePipelineCache", err));
 fail:
     return status;
 }
@@ -120,6 +119,7 @@ enum nib_status nib_vk_device_open(const struct nib_device_params *params, void 
     NIB_TRY(create_device(d, err));
     d->table.GetDeviceQueue(d->device, d->plan.queue_family, 0, &d->queue);
     NIB_TRY(create_layout(d, err));
+    NIB_TRY(nib_vk_pipeline_cache_open(d, params->cache_dir, err));
     *out_device = d;
     return NIB_OK;
 
@@ -134,6 +134,8 @@ void nib_vk_device_close(void *device)
     if (!d)
         return;
     if (d->device && d->table.DestroyDevice) {
+        if (d->n_pipelines > 0)
+            nib_vk_pipeline_cache_save(d);
         for (size_t i = 0; i < d->n_pipelines; i++)
             d->table.DestroyPipeline(d->device, d->pipelines[i].pipeline, NULL);
         d->table.DestroyPipelineCache(d->device, d->cache, NULL);
@@ -142,6 +144,7 @@ void nib_vk_device_close(void *device)
         d->table.DestroyDevice(d->device, NULL);
     }
     free(d->pipelines);
+    free(d->cache_path);
     nib_mutex_destroy(&d->mutex);
     nib_vk_host_close(&d->host);
     free(d);
@@ -278,10 +281,12 @@ enum nib_status nib_vk_wait(struct nib_vk_device *device, const struct nib_vk_cl
                                 .semaphoreCount = 1,
                                 .pSemaphores = &clock->semaphore,
                                 .pValues = &clock->value};
-    VkResult result = device->table.WaitSemaphores(device->device, &info, HUNG_NS);
+    bool is_cpu = device->snapshot.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    VkResult result =
+        device->table.WaitSemaphores(device->device, &info, is_cpu ? HUNG_CPU_NS : HUNG_NS);
     if (result == VK_TIMEOUT) {
         return nib_fail(err, NIB_ERROR_DEVICE_LOST,
-                        "%s has not finished a step for a minute; --device cpu does without it",
+                        "%s has not finished a step in a minute; --device cpu does without it",
                         device->snapshot.name);
     }
     return nib_vk_check(result, "vkWaitSemaphores", err);

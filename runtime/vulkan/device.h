@@ -41,6 +41,8 @@ struct nib_vk_device {
     VkDescriptorSetLayout set_layout;
     VkPipelineLayout layout;
     VkPipelineCache cache;
+    char *cache_path;                  ///< file of the pipeline cache, or NULL
+    size_t cache_size;                 ///< bytes that it held
     struct nib_vk_pipeline *pipelines; ///< those made so far
     size_t n_pipelines;
     size_t pipelines_capacity;

@@ -39,6 +39,10 @@ static void take_limits(const VkPhysicalDeviceProperties *properties,
 {
     const VkPhysicalDeviceLimits *limits = &properties->limits;
     snapshot->api_version = properties->apiVersion;
+    snapshot->vendor_id = properties->vendorID;
+    snapshot->device_id = properties->deviceID;
+    snapshot->driver_version = properties->driverVersion;
+    memcpy(snapshot->cache_uuid, properties->pipelineCacheUUID, sizeof snapshot->cache_uuid);
     snapshot->type = properties->deviceType;
     snapshot->max_storage_range = limits->maxStorageBufferRange;
     snapshot->max_storage_buffers = min_u32(limits->maxPerStageDescriptorStorageBuffers,

@@ -13,6 +13,10 @@ struct nib_vk_snapshot {
     char name[256];
     char driver[256]; ///< name and version
     uint32_t api_version;
+    uint32_t vendor_id;
+    uint32_t device_id;
+    uint32_t driver_version;
+    uint8_t cache_uuid[VK_UUID_SIZE]; ///< changes where compiled pipelines do
     VkPhysicalDeviceType type;
     bool has_timeline_semaphore;  ///< the feature
     bool has_timeline_extension;  ///< VK_KHR_timeline_semaphore is listed

@@ -34,6 +34,7 @@
     X(CreateShaderModule)          \
     X(DestroyShaderModule)         \
     X(CreatePipelineCache)         \
+    X(GetPipelineCacheData)        \
     X(DestroyPipelineCache)        \
     X(CreateComputePipelines)      \
     X(DestroyPipeline)             \
