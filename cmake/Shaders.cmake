@@ -52,7 +52,8 @@ function(nib_add_shaders out_sources)
       VERBATIM)
     list(APPEND sources "${output}")
     string(APPEND declarations
-           "extern const uint32_t nib_spirv_${name}[];\nextern const size_t nib_spirv_size_${name};\n")
+           "extern const uint32_t nib_spirv_${name}[];\n"
+           "extern const size_t nib_spirv_size_${name};\n")
     string(APPEND entries
            "    {\"${name}\", nib_spirv_${name}, &nib_spirv_size_${name}},\n")
   endforeach()
