@@ -109,6 +109,7 @@ class UsageTest(cli.Case):
         """One model, and one only."""
         for command in COMMANDS[:-1]:
             self.assertIn("no model", self.refuse(command))
+            self.assertIn("no model", self.refuse(command, ""))
         self.assertIn("unexpected argument 'N'", self.refuse("inspect", "M", "N"))
         self.assertIn("unexpected argument 'M'", self.refuse("devices", "M"))
 

@@ -298,7 +298,7 @@ static enum nib_status take_short(const struct command *command, const char *arg
 static enum nib_status check(const struct command *command, const struct options *options,
                              struct nib_error *err)
 {
-    if (command->operand && !options->model)
+    if (command->operand && (!options->model || options->model[0] == '\0'))
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "%s: no model; give a .gguf file or a Hugging Face folder", command->name);
     int texts = (options->prompt != NULL) + (options->file != NULL) + options->prompt_ids.given +
