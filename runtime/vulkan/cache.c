@@ -36,8 +36,8 @@ enum nib_status nib_vk_kv_export(void *self, struct nib_kv_page page, void *out_
     NIB_TRY(nib_vk_instance_wait(instance, err));
     find_parts(instance, page.kv_layer, parts);
     for (int i = 0; i < 2; i++) {
-        NIB_TRY(nib_vk_transfer_read(&instance->transfer, &instance->memory, parts[i].range,
-                                     page.page * parts[i].size, to, parts[i].size, err));
+        NIB_TRY(nib_vk_transfer_read(&instance->transfer, parts[i].range, page.page * parts[i].size,
+                                     to, parts[i].size, err));
         to += parts[i].size;
     }
 fail:
@@ -55,7 +55,7 @@ enum nib_status nib_vk_kv_import(void *self, struct nib_kv_page page, const void
     NIB_TRY(nib_vk_instance_wait(instance, err));
     find_parts(instance, page.kv_layer, parts);
     for (int i = 0; i < 2; i++) {
-        NIB_TRY(nib_vk_transfer_write(&instance->transfer, &instance->memory, parts[i].range,
+        NIB_TRY(nib_vk_transfer_write(&instance->transfer, parts[i].range,
                                       page.page * parts[i].size, from, parts[i].size, err));
         from += parts[i].size;
     }
@@ -76,7 +76,7 @@ enum nib_status nib_vk_kv_copy(void *self, uint32_t kv_class, uint32_t source, u
             continue;
         find_parts(instance, l, parts);
         for (int i = 0; i < 2; i++) {
-            NIB_TRY(nib_vk_transfer_copy(&instance->transfer, &instance->memory, parts[i].range,
+            NIB_TRY(nib_vk_transfer_copy(&instance->transfer, parts[i].range,
                                          source * parts[i].size, target * parts[i].size,
                                          parts[i].size, err));
         }

@@ -64,9 +64,8 @@ static enum nib_status reserve_weights(struct nib_vk_instance *instance, struct 
         const struct nib_weight *weight = &plan->weights[w];
         if (!instance->is_used[w])
             continue;
-        enum nib_status status = nib_vk_matrix_reserve(
-            &instance->weights[w], &instance->memory, &weight->format,
-            !nib_role_is_matrix(weight->role), weight->rows, weight->cols, err);
+        enum nib_status status =
+            nib_vk_matrix_reserve(&instance->weights[w], &instance->memory, weight, err);
         if (status != NIB_OK) {
             return nib_fail_context(err, status, "weight %s of layer %u",
                                     nib_role_name(weight->role), weight->layer);
@@ -361,8 +360,7 @@ enum nib_status nib_vk_instance_pack(void *self, uint32_t weight,
     if (instance->n_ready > 0 || matrix->is_packed) {
         return nib_fail(err, NIB_ERROR_STATE, "tensor '%s' has been packed already", reader->name);
     }
-    enum nib_status status =
-        nib_vk_matrix_pack(matrix, &instance->memory, &instance->transfer, reader, err);
+    enum nib_status status = nib_vk_matrix_pack(matrix, &instance->transfer, reader, err);
     instance->n_missing -= status == NIB_OK;
     return status;
 }

@@ -210,19 +210,18 @@ void nib_vk_layout_spans(const struct nib_vk_layout *layout, uint32_t *out_spans
 }
 
 enum nib_status nib_vk_matrix_reserve(struct nib_vk_matrix *matrix, struct nib_vk_pool *pool,
-                                      const struct nib_format *format, bool is_vector,
-                                      uint64_t rows, uint64_t cols, struct nib_error *err)
+                                      const struct nib_weight *weight, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    *matrix = (struct nib_vk_matrix){.is_vector = is_vector};
-    if (is_vector) {
-        matrix->layout.cols = cols;
-        matrix->bytes = cols * sizeof(float);
+    *matrix = (struct nib_vk_matrix){.is_vector = !nib_role_is_matrix(weight->role)};
+    if (matrix->is_vector) {
+        matrix->layout.cols = weight->cols;
+        matrix->bytes = weight->cols * sizeof(float);
         return nib_vk_pool_reserve(pool, matrix->bytes, &matrix->slices[0], err);
     }
     struct nib_vk_layout *layout = &matrix->layout;
-    NIB_TRY(nib_vk_layout_make(format, rows, cols, pool->device->snapshot.max_storage_range, layout,
-                               err));
+    NIB_TRY(nib_vk_layout_make(&weight->format, weight->rows, weight->cols,
+                               pool->device->snapshot.max_storage_range, layout, err));
     for (uint32_t s = 0; s < layout->n_slices; s++) {
         uint64_t bytes = nib_vk_layout_slice_bytes(layout, s);
         NIB_TRY(nib_vk_pool_reserve(pool, bytes, &matrix->slices[s], err));
@@ -230,8 +229,8 @@ enum nib_status nib_vk_matrix_reserve(struct nib_vk_matrix *matrix, struct nib_v
     }
     // A permutation shows only when the matrix is read; containers with blocks have none.
     uint64_t table = layout->has_spans ? 2ull * layout->n_granules : 0;
-    if (format->block_bytes == 0)
-        table += cols;
+    if (weight->format.block_bytes == 0)
+        table += weight->cols;
     NIB_TRY(nib_vk_pool_reserve(pool, table * sizeof(uint32_t), &matrix->table, err));
     matrix->bytes += table * sizeof(uint32_t);
 fail:

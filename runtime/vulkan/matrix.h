@@ -15,6 +15,7 @@
 #ifndef RUNTIME_VULKAN_MATRIX_H
 #define RUNTIME_VULKAN_MATRIX_H
 
+#include "runtime/ops/plan.h"
 #include "runtime/quant/row_reader.h"
 #include "runtime/vulkan/memory.h"
 #include "shaders/shared/kernels.h"
@@ -63,14 +64,12 @@ void nib_vk_layout_specs(const struct nib_vk_layout *layout, uint32_t specs[NIB_
 /// Writes first column and number of columns of each granule to out_spans[2 · n_granules].
 void nib_vk_layout_spans(const struct nib_vk_layout *layout, uint32_t *out_spans);
 
-/// Reserves memory for a matrix, or for a vector of fp32 numbers.
+/// Reserves memory for a weight of the plan: a matrix, or a vector of fp32 numbers.
 enum nib_status nib_vk_matrix_reserve(struct nib_vk_matrix *matrix, struct nib_vk_pool *pool,
-                                      const struct nib_format *format, bool is_vector,
-                                      uint64_t rows, uint64_t cols, struct nib_error *err);
+                                      const struct nib_weight *weight, struct nib_error *err);
 /// Reads, packs and writes what was reserved. Errors: those of the reader, unsupported, memory,
 /// format (a scale that is not of the format's type).
-enum nib_status nib_vk_matrix_pack(struct nib_vk_matrix *matrix, const struct nib_vk_pool *pool,
-                                   struct nib_vk_transfer *transfer,
+enum nib_status nib_vk_matrix_pack(struct nib_vk_matrix *matrix, struct nib_vk_transfer *transfer,
                                    const struct nib_row_reader *reader, struct nib_error *err);
 
 #endif

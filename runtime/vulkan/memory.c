@@ -35,8 +35,8 @@ enum nib_status nib_vk_pool_reserve(struct nib_vk_pool *pool, uint64_t size,
     if (is_new)
         pool->blocks[pool->n_blocks++] = (struct nib_vk_block){0};
     struct nib_vk_block *block = &pool->blocks[pool->n_blocks - 1];
-    *out_range =
-        (struct nib_vk_range){.block = pool->n_blocks - 1, .offset = block->size, .size = size};
+    *out_range = (struct nib_vk_range){
+        .pool = pool, .block = pool->n_blocks - 1, .offset = block->size, .size = size};
     block->size += rounded;
     pool->size += rounded;
     return NIB_OK;
@@ -98,14 +98,14 @@ void nib_vk_pool_destroy(struct nib_vk_pool *pool)
     *pool = (struct nib_vk_pool){0};
 }
 
-VkBuffer nib_vk_pool_buffer(const struct nib_vk_pool *pool, const struct nib_vk_range *range)
+VkBuffer nib_vk_pool_buffer(const struct nib_vk_range *range)
 {
-    return pool->blocks[range->block].buffer;
+    return range->pool->blocks[range->block].buffer;
 }
 
-void *nib_vk_pool_mapped(const struct nib_vk_pool *pool, const struct nib_vk_range *range)
+void *nib_vk_pool_mapped(const struct nib_vk_range *range)
 {
-    uint8_t *mapped = pool->blocks[range->block].mapped;
+    uint8_t *mapped = range->pool->blocks[range->block].mapped;
     return mapped ? mapped + range->offset : NULL;
 }
 
@@ -193,17 +193,16 @@ fail:
 }
 
 enum nib_status nib_vk_transfer_write(struct nib_vk_transfer *transfer,
-                                      const struct nib_vk_pool *pool,
                                       const struct nib_vk_range *range, uint64_t offset,
                                       const void *bytes, uint64_t size, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    uint8_t *mapped = nib_vk_pool_mapped(pool, range);
+    uint8_t *mapped = nib_vk_pool_mapped(range);
     if (mapped) {
         memcpy(mapped + offset, bytes, size);
         return NIB_OK;
     }
-    uint8_t *staged = nib_vk_pool_mapped(&transfer->staging, &transfer->range);
+    uint8_t *staged = nib_vk_pool_mapped(&transfer->range);
     for (uint64_t done = 0, n; done < size; done += n) {
         if (transfer->used == STAGING_SIZE)
             NIB_TRY(nib_vk_transfer_flush(transfer, err));
@@ -214,9 +213,9 @@ enum nib_status nib_vk_transfer_write(struct nib_vk_transfer *transfer,
         VkBufferCopy copy = {.srcOffset = transfer->range.offset + transfer->used,
                              .dstOffset = range->offset + offset + done,
                              .size = n};
-        transfer->device->table.CmdCopyBuffer(
-            transfer->buffer, nib_vk_pool_buffer(&transfer->staging, &transfer->range),
-            nib_vk_pool_buffer(pool, range), 1, &copy);
+        transfer->device->table.CmdCopyBuffer(transfer->buffer,
+                                              nib_vk_pool_buffer(&transfer->range),
+                                              nib_vk_pool_buffer(range), 1, &copy);
         transfer->used += n;
     }
 fail:
@@ -224,27 +223,25 @@ fail:
 }
 
 enum nib_status nib_vk_transfer_read(struct nib_vk_transfer *transfer,
-                                     const struct nib_vk_pool *pool,
                                      const struct nib_vk_range *range, uint64_t offset, void *bytes,
                                      uint64_t size, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    const uint8_t *mapped = nib_vk_pool_mapped(pool, range);
+    const uint8_t *mapped = nib_vk_pool_mapped(range);
     if (mapped) {
         memcpy(bytes, mapped + offset, size);
         return NIB_OK;
     }
     NIB_TRY(nib_vk_transfer_flush(transfer, err));
-    const uint8_t *staged = nib_vk_pool_mapped(&transfer->staging, &transfer->range);
+    const uint8_t *staged = nib_vk_pool_mapped(&transfer->range);
     for (uint64_t done = 0, n; done < size; done += n) {
         NIB_TRY(begin(transfer, err));
         n = size - done < STAGING_SIZE ? size - done : STAGING_SIZE;
         VkBufferCopy copy = {.srcOffset = range->offset + offset + done,
                              .dstOffset = transfer->range.offset,
                              .size = n};
-        transfer->device->table.CmdCopyBuffer(
-            transfer->buffer, nib_vk_pool_buffer(pool, range),
-            nib_vk_pool_buffer(&transfer->staging, &transfer->range), 1, &copy);
+        transfer->device->table.CmdCopyBuffer(transfer->buffer, nib_vk_pool_buffer(range),
+                                              nib_vk_pool_buffer(&transfer->range), 1, &copy);
         NIB_TRY(nib_vk_transfer_flush(transfer, err));
         memcpy((uint8_t *)bytes + done, staged, n);
     }
@@ -253,7 +250,6 @@ fail:
 }
 
 enum nib_status nib_vk_transfer_copy(struct nib_vk_transfer *transfer,
-                                     const struct nib_vk_pool *pool,
                                      const struct nib_vk_range *range, uint64_t from, uint64_t to,
                                      uint64_t size, struct nib_error *err)
 {
@@ -262,7 +258,7 @@ enum nib_status nib_vk_transfer_copy(struct nib_vk_transfer *transfer,
         return status;
     VkBufferCopy copy = {
         .srcOffset = range->offset + from, .dstOffset = range->offset + to, .size = size};
-    VkBuffer buffer = nib_vk_pool_buffer(pool, range);
+    VkBuffer buffer = nib_vk_pool_buffer(range);
     transfer->device->table.CmdCopyBuffer(transfer->buffer, buffer, buffer, 1, &copy);
     return NIB_OK;
 }

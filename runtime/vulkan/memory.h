@@ -8,8 +8,10 @@
 #define NIB_VK_ALIGNMENT 256u
 #define NIB_VK_MAX_BLOCKS 256
 
+struct nib_vk_pool;
 /// Part of a pool's block; of size 0: nothing.
 struct nib_vk_range {
+    const struct nib_vk_pool *pool; ///< NULL: nothing
     uint32_t block;
     uint64_t offset;
     uint64_t size; ///< bytes
@@ -45,9 +47,9 @@ enum nib_status nib_vk_pool_take(struct nib_vk_pool *pool, struct nib_error *err
 /// Frees everything; a zeroed pool is accepted.
 void nib_vk_pool_destroy(struct nib_vk_pool *pool);
 
-VkBuffer nib_vk_pool_buffer(const struct nib_vk_pool *pool, const struct nib_vk_range *range);
+VkBuffer nib_vk_pool_buffer(const struct nib_vk_range *range);
 /// Returns the range in the host's memory, or NULL where it does not lie there.
-void *nib_vk_pool_mapped(const struct nib_vk_pool *pool, const struct nib_vk_range *range);
+void *nib_vk_pool_mapped(const struct nib_vk_range *range);
 
 /// Copies between a pool and the host, through a staging buffer where the host cannot see the pool.
 struct nib_vk_transfer {
@@ -66,20 +68,17 @@ enum nib_status nib_vk_transfer_create(struct nib_vk_device *device,
 void nib_vk_transfer_destroy(struct nib_vk_transfer *transfer);
 /// Writes `size` bytes, a multiple of 4, at `offset` of `range`; they are there after the flush.
 enum nib_status nib_vk_transfer_write(struct nib_vk_transfer *transfer,
-                                      const struct nib_vk_pool *pool,
                                       const struct nib_vk_range *range, uint64_t offset,
                                       const void *bytes, uint64_t size, struct nib_error *err);
 /// Copies `size` bytes, a multiple of 4, from one offset of `range` to another; done after the
 /// flush.
 enum nib_status nib_vk_transfer_copy(struct nib_vk_transfer *transfer,
-                                     const struct nib_vk_pool *pool,
                                      const struct nib_vk_range *range, uint64_t from, uint64_t to,
                                      uint64_t size, struct nib_error *err);
 /// Ends all writes and waits for them.
 enum nib_status nib_vk_transfer_flush(struct nib_vk_transfer *transfer, struct nib_error *err);
 /// Reads `size` bytes, a multiple of 4, at `offset` of `range`.
 enum nib_status nib_vk_transfer_read(struct nib_vk_transfer *transfer,
-                                     const struct nib_vk_pool *pool,
                                      const struct nib_vk_range *range, uint64_t offset, void *bytes,
                                      uint64_t size, struct nib_error *err);
 

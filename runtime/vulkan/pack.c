@@ -172,7 +172,6 @@ static bool fill_tile(struct tile *t, const struct place *place, uint64_t n_rows
 /// What packing goes on with.
 struct packer {
     struct nib_vk_matrix *matrix;
-    const struct nib_vk_pool *pool;
     struct nib_vk_transfer *transfer;
     const struct nib_row_reader *reader;
     void *memory; ///< of the block
@@ -186,9 +185,9 @@ static enum nib_status write_tile(const struct packer *p, const struct tile *t,
         uint64_t n = place->tile[i + 1] - place->tile[i];
         if (n == 0)
             continue;
-        enum nib_status status = nib_vk_transfer_write(
-            p->transfer, p->pool, &p->matrix->slices[slice], 4 * (place->slice[i] + tile * n),
-            t->words + place->tile[i], 4 * n, err);
+        enum nib_status status = nib_vk_transfer_write(p->transfer, &p->matrix->slices[slice],
+                                                       4 * (place->slice[i] + tile * n),
+                                                       t->words + place->tile[i], 4 * n, err);
         if (status != NIB_OK)
             return status;
     }
@@ -219,8 +218,8 @@ static enum nib_status pack_slice(const struct packer *p, struct tile *t, uint32
     if (l->format.code == NIB_CODE_BOOK) {
         float book[16] = {0};
         memcpy(book, l->format.book, sizeof(float) << l->format.bits);
-        NIB_TRY(nib_vk_transfer_write(p->transfer, p->pool, &p->matrix->slices[slice],
-                                      4 * place.slice[7], book, sizeof book, err));
+        NIB_TRY(nib_vk_transfer_write(p->transfer, &p->matrix->slices[slice], 4 * place.slice[7],
+                                      book, sizeof book, err));
     }
 fail:
     return status;
@@ -233,15 +232,14 @@ static enum nib_status write_table(const struct packer *p, const struct tile *t,
     const struct nib_vk_layout *l = t->layout;
     uint64_t spans = l->has_spans ? 2ull * l->n_granules * sizeof(uint32_t) : 0;
     if (spans)
-        NIB_TRY(nib_vk_transfer_write(p->transfer, p->pool, &p->matrix->table, 0, t->spans, spans,
-                                      err));
+        NIB_TRY(nib_vk_transfer_write(p->transfer, &p->matrix->table, 0, t->spans, spans, err));
     if (!p->reader->permutation)
         return NIB_OK;
     uint64_t size = l->cols * sizeof(uint32_t);
     if (p->matrix->table.size < spans + size)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED, "a permutation of format %s", l->format.name);
-    NIB_TRY(nib_vk_transfer_write(p->transfer, p->pool, &p->matrix->table, spans,
-                                  p->reader->permutation, size, err));
+    NIB_TRY(nib_vk_transfer_write(p->transfer, &p->matrix->table, spans, p->reader->permutation,
+                                  size, err));
     p->matrix->has_permutation = true;
 fail:
     return status;
@@ -281,18 +279,17 @@ static enum nib_status pack_vector(const struct packer *p, struct nib_error *err
     nib_row_block_init(&block, &reader->format, 1, reader->cols, p->memory);
     NIB_TRY(reader->read(reader, 0, &block, err));
     nib_row_dequantize(&reader->format, &block, 0, values);
-    NIB_TRY(nib_vk_transfer_write(p->transfer, p->pool, &p->matrix->slices[0], 0, values,
+    NIB_TRY(nib_vk_transfer_write(p->transfer, &p->matrix->slices[0], 0, values,
                                   reader->cols * sizeof *values, err));
 fail:
     free(values);
     return status;
 }
 
-enum nib_status nib_vk_matrix_pack(struct nib_vk_matrix *matrix, const struct nib_vk_pool *pool,
-                                   struct nib_vk_transfer *transfer,
+enum nib_status nib_vk_matrix_pack(struct nib_vk_matrix *matrix, struct nib_vk_transfer *transfer,
                                    const struct nib_row_reader *reader, struct nib_error *err)
 {
-    struct packer p = {.matrix = matrix, .pool = pool, .transfer = transfer, .reader = reader};
+    struct packer p = {.matrix = matrix, .transfer = transfer, .reader = reader};
     size_t size = nib_row_block_size(&reader->format, matrix->is_vector ? 1 : ROWS, reader->cols);
     p.memory = size ? malloc(size) : NULL;
     if (!p.memory)

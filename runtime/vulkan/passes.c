@@ -62,9 +62,8 @@ static enum nib_status make_set(struct builder *b, const struct bindings *bind,
     VkWriteDescriptorSet writes[NIB_BINDINGS];
     for (uint32_t i = 0; i < NIB_BINDINGS; i++) {
         const struct nib_vk_range *range = bind->range[i] ? bind->range[i] : &b->self->step;
-        buffers[i] = (VkDescriptorBufferInfo){.buffer = nib_vk_pool_buffer(&b->self->memory, range),
-                                              .offset = range->offset,
-                                              .range = range->size};
+        buffers[i] = (VkDescriptorBufferInfo){
+            .buffer = nib_vk_pool_buffer(range), .offset = range->offset, .range = range->size};
         writes[i] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                            .dstSet = *out_set,
                                            .dstBinding = i,
@@ -471,10 +470,18 @@ static enum nib_status build_attention(struct builder *b, const struct nib_op_at
 }
 
 /// An op on numbers one by one: out = f(in, in_2, out); unused inputs are NULL.
-static enum nib_status build_elementwise(struct builder *b, uint32_t function, float factor,
-                                         const struct nib_view *in, const struct nib_view *in_2,
-                                         const struct nib_view *out, struct nib_error *err)
+struct elementwise {
+    uint32_t function;
+    float factor;
+    const struct nib_view *in;
+    const struct nib_view *in_2;
+    const struct nib_view *out;
+};
+
+static enum nib_status build_elementwise(struct builder *b, const struct elementwise *op,
+                                         struct nib_error *err)
 {
+    const struct nib_view *in = op->in, *in_2 = op->in_2, *out = op->out;
     struct nib_elementwise_args args = {
         .in_at = in ? in->offset : 0,
         .in_stride = in ? stride_of(b, in) : 0,
@@ -483,10 +490,10 @@ static enum nib_status build_elementwise(struct builder *b, uint32_t function, f
         .out_at = out->offset,
         .out_stride = stride_of(b, out),
         .width = out->width,
-        .factor = factor,
+        .factor = op->factor,
     };
     struct pass_params params = {
-        .kernel = {.shader = "elementwise", .specs = {function}},
+        .kernel = {.shader = "elementwise", .specs = {op->function}},
         .bind.range = {[NIB_BIND_IN] = in ? value_of(b, in) : NULL,
                        [NIB_BIND_IN_2] = in_2 ? value_of(b, in_2) : NULL,
                        [NIB_BIND_OUT] = value_of(b, out)},
@@ -512,7 +519,8 @@ static enum nib_status build_activate(struct builder *b, const struct nib_op_act
     static const uint32_t functions[] = {[NIB_GATE_SILU] = NIB_ELEMENTWISE_SILU,
                                          [NIB_GATE_GELU_TANH] = NIB_ELEMENTWISE_GELU_TANH,
                                          [NIB_GATE_GELU] = NIB_ELEMENTWISE_GELU};
-    return build_elementwise(b, functions[op->function], 0, &op->gate, &op->up, &op->out, err);
+    struct elementwise params = {functions[op->function], 0, &op->gate, &op->up, &op->out};
+    return build_elementwise(b, &params, err);
 }
 
 static enum nib_status build_gather(struct builder *b, const struct nib_op_gather *op,
@@ -560,14 +568,20 @@ static enum nib_status build_op(struct builder *b, const struct nib_op *op, stru
     case NIB_OP_ACTIVATE:
         return build_activate(b, &op->activate, err);
     case NIB_OP_ADD:
-        return build_elementwise(b, NIB_ELEMENTWISE_ADD, op->add.scale, &op->add.in, NULL,
-                                 &op->add.out, err);
+        return build_elementwise(b,
+                                 &(struct elementwise){NIB_ELEMENTWISE_ADD, op->add.scale,
+                                                       &op->add.in, NULL, &op->add.out},
+                                 err);
     case NIB_OP_SCALE:
-        return build_elementwise(b, NIB_ELEMENTWISE_SCALE, op->scale.factor, NULL, NULL,
-                                 &op->scale.x, err);
+        return build_elementwise(b,
+                                 &(struct elementwise){NIB_ELEMENTWISE_SCALE, op->scale.factor,
+                                                       NULL, NULL, &op->scale.x},
+                                 err);
     case NIB_OP_SOFTCAP:
-        return build_elementwise(b, NIB_ELEMENTWISE_SOFTCAP, op->softcap.cap, NULL, NULL,
-                                 &op->softcap.x, err);
+        return build_elementwise(b,
+                                 &(struct elementwise){NIB_ELEMENTWISE_SOFTCAP, op->softcap.cap,
+                                                       NULL, NULL, &op->softcap.x},
+                                 err);
     case NIB_OP_GATHER:
         return build_gather(b, &op->gather, err);
     default:

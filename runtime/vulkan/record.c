@@ -78,15 +78,14 @@ static enum nib_status end(const struct nib_vk_instance *instance, VkCommandBuff
 
 /// Copies `size` bytes at `offset` of both ranges.
 static void copy(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
-                 const struct nib_vk_pool *from_pool, const struct nib_vk_range *from,
-                 const struct nib_vk_pool *to_pool, const struct nib_vk_range *to, uint64_t offset,
+                 const struct nib_vk_range *from, const struct nib_vk_range *to, uint64_t offset,
                  uint64_t size)
 {
     VkBufferCopy region = {
         .srcOffset = from->offset + offset, .dstOffset = to->offset + offset, .size = size};
     if (size > 0)
-        instance->device->table.CmdCopyBuffer(buffer, nib_vk_pool_buffer(from_pool, from),
-                                              nib_vk_pool_buffer(to_pool, to), 1, &region);
+        instance->device->table.CmdCopyBuffer(buffer, nib_vk_pool_buffer(from),
+                                              nib_vk_pool_buffer(to), 1, &region);
 }
 
 /// The step's header, rows, sequences, page tables and angles.
@@ -98,13 +97,12 @@ static void record_step(const struct nib_vk_instance *instance, VkCommandBuffer 
         sizeof(struct nib_step_header) + NIB_STEP_MAX_ROWS * sizeof(struct nib_step_row);
     uint64_t head = sizeof(struct nib_step_header) + rows * sizeof(struct nib_step_row);
     const struct nib_vk_range *from = &instance->step_upload, *to = &instance->step;
-    copy(instance, buffer, &instance->upload, from, &instance->memory, to, 0, head);
-    copy(instance, buffer, &instance->upload, from, &instance->memory, to, rest,
-         4ull * l->angles_at);
+    copy(instance, buffer, from, to, 0, head);
+    copy(instance, buffer, from, to, rest, 4ull * l->angles_at);
     uint64_t at = rest + 4ull * l->angles_at;
     for (uint32_t t = 0; t < instance->plan->n_ropes; t++) {
         uint64_t dims = instance->plan->ropes[t].dims;
-        copy(instance, buffer, &instance->upload, from, &instance->memory, to, at, 4 * rows * dims);
+        copy(instance, buffer, from, to, at, 4 * rows * dims);
         at += 4 * instance->max_rows * dims;
     }
 }
@@ -126,8 +124,7 @@ enum nib_status nib_vk_record_copies(struct nib_vk_instance *instance, struct ni
         buffer = instance->commands[instance->first_hidden_in_command + b];
         NIB_TRY(begin(instance, buffer, err));
         if (instance->hidden_upload.size > 0) {
-            copy(instance, buffer, &instance->upload, &instance->hidden_upload, &instance->memory,
-                 hidden, 0, size);
+            copy(instance, buffer, &instance->hidden_upload, hidden, 0, size);
         }
         nib_vk_barrier_all(instance->device, buffer);
         NIB_TRY(end(instance, buffer, err));
@@ -135,8 +132,7 @@ enum nib_status nib_vk_record_copies(struct nib_vk_instance *instance, struct ni
         buffer = instance->commands[instance->first_hidden_out_command + b];
         NIB_TRY(begin(instance, buffer, err));
         nib_vk_barrier_all(instance->device, buffer);
-        copy(instance, buffer, &instance->memory, hidden, &instance->readback,
-             &instance->hidden_readback, 0, size);
+        copy(instance, buffer, hidden, &instance->hidden_readback, 0, size);
         nib_vk_barrier_all(instance->device, buffer);
         NIB_TRY(end(instance, buffer, err));
     }
@@ -219,8 +215,8 @@ static enum nib_status record(const struct nib_vk_instance *instance, uint32_t i
     if (segment->has_lines) {
         uint64_t size = (1ull << line_bucket) * instance->plan->vocabulary * sizeof(float);
         nib_vk_barrier_all(instance->device, buffer);
-        copy(instance, buffer, &instance->memory, &instance->values[instance->plan->logits_value],
-             &instance->readback, &instance->logits_readback, 0, size);
+        copy(instance, buffer, &instance->values[instance->plan->logits_value],
+             &instance->logits_readback, 0, size);
         nib_vk_barrier_all(instance->device, buffer);
     } else {
         compute_barrier(instance, buffer);

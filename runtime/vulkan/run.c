@@ -49,7 +49,7 @@ static void write_step(const struct nib_vk_instance *instance, const struct nib_
                        uint32_t n_rows)
 {
     const struct nib_vk_step_layout *l = &instance->step_layout;
-    uint8_t *to = nib_vk_pool_mapped(&instance->upload, &instance->step_upload);
+    uint8_t *to = nib_vk_pool_mapped(&instance->step_upload);
     struct nib_step_header header = step->header;
     header.n_rows = n_rows;
     memcpy(to, &header, sizeof header);
@@ -121,8 +121,7 @@ enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const stru
     write_step(instance, step, 1u << bucket);
     instance->batch[n++] = instance->commands[instance->first_step_command + bucket];
     if (hidden_in) {
-        memcpy(nib_vk_pool_mapped(&instance->upload, &instance->hidden_upload), hidden_in,
-               hidden_size);
+        memcpy(nib_vk_pool_mapped(&instance->hidden_upload), hidden_in, hidden_size);
         instance->batch[n++] = instance->commands[instance->first_hidden_in_command + bucket];
     }
     bool has_lines = false;
@@ -155,12 +154,11 @@ enum nib_status nib_vk_instance_wait(void *self, struct nib_error *err)
     const struct nib_plan *plan = instance->plan;
     if (instance->pending_step) {
         const struct nib_step *step = instance->pending_step;
-        memcpy(step->logits, nib_vk_pool_mapped(&instance->readback, &instance->logits_readback),
+        memcpy(step->logits, nib_vk_pool_mapped(&instance->logits_readback),
                (size_t)step->header.n_logits * plan->vocabulary * sizeof(float));
     }
     if (instance->pending_hidden) {
-        memcpy(instance->pending_hidden,
-               nib_vk_pool_mapped(&instance->readback, &instance->hidden_readback),
+        memcpy(instance->pending_hidden, nib_vk_pool_mapped(&instance->hidden_readback),
                (size_t)instance->pending_rows * plan->hidden_size * sizeof(float));
     }
     return NIB_OK;
