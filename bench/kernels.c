@@ -1,16 +1,23 @@
 // nibble-bench-kernels: speed of the CPU's matmuls, for each format and activation mode.
 //
 // Each line is one matmul of the backend, with the quantization of its input: milliseconds (the
-// fastest of its runs), multiply-adds and bytes of weights a second. The bytes are also given as a
-// part of the bandwidth at which the same threads read memory, measured first.
+// fastest of its runs), multiply-adds and bytes of weights a second. The bytes are also given as
+// a part of the bandwidth at which the same threads read memory, measured first, and the
+// multiply-adds as a part of what the level's instructions for bytes can do on as many threads.
+// With one thread, its processor time is measured, so that other programs disturb little.
+#ifndef _WIN32
+#define _POSIX_C_SOURCE 199309L
+#endif
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "runtime/base/os.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/cpu/cpu_backend.h"
+#include "runtime/cpu/kernels.h"
 #include "runtime/quant/pack.h"
 
 enum { MAX_RUNS = 1000, READ_BYTES = 256 << 20 };
@@ -30,6 +37,7 @@ struct bench {
     const struct options *options;
     void *device;
     double read_bandwidth; ///< bytes a second
+    double peak;           ///< multiply-adds of bytes a second, or 0
     struct nib_weight weight;
     struct nib_op op;
     struct nib_segment segments[3];
@@ -56,6 +64,36 @@ static void stop_at(enum nib_status status, const struct nib_error *error)
         return;
     fprintf(stderr, "%s\n", error->message);
     exit(1);
+}
+
+/// Returns nanoseconds: of this thread's work where there is no other.
+static uint64_t read_clock(uint32_t threads)
+{
+#ifdef CLOCK_THREAD_CPUTIME_ID
+    struct timespec t;
+    if (threads == 1 && clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0)
+        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+#endif
+    (void)threads;
+    return nib_clock_ns();
+}
+
+/// Returns multiply-adds of bytes a second on one thread times `threads`; 0 for scalar kernels.
+static double measure_peak(const char *level, uint32_t threads)
+{
+    struct nib_cpu_kernels kernels;
+    enum nib_cpu_level number;
+    struct nib_error error;
+    double best = 0;
+    stop_at(nib_cpu_level_find(level, &number, &error), &error);
+    nib_cpu_kernels_init(&kernels, number);
+    for (int i = 0; kernels.int8_peak && i < 20; i++) {
+        uint64_t start = read_clock(1);
+        double macs = (double)kernels.int8_peak(100000);
+        double rate = macs / (double)(read_clock(1) - start) * 1e9;
+        best = rate > best ? rate : best;
+    }
+    return best * threads;
 }
 
 struct read_loop {
@@ -200,13 +238,14 @@ static double measure(const struct bench *b, void *self, uint32_t rows)
         hidden[i] = (float)(i % 61) * 0.03f - 0.9f;
     struct nib_step step = {.header = {.n_rows = rows, .n_used_rows = rows}, .rows = step_rows};
     stop_at(nib_cpu_backend.run(self, 1, 1, &step, hidden, NULL, &error), &error);
+    uint32_t threads = b->options->threads;
     uint64_t best = UINT64_MAX, start = nib_clock_ns();
     for (int i = 0; i < MAX_RUNS; i++) {
-        uint64_t before = nib_clock_ns();
+        uint64_t before = read_clock(threads);
         stop_at(nib_cpu_backend.run(self, 1, 1, &step, NULL, NULL, &error), &error);
-        uint64_t now = nib_clock_ns();
-        best = now - before < best ? now - before : best;
-        if ((double)(now - start) > b->options->seconds * 1e9)
+        uint64_t ns = read_clock(threads) - before;
+        best = ns < best ? ns : best;
+        if ((double)(nib_clock_ns() - start) > b->options->seconds * 1e9)
             break;
     }
     free(step_rows);
@@ -230,9 +269,9 @@ static void bench_one(struct bench *b, const struct nib_format *format,
     double ns = measure(b, self, rows);
     double macs = (double)b->reader.rows * (double)b->reader.cols * rows;
     double bandwidth = (double)memory.weights / ns * 1e9;
-    printf("%-10s %-11s %5" PRIu32 " %10.3f %10.2f %9.2f %6.1f\n", format->name,
+    printf("%-10s %-11s %5" PRIu32 " %10.3f %10.2f %9.2f %6.1f %6.1f\n", format->name,
            nib_activation_name(activation), rows, ns * 1e-6, macs / ns, bandwidth * 1e-9,
-           100 * bandwidth / b->read_bandwidth);
+           100 * bandwidth / b->read_bandwidth, b->peak > 0 ? 1e11 * macs / ns / b->peak : 0.0);
     fflush(stdout);
     nib_cpu_backend.destroy(self);
     free(b->raw);
@@ -309,10 +348,12 @@ int main(int argc, char **argv)
     nib_cpu_backend.device_info(b.device, &info);
     uint32_t threads = options.threads ? options.threads : info.threads;
     b.read_bandwidth = measure_read_bandwidth(threads);
-    printf("%s, %" PRIu32 " threads, read bandwidth %.1f GB/s, matrix %" PRIu64 "x%" PRIu64 "\n",
-           info.name, threads, b.read_bandwidth * 1e-9, options.out, options.in);
-    printf("%-10s %-11s %5s %10s %10s %9s %6s\n", "format", "activation", "rows", "ms", "GMAC/s",
-           "GB/s", "%read");
+    b.peak = measure_peak(options.level, threads);
+    printf("%s, %" PRIu32 " threads, read bandwidth %.1f GB/s, peak %.1f GMAC/s, matrix %" PRIu64
+           "x%" PRIu64 "\n",
+           info.name, threads, b.read_bandwidth * 1e-9, b.peak * 1e-9, options.out, options.in);
+    printf("%-10s %-11s %5s %10s %10s %9s %6s %6s\n", "format", "activation", "rows", "ms",
+           "GMAC/s", "GB/s", "%read", "%peak");
     for (int i = 0; i < NIB_FORMAT_COUNT; i++) {
         const struct nib_format *format = nib_format_get((enum nib_format_id)i);
         if (!options.format || strcmp(options.format, format->name) == 0)

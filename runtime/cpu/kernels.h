@@ -203,6 +203,9 @@ struct nib_cpu_kernels {
 #define X(name, args) nib_cpu_##name##_fn *name;
     NIB_CPU_KERNELS(X)
 #undef X
+    /// Does as many multiply-adds of bytes as the level's instructions can, in `rounds` rounds, and
+    /// returns their number: what benchmarks call the peak. NULL at level scalar.
+    uint64_t (*int8_peak)(uint64_t rounds);
     bool wants_panels; ///< the matmul is fast on matrices packed in panels
 };
 
