@@ -127,6 +127,7 @@ void main()
     for (uint k = 0u; k * THREADS < VALUE_DIM; k++) {
         uint d = k * THREADS + thread;
         if (d < VALUE_DIM)
-            y[row * p.out_stride + p.out_at + head * VALUE_DIM + d] = sum > 0.0 ? acc[k] / sum : 0.0;
+            y[row * p.out_stride + p.out_at + head * VALUE_DIM + d] =
+                sum > 0.0 ? acc[k] / sum : 0.0;
     }
 }

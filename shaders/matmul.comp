@@ -1,7 +1,7 @@
 #version 450
-// y = x · weight^T + bias. An invocation makes ROWS rows of the weight for COLS rows of x. 16 / ROWS
-// neighbours make a tile; LANES of them, in y, share each row and take every LANES-th granule. The
-// sum over a granule of int8 codes is exact in fp32, since 32 · 255 · 127 < 2^24.
+// y = x · weight^T + bias. An invocation makes ROWS rows of the weight for COLS rows of x.
+// 16 / ROWS neighbours make a tile; LANES of them, in y, share each row and take every LANES-th
+// granule. The sum over a granule of int8 codes is exact in fp32, since 32 · 255 · 127 < 2^24.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "lib/weights.glsl"

@@ -6,8 +6,10 @@
 #include "shared/kernels.h"
 
 layout(constant_id = NIB_PREPARE_MODE) const uint MODE = NIB_PREPARE_F32;
-layout(constant_id = NIB_PREPARE_AS_VALUES) const bool AS_VALUES = false; // codes become the numbers they stand for
-layout(constant_id = NIB_PREPARE_HAS_SPANS) const bool HAS_SPANS = false; // granules are shorter than 32 columns
+// Codes become the numbers that they stand for.
+layout(constant_id = NIB_PREPARE_AS_VALUES) const bool AS_VALUES = false;
+// Granules may be shorter than 32 columns.
+layout(constant_id = NIB_PREPARE_HAS_SPANS) const bool HAS_SPANS = false;
 layout(constant_id = NIB_PREPARE_HAS_PERMUTATION) const bool HAS_PERMUTATION = false;
 layout(local_size_x = 64) in;
 
@@ -73,7 +75,9 @@ void main()
         vec2 group = vec2(1.0);
         if (MODE == NIB_PREPARE_GROUP)
             group = group_scale(row, begin / 32u * 32u);
-        float granule_scale = MODE == NIB_PREPARE_F32 ? 1.0 : MODE == NIB_PREPARE_GROUP ? group.x : scale;
+        float granule_scale = MODE == NIB_PREPARE_F32 ? 1.0 : scale;
+        if (MODE == NIB_PREPARE_GROUP)
+            granule_scale = group.x;
         float half_sums[2] = float[2](0.0, 0.0);
         for (uint q = 0u; q < 8u; q++) {
             vec4 v = vec4(0.0);

@@ -5,8 +5,8 @@
 /// of a row, and where groups are odd any one, is filled up with weights that meet zeros. A matrix
 /// is one plane after the other, each [tile][granule or group][row of the tile]:
 /// - codes: 4 bits a weight for formats of 4 to 6 bits, 2 bits below, 8 bits above; floats as they
-///   are. Weight i of a granule lies in word i / (32 / bits), lowest bits first. Codes of 8 bits and
-///   floats take several runs of 16 bytes, each [16 rows], so that neighbours read neighbours;
+///   are. Weight i of a granule lies in word i / (32 / bits), lowest bits first. Codes of 8 bits
+///   and floats take several runs of 16 bytes, each [16 rows], so that neighbours read neighbours;
 /// - high: the 1 or 2 upper bits of codes of 3, 5 and 6 bits;
 /// - scale and minimum (of super-blocks, where the format has them, else of groups) in the format's
 ///   own type, e8m0 as bfloat16; then the groups' own scale and minimum, a byte each;

@@ -94,8 +94,8 @@ vec4 float_quad(Granule granule, uint q)
     return uintBitsToFloat(uvec4(even.x, odd.x, even.y, odd.y));
 }
 
-// Returns weights 4 q to 4 q + 3 of a granule: codes as numbers, less the format's center, or looked
-// up in the book; floats as they are.
+// Returns weights 4 q to 4 q + 3 of a granule: codes as numbers, less the format's center, or
+// looked up in the book; floats as they are.
 vec4 weight_quad(Granule granule, uint q)
 {
     if (CODE_BITS >= NIB_CODE_F16)

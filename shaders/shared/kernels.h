@@ -1,4 +1,5 @@
-// What the host hands to each kernel: push constants, specialization constants, bindings. C and GLSL.
+// What the host hands to each kernel: push constants, specialization constants, bindings. C and
+// GLSL.
 // Offsets named `_at` and strides count 32-bit words; "view" columns begin at row · stride + at.
 #ifndef SHADERS_SHARED_KERNELS_H
 #define SHADERS_SHARED_KERNELS_H
