@@ -1,13 +1,10 @@
 # Shaders: every line of shaders/variants.txt becomes SPIR-V in an array of a generated C file.
 
-# Finds the compiler and SPIRV-Tools, first in the build folder, where tools/setup may have put
-# newer ones than the distribution's. Sets NIB_SHADER_TOOLS and, where something lacks,
-# NIB_SHADER_MISSING.
+# Finds the compiler and SPIRV-Tools. Sets NIB_SHADER_MISSING to those that are not there.
 function(nib_find_shader_tools)
-  set(hints "${PROJECT_BINARY_DIR}/shader-tools/cmeel.prefix/bin")
-  find_program(NIB_GLSLANG NAMES glslangValidator glslang HINTS "${hints}")
-  find_program(NIB_SPIRV_OPT NAMES spirv-opt HINTS "${hints}")
-  find_program(NIB_SPIRV_VAL NAMES spirv-val HINTS "${hints}")
+  find_program(NIB_GLSLANG NAMES glslangValidator glslang)
+  find_program(NIB_SPIRV_OPT NAMES spirv-opt)
+  find_program(NIB_SPIRV_VAL NAMES spirv-val)
   set(missing "")
   foreach(tool GLSLANG SPIRV_OPT SPIRV_VAL)
     if(NOT NIB_${tool})

@@ -35,8 +35,11 @@ void *rig_open(const char *mask)
     // What lavapipe keeps would count as a leak once its code is gone.
     dlopen("libvulkan_lvp.so", RTLD_NOW | RTLD_NODELETE);
 #endif
+    const char *number = getenv("NIB_TEST_VULKAN");
+    uint32_t index = number ? (uint32_t)strtoul(number, NULL, 10) : 0;
     enum nib_status status = nib_vulkan_backend.device_open(
-        nib_device_params(.backend = NIB_BACKEND_VULKAN, .vulkan_mask = mask), &device, &error);
+        nib_device_params(.backend = NIB_BACKEND_VULKAN, .index = index, .vulkan_mask = mask),
+        &device, &error);
     if (status == NIB_ERROR_NOT_FOUND)
         cr_skip_test("no Vulkan device: %s", error.message);
     cr_assert_eq(status, NIB_OK, "%s", error.message);

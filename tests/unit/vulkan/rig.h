@@ -5,7 +5,8 @@
 #include "runtime/cpu/cpu_backend.h"
 #include "runtime/vulkan/vulkan_backend.h"
 
-/// Opens Vulkan device 0, capped by `mask` (may be NULL); skips the test where there is none.
+/// Opens the Vulkan device that NIB_TEST_VULKAN numbers (0 without it), capped by `mask` (may be
+/// NULL); skips the test where there is none.
 void *rig_open(const char *mask);
 void rig_close(void *device);
 
