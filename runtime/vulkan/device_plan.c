@@ -146,7 +146,7 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     bool is_narrow = is_cpu && snapshot->subgroup_size < 8;
     out_plan->has_tall_matmul = is_cpu && !is_narrow;
     out_plan->matmul_lanes = is_cpu ? 1 : 8;
-    out_plan->matmul_columns = is_narrow ? 0 : 3;
+    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 1 : 3;
     out_plan->matmul_width = 8;
 }
 
