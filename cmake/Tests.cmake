@@ -57,6 +57,11 @@ function(nib_set_test_properties name timeout labels)
   set_tests_properties(${name} PROPERTIES
     TIMEOUT ${timeout} LABELS "${labels}" SKIP_RETURN_CODE 77
     FAIL_REGULAR_EXPRESSION "${NIB_FAIL_PATTERN}")
+  # lavapipe 22.3 leaks 128 bytes in a module that is gone when the report is made, so that no
+  # suppression can name it: under sanitizers only the tests that ask for a driver load one.
+  if(NIB_SANITIZE)
+    set_tests_properties(${name} PROPERTIES ENVIRONMENT VK_ICD_FILENAMES=none.json)
+  endif()
 endfunction()
 
 # nib_add_fuzzer(<name> [SOURCES <file>...] [LIBS <target>...])

@@ -48,7 +48,8 @@ class Result:
 def environment():
     """Returns an environment in which the program finds nothing of the user's."""
     kept = {name: value for name, value in os.environ.items()
-            if name in ("PATH", "LD_LIBRARY_PATH") or name.endswith("SAN_OPTIONS")}
+            if name in ("PATH", "LD_LIBRARY_PATH", "VK_ICD_FILENAMES")
+            or name.endswith("SAN_OPTIONS")}
     return dict(kept, LC_ALL="C.UTF-8", TERM="xterm")
 
 
