@@ -65,3 +65,53 @@ Test(default_mode, smollm2_stays_close_to_precise)
     golden_close(&standard);
     golden_close(&precise);
 }
+
+/// The root of the mean squared difference of two sets of rows.
+static double rms_difference(const struct golden_rows *a, const struct golden_rows *b)
+{
+    double sum = 0.0;
+    size_t count = (size_t)a->count * a->vocabulary;
+    for (size_t i = 0; i < count; i++) {
+        double difference = (double)a->logits[i] - (double)b->logits[i];
+        sum += difference * difference;
+    }
+    return sqrt(sum / (double)count);
+}
+
+/// Greedy tokens equal the fp32 reference's up to the first place where its margin is under four
+/// times the error of the logits, measured over the whole continuation.
+Test(default_mode, smollm2_greedy_follows_the_reference)
+{
+    enum { MAX_IDS = 256 };
+    char path[1024];
+    golden_model_path(SMOLLM2, path, sizeof path);
+    json_t *prompts = golden_json("golden/smollm2.json");
+    struct golden precise;
+    struct golden standard;
+    golden_open_precise(&precise, path);
+    golden_open(&standard, path, NULL);
+    uint32_t total = 0;
+    for (size_t p = 0; p < json_array_size(prompts); p++) {
+        const json_t *prompt = json_array_get(prompts, p);
+        int32_t ids[MAX_IDS];
+        int32_t greedy[MAX_IDS];
+        uint32_t n_ids = golden_ids(json_object_get(prompt, "ids"), ids, MAX_IDS);
+        uint32_t n_wanted =
+            golden_ids(json_object_get(prompt, "greedy"), ids + n_ids, MAX_IDS - n_ids);
+        struct golden_rows exact = golden_forward(&precise, ids, n_ids + n_wanted, 0, n_ids - 1);
+        struct golden_rows rows = golden_forward(&standard, ids, n_ids + n_wanted, 0, n_ids - 1);
+        double rms = rms_difference(&rows, &exact);
+        uint32_t certain = golden_certain(json_object_get(prompt, "margin"), 4.0 * rms);
+        cr_log_info("prompt %zu: rms error %g, %u certain tokens", p, rms, certain);
+        golden_greedy(&standard, ids, n_ids, certain, greedy);
+        for (uint32_t i = 0; i < certain; i++)
+            cr_assert_eq(greedy[i], ids[n_ids + i], "greedy token %u of prompt %zu", i, p);
+        total += certain;
+        golden_rows_free(&rows);
+        golden_rows_free(&exact);
+    }
+    cr_assert_gt(total, 0);
+    golden_close(&standard);
+    golden_close(&precise);
+    json_decref(prompts);
+}
