@@ -275,16 +275,6 @@ void nib_cpu_instance_destroy(void *self)
     free(instance);
 }
 
-/// Compares what buffers were made for with what the reader brings.
-static bool is_as_planned(const struct nib_weight *weight, const struct nib_row_reader *reader)
-{
-    if (weight->rows != reader->rows || weight->cols != reader->cols)
-        return false;
-    const struct nib_format *a = &weight->format, *b = &reader->format;
-    return !nib_role_is_matrix(weight->role) ||
-           (a->id == b->id && a->group == b->group && a->super == b->super && a->zero == b->zero);
-}
-
 enum nib_status nib_cpu_instance_pack(void *self, uint32_t weight,
                                       const struct nib_row_reader *reader, struct nib_error *err)
 {
@@ -292,10 +282,7 @@ enum nib_status nib_cpu_instance_pack(void *self, uint32_t weight,
     struct nib_cpu_instance *instance = self;
     const struct nib_weight *planned = &instance->plan->weights[weight];
     struct nib_cpu_matrix *matrix = &instance->weights[weight];
-    if (!is_as_planned(planned, reader)) {
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "tensor '%s' is not the %s matrix of the plan",
-                        reader->name, nib_role_name(planned->role));
-    }
+    NIB_TRY(nib_plan_check_reader(instance->plan, weight, reader, err));
     if (reader->permutation)
         NIB_TRY(create_input_values(instance, err));
     bool is_new = matrix->rows == 0;

@@ -126,4 +126,9 @@ struct nib_backend {
     void (*profile)(const void *self, uint64_t *calls, uint64_t *ns);
 };
 
+/// Checks, for `pack`, that `reader` brings the shape of weight `weight` and, for a matrix, the
+/// format that the plan was made for. Errors: argument, naming the tensor.
+enum nib_status nib_plan_check_reader(const struct nib_plan *plan, uint32_t weight,
+                                      const struct nib_row_reader *reader, struct nib_error *err);
+
 #endif

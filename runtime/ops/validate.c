@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "runtime/base/status.h"
-#include "runtime/ops/step.h"
+#include "runtime/ops/backend.h"
 
 #define MAX_DIM (1u << 24) ///< of a value's width or a head, so that products fit 64 bits by far
 #define MAX_HEADS (1u << 16)
@@ -167,4 +167,21 @@ enum nib_status nib_plan_validate(const struct nib_plan *plan, struct nib_error 
 
 fail:
     return status;
+}
+
+static bool is_same_format(const struct nib_format *a, const struct nib_format *b)
+{
+    return a->id == b->id && a->bits == b->bits && a->group == b->group && a->super == b->super &&
+           a->scale == b->scale && a->zero == b->zero;
+}
+
+enum nib_status nib_plan_check_reader(const struct nib_plan *plan, uint32_t weight,
+                                      const struct nib_row_reader *reader, struct nib_error *err)
+{
+    const struct nib_weight *planned = &plan->weights[weight];
+    if (planned->rows == reader->rows && planned->cols == reader->cols &&
+        (!nib_role_is_matrix(planned->role) || is_same_format(&planned->format, &reader->format)))
+        return NIB_OK;
+    return nib_fail(err, NIB_ERROR_ARGUMENT, "tensor '%s' is not the %s matrix of the plan",
+                    reader->name, nib_role_name(planned->role));
 }

@@ -334,33 +334,20 @@ void nib_vk_instance_destroy(void *self)
     free(instance);
 }
 
-/// Compares what memory was reserved for with what the reader brings.
-static bool is_as_planned(const struct nib_weight *weight, const struct nib_row_reader *reader)
-{
-    if (weight->rows != reader->rows || weight->cols != reader->cols)
-        return false;
-    const struct nib_format *a = &weight->format, *b = &reader->format;
-    return !nib_role_is_matrix(weight->role) ||
-           (a->id == b->id && a->group == b->group && a->super == b->super && a->zero == b->zero &&
-            a->scale == b->scale && a->bits == b->bits);
-}
-
 enum nib_status nib_vk_instance_pack(void *self, uint32_t weight,
                                      const struct nib_row_reader *reader, struct nib_error *err)
 {
     struct nib_vk_instance *instance = self;
-    const struct nib_weight *planned = &instance->plan->weights[weight];
     struct nib_vk_matrix *matrix = &instance->weights[weight];
-    if (!is_as_planned(planned, reader)) {
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "tensor '%s' is not the %s matrix of the plan",
-                        reader->name, nib_role_name(planned->role));
-    }
+    enum nib_status status = nib_plan_check_reader(instance->plan, weight, reader, err);
+    if (status != NIB_OK)
+        return status;
     if (!instance->is_used[weight])
         return NIB_OK;
     if (instance->n_ready > 0 || matrix->is_packed) {
         return nib_fail(err, NIB_ERROR_STATE, "tensor '%s' has been packed already", reader->name);
     }
-    enum nib_status status = nib_vk_matrix_pack(matrix, &instance->transfer, reader, err);
+    status = nib_vk_matrix_pack(matrix, &instance->transfer, reader, err);
     instance->n_missing -= status == NIB_OK;
     return status;
 }
