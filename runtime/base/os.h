@@ -55,6 +55,9 @@ enum nib_arm_feature { NIB_ARM_DOTPROD = 1, NIB_ARM_I8MM = 2 };
 /// Returns the sum of those that the system says this process may use: 0 on other CPUs, and on
 /// systems that are not asked (all but Linux).
 uint32_t nib_arm_features(void);
+/// Asks the system to let the process' threads use the tiles of AMX, whose registers it saves only
+/// for those that asked; returns whether it does.
+bool nib_amx_enable(void);
 /// Returns bytes that differ from process to process, to seed hashes; not for secrets.
 uint64_t nib_entropy(void);
 

@@ -20,6 +20,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
 #include <time.h>
 #include <unistd.h>
 
@@ -500,6 +503,16 @@ uint32_t nib_arm_features(void)
         features |= NIB_ARM_I8MM;
 #endif
     return features;
+}
+
+bool nib_amx_enable(void)
+{
+#if defined(__linux__) && defined(__x86_64__)
+    // ARCH_REQ_XCOMP_PERM of asm/prctl.h since Linux 5.16, and the number of the tiles' state.
+    return syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+#else
+    return false;
+#endif
 }
 
 uint64_t nib_entropy(void)

@@ -322,6 +322,11 @@ uint64_t nib_memory_size(void)
     return GlobalMemoryStatusEx(&memory) ? memory.ullTotalPhys : 0;
 }
 
+bool nib_amx_enable(void)
+{
+    return false;
+}
+
 uint32_t nib_arm_features(void)
 {
     return 0;

@@ -46,6 +46,7 @@ static const struct feature features[] = {
     {"avx512vbmi", 7, 0, ECX, 1, STATE_ZMM},
     {"avx512_vnni", 7, 0, ECX, 11, STATE_ZMM},
     {"avx512_bf16", 7, 1, EAX, 5, STATE_ZMM},
+    {"amx_tile", 7, 0, EDX, 24, STATE_AMX},
     {"amx_int8", 7, 0, EDX, 25, STATE_AMX},
 };
 
@@ -70,7 +71,8 @@ void nib_cpu_features(char *out_text, size_t capacity)
         uint32_t regs[4];
         if (__get_cpuid_count(f->leaf, f->subleaf, &regs[EAX], &regs[EBX], &regs[ECX],
                               &regs[EDX]) &&
-            (regs[f->reg] >> f->bit & 1) && (saved & f->state) == f->state)
+            (regs[f->reg] >> f->bit & 1) && (saved & f->state) == f->state &&
+            (f->state != STATE_AMX || nib_amx_enable()))
             append(out_text, capacity, f->name);
     }
 }
@@ -111,6 +113,7 @@ static const char *const needs[NIB_CPU_LEVEL_COUNT] = {
     [NIB_CPU_LEVEL_AVX_VNNI] = AVX2 " avx_vnni",
     [NIB_CPU_LEVEL_AVX512] = AVX512,
     [NIB_CPU_LEVEL_AVX512_VNNI] = AVX512 " avx512_vnni",
+    [NIB_CPU_LEVEL_AMX] = AVX512 " avx512_vnni amx_tile amx_int8",
 #endif
 #ifdef NIB_CPU_HAS_NEON
     [NIB_CPU_LEVEL_NEON] = "neon",

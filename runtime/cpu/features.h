@@ -11,7 +11,8 @@
     X(AVX2, "avx2")         \
     X(AVX_VNNI, "avx-vnni") \
     X(AVX512, "avx512")     \
-    X(AVX512_VNNI, "avx512-vnni")
+    X(AVX512_VNNI, "avx512-vnni") \
+    X(AMX, "amx")
 #elif defined(NIB_CPU_HAS_NEON)
 #define NIB_CPU_LEVELS(X)           \
     X(SCALAR, "scalar")             \

@@ -16,6 +16,8 @@ void nib_cpu_kernels_init(struct nib_cpu_kernels *out_kernels, enum nib_cpu_leve
         nib_cpu_avx512_fill(out_kernels);
     else if (level == NIB_CPU_LEVEL_AVX512_VNNI)
         nib_cpu_avx512_vnni_fill(out_kernels);
+    else if (level == NIB_CPU_LEVEL_AMX)
+        nib_cpu_amx_fill(out_kernels);
 #endif
 #ifdef NIB_CPU_HAS_NEON
     if (level == NIB_CPU_LEVEL_NEON)

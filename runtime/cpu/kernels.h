@@ -24,6 +24,18 @@ struct nib_cpu_rows {
 /// its zero point) with an activation's (at most 2^7) fit 31 bits.
 #define NIB_CPU_MAX_RUN 32768u
 
+/// Column blocks and panels that kernels of many rows unpack at once: 128 KiB of bytes, which stay in
+/// near caches.
+#define NIB_CPU_TALL_BLOCKS 32u
+#define NIB_CPU_TALL_PANELS 8u
+
+/// A stretch of a panel unpacked, on a cache line's begin.
+struct nib_cpu_tall {
+    uint8_t bytes[NIB_CPU_TALL_BLOCKS * NIB_PANEL_BLOCK * NIB_PANEL_ROWS];
+    float scale[2 * NIB_CPU_TALL_BLOCKS * NIB_PANEL_ROWS]; ///< of each group of a block: 1 or 2
+    float min[2 * NIB_CPU_TALL_BLOCKS * NIB_PANEL_ROWS];   ///< or zero points
+};
+
 /// A thread's own buffers, large enough for any op of the plan. C is the most columns of a matrix,
 /// R the most runs, G the most groups.
 struct nib_cpu_scratch {
@@ -39,6 +51,7 @@ struct nib_cpu_scratch {
     uint8_t *outlier;    ///< [C]
     float *keys;         ///< one head's keys of a page
     float *page_values;  ///< one head's values of a page
+    struct nib_cpu_tall *tall; ///< [NIB_CPU_TALL_PANELS]
     float *panel_scale;  ///< [4 B][16], B being the most blocks of 32 columns
 };
 
@@ -224,6 +237,7 @@ void nib_cpu_avx2_fill(struct nib_cpu_kernels *kernels);
 void nib_cpu_avx_vnni_fill(struct nib_cpu_kernels *kernels);
 void nib_cpu_avx512_fill(struct nib_cpu_kernels *kernels);
 void nib_cpu_avx512_vnni_fill(struct nib_cpu_kernels *kernels);
+void nib_cpu_amx_fill(struct nib_cpu_kernels *kernels);
 #endif
 #ifdef NIB_CPU_HAS_NEON
 void nib_cpu_neon_fill(struct nib_cpu_kernels *kernels);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/base/half.h"
+#include "runtime/base/os.h"
 
 static enum nib_status read_block(const struct nib_row_reader *reader, uint64_t first,
                                   struct nib_row_block *block, struct nib_error *err)
@@ -154,6 +155,8 @@ double weights_get(const struct weights *w, uint64_t row, uint64_t col, double *
     return product + min;
 }
 
+enum { TALL_BYTES = NIB_CPU_TALL_PANELS * sizeof(struct nib_cpu_tall) };
+
 struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t cols)
 {
     struct nib_cpu_scratch *scratch = new_zeros(2, sizeof *scratch);
@@ -169,6 +172,8 @@ struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t co
         scratch[t].group_sum = new_zeros(cols, sizeof(int32_t));
         scratch[t].input_codes = new_zeros(cols, 1);
         scratch[t].outlier = new_zeros(cols, 1);
+        // Pages: vectors of it are loaded where they are aligned.
+        scratch[t].tall = nib_pages_alloc(TALL_BYTES);
         scratch[t].panel_scale = new_zeros((cols + 31) / 32 * 64, sizeof(float));
         scratch[t].keys = new_zeros(NIB_KV_PAGE_TOKENS * cols, sizeof(float));
         scratch[t].page_values = new_zeros(NIB_KV_PAGE_TOKENS * cols, sizeof(float));
@@ -179,6 +184,7 @@ struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t co
 void free_scratch(struct nib_cpu_scratch *scratch)
 {
     for (int t = 0; t < 2; t++) {
+        nib_pages_free(scratch[t].tall, TALL_BYTES);
         void *const all[] = {
             scratch[t].block,       scratch[t].values,    scratch[t].codes,
             scratch[t].run_scale,   scratch[t].run_min,   scratch[t].group_scale,
