@@ -23,6 +23,13 @@ enum { MAX_THREADS = 1024 };
 /// Keeps what follows out of the cache line of what stands before.
 #define CACHE_LINE 128
 
+/// The pieces that a thread takes first, neighbours, so that what it fetches ahead is its own.
+struct range {
+    atomic_uint_fast64_t next; ///< piece
+    uint64_t end;
+    char pad[CACHE_LINE - 2 * sizeof(uint64_t)];
+};
+
 struct worker {
     struct nib_thread_pool *pool;
     struct nib_thread *handle;
@@ -33,6 +40,7 @@ struct worker {
 struct nib_thread_pool {
     uint32_t n_threads;
     struct worker *workers;         ///< [n_threads - 1]
+    struct range *ranges;           ///< [n_threads]
     struct nib_mutex *turn;         ///< held by the caller whose loop runs
     atomic_uint_fast64_t caller_id; ///< its nib_thread_id, 0 if none
     struct nib_mutex *sleep;        ///< guards both conditions
@@ -44,13 +52,10 @@ struct nib_thread_pool {
     void *user;
     uint64_t count;
     uint64_t grain;
-    uint64_t n_pieces;
 
     char pad_0[CACHE_LINE];
-    atomic_uint_fast64_t next_piece;
-    char pad_1[CACHE_LINE];
     atomic_uint entry;
-    char pad_2[CACHE_LINE];
+    char pad_1[CACHE_LINE];
     atomic_uint generation; ///< counts the loops, so that a thread sees that there is a new one
     atomic_uint n_sleeping;
     atomic_bool stop;
@@ -88,16 +93,24 @@ static bool spin_while(atomic_uint *word, unsigned mask, unsigned value)
     return false;
 }
 
-static void run_pieces(struct nib_thread_pool *pool, uint32_t thread)
+static void run_range(struct nib_thread_pool *pool, struct range *range, uint32_t thread)
 {
-    for (;;) {
-        uint64_t piece = atomic_fetch_add_explicit(&pool->next_piece, 1, memory_order_relaxed);
-        if (piece >= pool->n_pieces)
+    // A look costs the other threads less than taking a number.
+    while (atomic_load_explicit(&range->next, memory_order_relaxed) < range->end) {
+        uint64_t piece = atomic_fetch_add_explicit(&range->next, 1, memory_order_relaxed);
+        if (piece >= range->end)
             return;
         uint64_t first = piece * pool->grain;
         uint64_t rest = pool->count - first;
         pool->body(pool->user, first, first + (rest < pool->grain ? rest : pool->grain), thread);
     }
+}
+
+/// Runs the thread's own pieces, then what is left of the others'.
+static void run_pieces(struct nib_thread_pool *pool, uint32_t thread)
+{
+    for (uint32_t i = 0; i < pool->n_threads; i++)
+        run_range(pool, &pool->ranges[(thread + i) % pool->n_threads], thread);
 }
 
 /// Takes part in the loop, if one is running.
@@ -184,7 +197,8 @@ enum nib_status nib_thread_pool_create(uint32_t n_threads, bool pin,
     NIB_TRY(nib_condition_create(&pool->left, err));
     if (n_threads > 1) {
         pool->workers = calloc(n_threads - 1, sizeof *pool->workers);
-        if (!pool->workers) {
+        pool->ranges = calloc(n_threads, sizeof *pool->ranges);
+        if (!pool->workers || !pool->ranges) {
             status = nib_fail_memory(err);
             goto fail;
         }
@@ -210,6 +224,7 @@ void nib_thread_pool_destroy(struct nib_thread_pool **pool)
             nib_thread_join(&p->workers[i].handle);
     }
     free(p->workers);
+    free(p->ranges);
     nib_condition_destroy(&p->left);
     nib_condition_destroy(&p->wake);
     nib_mutex_destroy(&p->sleep);
@@ -272,9 +287,15 @@ static void close_entry(struct nib_thread_pool *pool)
     }
 }
 
-static void run_shared(struct nib_thread_pool *pool)
+static void run_shared(struct nib_thread_pool *pool, uint64_t n_pieces)
 {
-    atomic_store_explicit(&pool->next_piece, 0, memory_order_relaxed);
+    uint64_t per_thread = n_pieces / pool->n_threads, more = n_pieces % pool->n_threads;
+    uint64_t begin = 0;
+    for (uint32_t t = 0; t < pool->n_threads; t++) {
+        atomic_store_explicit(&pool->ranges[t].next, begin, memory_order_relaxed);
+        begin += per_thread + (t < more);
+        pool->ranges[t].end = begin;
+    }
     atomic_fetch_or_explicit(&pool->entry, ENTRY_OPEN, memory_order_release);
     begin_generation(pool);
     run_pieces(pool, 0);
@@ -308,8 +329,7 @@ void nib_thread_pool_run(struct nib_thread_pool *pool, uint64_t count, uint64_t 
         pool->user = user;
         pool->count = count;
         pool->grain = grain;
-        pool->n_pieces = count / grain + (count % grain != 0);
-        run_shared(pool);
+        run_shared(pool, count / grain + (count % grain != 0));
     }
     atomic_store_explicit(&pool->caller_id, 0, memory_order_relaxed);
     nib_mutex_unlock(pool->turn);

@@ -19,8 +19,9 @@ uint32_t nib_thread_pool_size(const struct nib_thread_pool *pool);
 /// One piece of a loop: items [first, last) on thread `thread` < nib_thread_pool_size.
 typedef void nib_loop_fn(void *user, uint64_t first, uint64_t last, uint32_t thread);
 
-/// Runs `body` over [0, count) in pieces of at most `grain` >= 1 items, claimed by the threads as
-/// they get free, and returns when all are done. Which thread gets which piece varies, so a body's
+/// Runs `body` over [0, count) in pieces of at most `grain` >= 1 items, and returns when all are
+/// done. Each thread takes neighbouring pieces, the n-th those of the n-th part of the loop, then
+/// what slower threads have left. Which thread gets which piece varies, so a body's
 /// result must not depend on it. A NULL pool runs the loop on the caller's thread. Makes no system
 /// call while the threads are hot.
 void nib_thread_pool_run(struct nib_thread_pool *pool, uint64_t count, uint64_t grain,

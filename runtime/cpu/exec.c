@@ -20,7 +20,7 @@ struct exec {
     struct nib_cpu_instance *self;
     const struct nib_plan *plan;
     const struct nib_step *step;
-    uint32_t n_rows;  ///< rows that ops work on now: the step's, or those gathered
+    uint32_t n_rows;  ///< rows that ops work on now: the step's, those kept, or those gathered
     uint32_t n_spans; ///< stretches of one sequence among them
 };
 
@@ -187,18 +187,20 @@ static void group_body(void *user, uint64_t first, uint64_t last, uint32_t threa
     }
 }
 
-/// Returns how many weight rows make a piece: enough work, but several pieces for each thread, and
-/// whole panels.
+/// Returns how many weight rows make a piece: enough work, whole panels, and as many pieces for one
+/// thread as for another.
 static uint64_t matmul_grain(const struct exec *e, uint64_t rows, uint64_t cols)
 {
     uint64_t macs_a_row = cols * e->n_rows;
     uint64_t grain = PIECE_MACS / (macs_a_row ? macs_a_row : 1);
-    uint64_t most = rows / (4 * nib_thread_pool_size(e->self->device->pool));
     // Panels of one piece read the same input from near caches.
-    if (e->n_rows >= NIB_PANEL_ROWS && grain < 4 * NIB_PANEL_ROWS)
-        grain = 4 * NIB_PANEL_ROWS;
-    grain = grain < most ? grain : most;
-    return nib_ceil_div_u64(grain ? grain : 1, NIB_PANEL_ROWS) * NIB_PANEL_ROWS;
+    uint64_t tall = (uint64_t)NIB_CPU_TALL_PANELS * NIB_PANEL_ROWS;
+    if (e->n_rows >= NIB_PANEL_ROWS && grain < tall)
+        grain = tall;
+    uint64_t n_threads = nib_thread_pool_size(e->self->device->pool);
+    uint64_t per_thread = nib_ceil_div_u64(rows, n_threads * (grain ? grain : 1));
+    grain = nib_ceil_div_u64(rows, n_threads * per_thread);
+    return nib_ceil_div_u64(grain, NIB_PANEL_ROWS) * NIB_PANEL_ROWS;
 }
 
 /// Runs op `i` and those up to `end` that can be done with it; returns the number of the next.
@@ -321,6 +323,65 @@ static void exec_gather(struct exec *e, const struct nib_op_gather *op)
     find_spans(e);
 }
 
+/// Returns whether op `i` is the last to store keys and values, so that the rest of its segment is
+/// of use only to rows that want logits. LLM_INT8 finds its outliers in all rows of a sequence.
+static bool ends_cache(const struct exec *e, uint32_t i)
+{
+    const struct nib_op *ops = e->plan->ops;
+    const struct nib_segment *segments = e->plan->segments;
+    uint32_t segment = ops[i].segment;
+    if (ops[i].kind != NIB_OP_KV_STORE || segment + 1 >= e->plan->n_segments ||
+        segments[segment + 1].kind != NIB_SEGMENT_HEAD)
+        return false;
+    for (i++; i < segments[segment].first_op + segments[segment].n_ops; i++) {
+        if (ops[i].kind == NIB_OP_KV_STORE ||
+            (ops[i].kind == NIB_OP_MATMUL && ops[i].matmul.activation == NIB_ACTIVATION_LLM_INT8))
+            return false;
+    }
+    return true;
+}
+
+/// Moves lines of all values from where their rows were to the front, or back (`is_upward`).
+static void move_lines(struct exec *e, bool is_upward)
+{
+    const uint32_t *kept = e->self->kept;
+    for (uint32_t v = 0; v < e->plan->n_values; v++) {
+        float *lines = e->self->values[v];
+        size_t width = e->plan->values[v].width;
+        for (uint32_t i = 0; lines && i < e->n_rows; i++) {
+            uint32_t k = is_upward ? e->n_rows - 1 - i : i;
+            float *near = lines + k * width, *far = lines + kept[k] * width;
+            if (near != far)
+                memcpy(is_upward ? far : near, is_upward ? near : far, width * sizeof *lines);
+        }
+    }
+}
+
+/// Goes on with the rows that want logits alone, if that saves much; `narrow` is the step of those.
+static void keep_wanted_rows(struct exec *e, struct nib_step *narrow)
+{
+    struct nib_cpu_instance *self = e->self;
+    uint32_t n = 0;
+    for (uint32_t r = 0; r < e->n_rows; r++)
+        n += e->step->rows[r].logit_row != NIB_NONE;
+    if (n == 0 || n > e->n_rows / 2)
+        return;
+    n = 0;
+    for (uint32_t r = 0; r < e->n_rows; r++) {
+        if (e->step->rows[r].logit_row == NIB_NONE)
+            continue;
+        self->kept[n] = r;
+        self->kept_rows[n] = e->step->rows[r];
+        self->sequences[n++] = e->step->rows[r].sequence;
+    }
+    *narrow = *e->step;
+    narrow->rows = self->kept_rows;
+    e->step = narrow;
+    e->n_rows = n;
+    find_spans(e);
+    move_lines(e, false);
+}
+
 static void exec_op(struct exec *e, const struct nib_op *op)
 {
     switch (op->kind) {
@@ -365,6 +426,8 @@ static void exec_op(struct exec *e, const struct nib_op *op)
 static void exec_segment(struct exec *e, const struct nib_segment *segment)
 {
     struct nib_cpu_instance *self = e->self;
+    const struct nib_step *step = e->step;
+    struct nib_step narrow;
     e->n_rows = e->step->header.n_used_rows;
     for (uint32_t r = 0; r < e->n_rows; r++)
         self->sequences[r] = e->step->rows[r].sequence;
@@ -381,7 +444,12 @@ static void exec_segment(struct exec *e, const struct nib_segment *segment)
             self->profile_ns[i] += nib_clock_ns() - start;
             self->profile_calls[i]++;
         }
+        if (ends_cache(e, i))
+            keep_wanted_rows(e, &narrow);
     }
+    if (e->step != step)
+        move_lines(e, true);
+    e->step = step;
     self->n_dispatches += segment->n_ops;
 }
 

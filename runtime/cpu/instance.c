@@ -126,6 +126,8 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
         instance->angles[t] = take(layout, rows, plan->ropes[t].dims, sizeof(float));
     instance->sequences = take(layout, rows, 1, sizeof(uint32_t));
     instance->spans = take(layout, rows + 1, 1, sizeof(uint32_t));
+    instance->kept = take(layout, rows, 1, sizeof *instance->kept);
+    instance->kept_rows = take(layout, rows, 1, sizeof *instance->kept_rows);
     instance->input.codes = take(layout, code_rows, needs->cols, sizeof(int16_t));
     instance->input.quads = take(layout, code_rows, needs->blocks, NIB_PANEL_BLOCK);
     instance->input.quad_scale = take(layout, code_rows, needs->blocks, sizeof(float));

@@ -33,6 +33,8 @@ struct nib_cpu_instance {
     float **angles;                     ///< [plan->n_ropes] of [max_rows][dims]
     uint32_t *sequences; ///< [max_rows] of the rows that ops work on: index into the step's
     uint32_t *spans;     ///< [max_rows + 1] first rows of stretches of one sequence
+    uint32_t *kept;      ///< [max_rows] rows that the last layer goes on with
+    struct nib_step_row *kept_rows; ///< [max_rows] the same
     struct nib_cpu_input input;
     struct nib_cpu_scratch *scratch; ///< [threads]
     size_t input_values_size;        ///< of input.values, a block of its own, made when needed
