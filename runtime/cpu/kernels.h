@@ -24,10 +24,8 @@ struct nib_cpu_rows {
 /// its zero point) with an activation's (at most 2^7) fit 31 bits.
 #define NIB_CPU_MAX_RUN 32768u
 
-/// Column blocks and panels that kernels of many rows unpack at once: 128 KiB of bytes, which stay in
-/// near caches.
+/// Column blocks of a panel that kernels of many rows unpack at once, at most.
 #define NIB_CPU_TALL_BLOCKS 32u
-#define NIB_CPU_TALL_PANELS 8u
 
 /// A stretch of a panel unpacked, on a cache line's begin.
 struct nib_cpu_tall {
@@ -51,7 +49,7 @@ struct nib_cpu_scratch {
     uint8_t *outlier;    ///< [C]
     float *keys;         ///< one head's keys of a page
     float *page_values;  ///< one head's values of a page
-    struct nib_cpu_tall *tall; ///< [NIB_CPU_TALL_PANELS]
+    struct nib_cpu_tall *tall; ///< [2]
     float *panel_scale;  ///< [4 B][16], B being the most blocks of 32 columns
 };
 

@@ -155,7 +155,7 @@ double weights_get(const struct weights *w, uint64_t row, uint64_t col, double *
     return product + min;
 }
 
-enum { TALL_BYTES = NIB_CPU_TALL_PANELS * sizeof(struct nib_cpu_tall) };
+enum { TALL_BYTES = 2 * sizeof(struct nib_cpu_tall) };
 
 struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t cols)
 {
