@@ -26,6 +26,8 @@ struct nib_cpu_rows {
 
 /// Column blocks of a panel that kernels of many rows unpack at once, at most.
 #define NIB_CPU_TALL_BLOCKS 32u
+/// Input rows for which they unpack it once, at most.
+#define NIB_CPU_TALL_ROWS 256u
 
 /// A stretch of a panel unpacked, on a cache line's begin.
 struct nib_cpu_tall {
@@ -50,6 +52,7 @@ struct nib_cpu_scratch {
     float *keys;         ///< one head's keys of a page
     float *page_values;  ///< one head's values of a page
     struct nib_cpu_tall *tall; ///< [2]
+    float *tall_sums;    ///< [NIB_CPU_TALL_ROWS][32], on a cache line's begin
     float *panel_scale;  ///< [4 B][16], B being the most blocks of 32 columns
 };
 

@@ -155,7 +155,10 @@ double weights_get(const struct weights *w, uint64_t row, uint64_t col, double *
     return product + min;
 }
 
-enum { TALL_BYTES = 2 * sizeof(struct nib_cpu_tall) };
+enum {
+    TALL_BYTES = 2 * sizeof(struct nib_cpu_tall),
+    SUMS_BYTES = NIB_CPU_TALL_ROWS * 32 * sizeof(float)
+};
 
 struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t cols)
 {
@@ -174,6 +177,7 @@ struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t co
         scratch[t].outlier = new_zeros(cols, 1);
         // Pages: vectors of it are loaded where they are aligned.
         scratch[t].tall = nib_pages_alloc(TALL_BYTES);
+        scratch[t].tall_sums = nib_pages_alloc(SUMS_BYTES);
         scratch[t].panel_scale = new_zeros((cols + 31) / 32 * 64, sizeof(float));
         scratch[t].keys = new_zeros(NIB_KV_PAGE_TOKENS * cols, sizeof(float));
         scratch[t].page_values = new_zeros(NIB_KV_PAGE_TOKENS * cols, sizeof(float));
@@ -185,6 +189,7 @@ void free_scratch(struct nib_cpu_scratch *scratch)
 {
     for (int t = 0; t < 2; t++) {
         nib_pages_free(scratch[t].tall, TALL_BYTES);
+        nib_pages_free(scratch[t].tall_sums, SUMS_BYTES);
         void *const all[] = {
             scratch[t].block,       scratch[t].values,    scratch[t].codes,
             scratch[t].run_scale,   scratch[t].run_min,   scratch[t].group_scale,
