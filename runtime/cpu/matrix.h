@@ -16,7 +16,7 @@ struct nib_cpu_matrix {
     bool owns_packed; ///< `packed` is freed with the matrix
     struct nib_panel_layout panels;
     uint64_t row_bytes;          ///< from one row to the next
-    float *vector;               ///< [cols], weights that are vectors; the other two are NULL then
+    float *vector;               ///< [cols], weights that are vectors; the others are NULL then
     uint64_t bytes;              ///< in use, mapped or allocated
     const uint32_t *permutation; ///< as in nib_row_reader
     float activation_scale;
@@ -27,8 +27,8 @@ struct nib_cpu_matrix {
 struct nib_cpu_packing {
     struct nib_thread_pool *pool;    ///< packs on these threads; NULL: on the caller's
     nib_panel_store_fn *store_panel; ///< NULL: in rows, not in panels
-    /// Where the matrix goes, nib_cpu_matrix_size bytes aligned to 64 that outlive it; NULL: it takes
-    /// memory of its own.
+    /// Where the matrix goes, nib_cpu_matrix_size bytes aligned to 64 that outlive it; NULL: it
+    /// takes memory of its own.
     uint8_t *memory;
 };
 

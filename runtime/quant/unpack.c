@@ -201,8 +201,8 @@ static void unpack_floats(enum nib_format_id id, const uint8_t *restrict b, uint
     }
 }
 
-/// Brings near what lies some rows on: the processor's own look-ahead ends with each small page of a
-/// mapped file. The address need not be valid.
+/// Brings near what lies some rows on: the processor's own look-ahead ends with each small page of
+/// a mapped file. The address need not be valid.
 static inline void prefetch(const uint8_t *b)
 {
 #if defined(__GNUC__)
