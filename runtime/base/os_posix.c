@@ -536,6 +536,29 @@ void *nib_pages_alloc(size_t size)
     return pages == MAP_FAILED ? NULL : pages;
 }
 
+void *nib_pages_alloc_large(size_t size)
+{
+#ifdef MADV_HUGEPAGE
+    const size_t large = (size_t)2 << 20;
+    if (size < large || size > SIZE_MAX - large)
+        return nib_pages_alloc(size);
+    uint8_t *pages = nib_pages_alloc(size + large);
+    if (!pages)
+        return NULL;
+    // What lies before the first large page, and after the last byte's page, goes back.
+    size_t ahead = (large - (uintptr_t)pages % large) % large;
+    size_t used = (size + page_size() - 1) / page_size() * page_size();
+    if (ahead > 0)
+        munmap(pages, ahead);
+    if (used < size + large - ahead)
+        munmap(pages + ahead + used, size + large - ahead - used);
+    madvise(pages + ahead, used, MADV_HUGEPAGE); // refused: pages stay small
+    return pages + ahead;
+#else
+    return nib_pages_alloc(size);
+#endif
+}
+
 void nib_pages_free(void *pages, size_t size)
 {
     if (pages)

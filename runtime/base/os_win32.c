@@ -360,6 +360,11 @@ void *nib_pages_alloc(size_t size)
     return size ? VirtualAlloc(NULL, size, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE) : NULL;
 }
 
+void *nib_pages_alloc_large(size_t size)
+{
+    return nib_pages_alloc(size); // large pages need a privilege that few processes have
+}
+
 void nib_pages_free(void *pages, size_t size)
 {
     (void)size;

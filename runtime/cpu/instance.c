@@ -174,18 +174,39 @@ static enum nib_status create_buffers(struct nib_cpu_instance *instance, struct 
     return needs.has_values ? create_input_values(instance, err) : NIB_OK;
 }
 
-/// Marks a weight, or the one it shares, as used.
-static void use_weight(struct nib_cpu_instance *instance, uint32_t weight)
+static struct nib_cpu_packing packing_of(const struct nib_cpu_instance *instance)
+{
+    const struct nib_cpu_kernels *kernels = &instance->device->kernels;
+    return (struct nib_cpu_packing){
+        .pool = instance->device->pool,
+        .store_panel = kernels->wants_panels ? kernels->store_panel : NULL,
+    };
+}
+
+/// Marks a weight, or the one it shares, as used, and gives it a place in the arena.
+static void use_weight(struct nib_cpu_instance *instance, uint32_t weight, struct layout *arena)
 {
     if (weight == NIB_NO_WEIGHT)
         return;
-    uint32_t shared = instance->plan->weights[weight].shared_with;
-    bool *is_used = &instance->is_used[shared == NIB_NO_WEIGHT ? weight : shared];
-    instance->n_missing += !*is_used;
-    *is_used = true;
+    const struct nib_weight *planned = &instance->plan->weights[weight];
+    if (planned->shared_with != NIB_NO_WEIGHT) {
+        weight = planned->shared_with;
+        planned = &instance->plan->weights[weight];
+    }
+    if (instance->is_used[weight])
+        return;
+    instance->is_used[weight] = true;
+    instance->n_missing++;
+    if (nib_role_is_matrix(planned->role)) {
+        struct nib_cpu_packing packing = packing_of(instance);
+        uint64_t size =
+            nib_cpu_matrix_size(&packing, &planned->format, planned->rows, planned->cols);
+        instance->places[weight] = size ? arena->used : UINT64_MAX;
+        take(arena, size, 1, 1);
+    }
 }
 
-static void use_weights(struct nib_cpu_instance *instance)
+static void use_weights(struct nib_cpu_instance *instance, struct layout *arena)
 {
     const struct nib_plan *plan = instance->plan;
     for (uint32_t i = 0; i < plan->n_ops; i++) {
@@ -193,14 +214,31 @@ static void use_weights(struct nib_cpu_instance *instance)
         if (op->segment - instance->first_segment >= instance->n_segments)
             continue;
         if (op->kind == NIB_OP_EMBED) {
-            use_weight(instance, op->embed.weight);
+            use_weight(instance, op->embed.weight, arena);
         } else if (op->kind == NIB_OP_NORM) {
-            use_weight(instance, op->norm.weight);
+            use_weight(instance, op->norm.weight, arena);
         } else if (op->kind == NIB_OP_MATMUL) {
-            use_weight(instance, op->matmul.weight);
-            use_weight(instance, op->matmul.bias);
+            use_weight(instance, op->matmul.weight, arena);
+            use_weight(instance, op->matmul.bias, arena);
         }
     }
+}
+
+/// Finds out which weights the ops use, and takes the memory that their matrices are packed into.
+static enum nib_status create_arena(struct nib_cpu_instance *instance, struct nib_error *err)
+{
+    struct layout arena = {0};
+    for (uint32_t i = 0; i < instance->plan->n_weights; i++)
+        instance->places[i] = UINT64_MAX;
+    use_weights(instance, &arena);
+    if (arena.used == 0 && !arena.has_overflow)
+        return NIB_OK;
+    if (!arena.has_overflow)
+        instance->arena = nib_pages_alloc_large((size_t)arena.used);
+    if (!instance->arena)
+        return nib_fail_memory(err);
+    instance->arena_size = (size_t)arena.used;
+    return NIB_OK;
 }
 
 /// calloc that has something to return for 0 elements.
@@ -215,12 +253,13 @@ static enum nib_status create_arrays(struct nib_cpu_instance *instance, bool pro
     const struct nib_plan *plan = instance->plan;
     instance->weights = new_array(plan->n_weights, sizeof *instance->weights);
     instance->is_used = new_array(plan->n_weights, sizeof *instance->is_used);
+    instance->places = new_array(plan->n_weights, sizeof *instance->places);
     instance->caches = new_array(plan->n_kv_layers, sizeof *instance->caches);
     instance->angles = new_array(plan->n_ropes, sizeof *instance->angles);
     instance->scratch =
         new_array(nib_thread_pool_size(instance->device->pool), sizeof *instance->scratch);
-    bool is_complete = instance->weights && instance->is_used && instance->caches &&
-                       instance->angles && instance->scratch;
+    bool is_complete = instance->weights && instance->is_used && instance->places &&
+                       instance->caches && instance->angles && instance->scratch;
     if (profile) {
         instance->profile_calls = new_array(plan->n_ops, sizeof(uint64_t));
         instance->profile_ns = new_array(plan->n_ops, sizeof(uint64_t));
@@ -246,7 +285,7 @@ enum nib_status nib_cpu_instance_create(const struct nib_instance_params *params
     for (uint32_t i = 0; i < NIB_KV_MAX_CLASSES; i++)
         instance->n_pages[i] = params->n_pages[i];
     NIB_TRY(create_arrays(instance, params->profile, err));
-    use_weights(instance);
+    NIB_TRY(create_arena(instance, err));
     NIB_TRY(create_buffers(instance, err));
     NIB_TRY(nib_cpu_caches_create(instance, err));
     *out_self = instance;
@@ -269,7 +308,10 @@ void nib_cpu_instance_destroy(void *self)
         nib_pages_free(instance->buffers, instance->buffers_size);
     if (instance->input.values)
         nib_pages_free(instance->input.values, instance->input_values_size);
+    if (instance->arena)
+        nib_pages_free(instance->arena, instance->arena_size);
     free(instance->weights);
+    free(instance->places);
     free(instance->is_used);
     free(instance->caches);
     free(instance->angles);
@@ -284,7 +326,6 @@ enum nib_status nib_cpu_instance_pack(void *self, uint32_t weight,
 {
     enum nib_status status = NIB_OK;
     struct nib_cpu_instance *instance = self;
-    const struct nib_weight *planned = &instance->plan->weights[weight];
     struct nib_cpu_matrix *matrix = &instance->weights[weight];
     NIB_TRY(nib_plan_check_reader(instance->plan, weight, reader, err));
     if (reader->permutation)
@@ -292,10 +333,14 @@ enum nib_status nib_cpu_instance_pack(void *self, uint32_t weight,
     bool is_new = matrix->rows == 0;
     nib_cpu_matrix_free(matrix);
     instance->n_missing += !is_new && instance->is_used[weight];
-    if (instance->device->kernels.wants_panels && nib_role_is_matrix(planned->role))
-        NIB_TRY(nib_cpu_matrix_pack_panels(matrix, reader, err));
-    else
-        NIB_TRY(nib_cpu_matrix_pack(matrix, reader, !nib_role_is_matrix(planned->role), err));
+    if (nib_role_is_matrix(instance->plan->weights[weight].role)) {
+        struct nib_cpu_packing packing = packing_of(instance);
+        if (instance->places[weight] != UINT64_MAX)
+            packing.memory = instance->arena + instance->places[weight];
+        NIB_TRY(nib_cpu_matrix_pack(matrix, &packing, reader, err));
+    } else {
+        NIB_TRY(nib_cpu_vector_pack(matrix, reader, err));
+    }
     instance->n_missing -= instance->is_used[weight];
 fail:
     return status;

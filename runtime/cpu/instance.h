@@ -23,6 +23,9 @@ struct nib_cpu_instance {
     struct nib_cpu_matrix *weights; ///< [plan->n_weights]; those of other placements stay empty
     bool *is_used;                  ///< [plan->n_weights] one of our ops reads it
     uint32_t n_missing;             ///< weights in use that pack has not seen
+    uint8_t *arena;                 ///< matrices in use, in the order of the ops, or NULL
+    size_t arena_size;
+    uint64_t *places; ///< [plan->n_weights] where in the arena; UINT64_MAX: not there
 
     struct nib_cpu_cache *caches; ///< [plan->n_kv_layers]
     uint32_t n_pages[NIB_KV_MAX_CLASSES];

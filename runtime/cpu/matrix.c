@@ -10,8 +10,11 @@
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
 
-/// Rows that are read at once from a reader.
-#define READ_ROWS 64
+/// Rows that are read at once from a reader: a panel's.
+#define BLOCK_ROWS NIB_PANEL_ROWS
+/// Bytes that a thread packs, and drops, at a time: enough that few of the pages that it reads are
+/// shared with its neighbours, little enough that all threads have work.
+#define PIECE_BYTES (512u << 10)
 
 /// Where the parts of a packed row lie, in bytes: scales, minima, zero points, the two levels of a
 /// super-block, codes. Rows have no alignment.
@@ -165,100 +168,118 @@ void nib_cpu_matrix_load(const struct nib_cpu_matrix *matrix, uint64_t row, uint
         memcpy(block->codes + block_row * cols, from + r.codes, cols);
 }
 
-static enum nib_status pack_vector(struct nib_cpu_matrix *matrix,
-                                   const struct nib_row_reader *reader, struct nib_error *err)
+/// The first row that could not be packed, of those that a thread saw.
+struct failure {
+    enum nib_status status; ///< NIB_OK: there is none
+    uint64_t row;
+    struct nib_error error;
+};
+
+/// A loop over pieces of a matrix, each of `piece` rows.
+struct packing {
+    struct nib_cpu_matrix *matrix;
+    const struct nib_row_reader *reader;
+    nib_panel_store_fn *store_panel;
+    struct record record; ///< of a row, where there are no panels
+    uint64_t piece;       ///< rows, a multiple of BLOCK_ROWS
+    size_t block_size;
+    uint8_t *memory;          ///< [threads][block_size]
+    struct failure *failures; ///< [threads]
+};
+
+static bool store_block(const struct packing *p, const struct nib_row_block *block, uint64_t first)
 {
-    enum nib_status status = NIB_OK;
-    size_t size = nib_row_block_size(&reader->format, 1, reader->cols);
-    void *memory = malloc(size);
-    matrix->vector = calloc(reader->cols, sizeof(float));
-    if (size == 0 || !memory || !matrix->vector) {
-        status = nib_fail_memory(err);
-        goto fail;
-    }
-    struct nib_row_block block;
-    nib_row_block_init(&block, &reader->format, 1, reader->cols, memory);
-    NIB_TRY(reader->read(reader, 0, &block, err));
-    nib_row_dequantize(&reader->format, &block, 0, matrix->vector);
-    matrix->bytes = reader->cols * sizeof(float);
-fail:
-    free(memory);
-    return status;
+    struct nib_cpu_matrix *matrix = p->matrix;
+    if (matrix->has_panels)
+        return p->store_panel(&matrix->panels, &matrix->format, block,
+                              matrix->packed + first / NIB_PANEL_ROWS * matrix->panels.bytes);
+    bool is_exact = true;
+    for (uint64_t i = 0; i < block->rows; i++)
+        is_exact &= store_row(&matrix->format, &p->record, block, i,
+                              matrix->packed + (first + i) * matrix->row_bytes);
+    return is_exact;
 }
 
-static enum nib_status copy_rows(struct nib_cpu_matrix *matrix, const struct record *r,
-                                 const struct nib_row_reader *reader, void *memory,
-                                 struct nib_error *err)
+static void pack_piece(const struct packing *p, uint64_t begin, uint64_t end, uint32_t thread)
 {
-    for (uint64_t first = 0; first < reader->rows; first += READ_ROWS) {
-        uint64_t n = reader->rows - first < READ_ROWS ? reader->rows - first : READ_ROWS;
+    const struct nib_row_reader *reader = p->reader;
+    struct failure *failure = &p->failures[thread];
+    for (uint64_t first = begin; first < end; first += BLOCK_ROWS) {
         struct nib_row_block block;
-        nib_row_block_init(&block, &reader->format, n, reader->cols, memory);
-        enum nib_status status = reader->read(reader, first, &block, err);
-        if (status != NIB_OK)
-            return status;
-        for (uint64_t i = 0; i < n; i++) {
-            uint8_t *to = matrix->packed + (first + i) * matrix->row_bytes;
-            if (!store_row(&reader->format, r, &block, i, to)) {
-                return nib_fail(err, NIB_ERROR_FORMAT,
-                                "tensor '%s': a scale of row %llu is not of format %s's type",
-                                reader->name, (unsigned long long)(first + i), reader->format.name);
-            }
-        }
-        if (reader->drop)
-            reader->drop(reader, first, n);
+        uint64_t n = end - first < BLOCK_ROWS ? end - first : BLOCK_ROWS;
+        nib_row_block_init(&block, &reader->format, n, reader->cols,
+                           p->memory + thread * p->block_size);
+        failure->row = first;
+        failure->status = reader->read(reader, first, &block, &failure->error);
+        if (failure->status == NIB_OK && !store_block(p, &block, first))
+            failure->status =
+                nib_fail(&failure->error, NIB_ERROR_FORMAT,
+                         "tensor '%s': a scale of rows %llu and up is not of format %s's type",
+                         reader->name, (unsigned long long)first, reader->format.name);
+        if (failure->status != NIB_OK)
+            return;
     }
-    return NIB_OK;
+    if (reader->drop)
+        reader->drop(reader, begin, end - begin);
 }
 
-static enum nib_status pack_rows(struct nib_cpu_matrix *matrix, const struct nib_row_reader *reader,
-                                 struct nib_error *err)
+static void pack_pieces(void *user, uint64_t first, uint64_t last, uint32_t thread)
+{
+    const struct packing *p = user;
+    uint64_t rows = p->reader->rows;
+    // Pieces come to a thread in order, so what follows its failure cannot be the first.
+    for (uint64_t i = first; i < last && p->failures[thread].status == NIB_OK; i++) {
+        uint64_t begin = i * p->piece;
+        pack_piece(p, begin, rows - begin < p->piece ? rows : begin + p->piece, thread);
+    }
+}
+
+/// Reports the failure of the lowest row.
+static enum nib_status find_failure(const struct failure *failures, uint32_t n,
+                                    struct nib_error *err)
+{
+    const struct failure *first = NULL;
+    for (uint32_t i = 0; i < n; i++) {
+        if (failures[i].status != NIB_OK && (!first || failures[i].row < first->row))
+            first = &failures[i];
+    }
+    if (!first)
+        return NIB_OK;
+    if (err)
+        *err = first->error;
+    return first->status;
+}
+
+/// Packs the rows into `matrix->packed`, which is there.
+static enum nib_status copy_rows(struct nib_cpu_matrix *matrix,
+                                 const struct nib_cpu_packing *packing,
+                                 const struct nib_row_reader *reader, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    struct record r = record_of(&reader->format, reader->cols);
-    size_t block_size = nib_row_block_size(&reader->format, READ_ROWS, reader->cols);
-    void *memory = NULL;
-    matrix->row_bytes = r.end;
-    if (block_size == 0 || !nib_mul_u64(reader->rows, r.end, &matrix->bytes) ||
-        matrix->bytes > SIZE_MAX)
-        return nib_fail_memory(err);
-    memory = malloc(block_size);
-    matrix->packed = nib_pages_alloc(matrix->bytes);
-    if (!memory || !matrix->packed) {
+    uint32_t n_threads = nib_thread_pool_size(packing->pool);
+    struct packing p = {
+        .matrix = matrix,
+        .reader = reader,
+        .store_panel = packing->store_panel,
+        .record = record_of(&reader->format, reader->cols),
+        .block_size = nib_row_block_size(&reader->format, BLOCK_ROWS, reader->cols),
+    };
+    uint64_t unit = matrix->has_panels ? matrix->panels.bytes : BLOCK_ROWS * matrix->row_bytes;
+    p.piece = unit < PIECE_BYTES ? PIECE_BYTES / unit * BLOCK_ROWS : BLOCK_ROWS;
+    p.memory = p.block_size ? calloc(n_threads, p.block_size) : NULL;
+    p.failures = calloc(n_threads, sizeof *p.failures);
+    if (!p.memory || !p.failures) {
         status = nib_fail_memory(err);
         goto fail;
     }
-    NIB_TRY(copy_rows(matrix, &r, reader, memory, err));
+    nib_thread_pool_run(packing->pool, nib_ceil_div_u64(reader->rows, p.piece), 1, pack_pieces, &p);
+    NIB_TRY(find_failure(p.failures, n_threads, err));
+    if (reader->drop)
+        reader->drop(reader, 0, reader->rows); // pages between pieces too
 fail:
-    free(memory);
+    free(p.memory);
+    free(p.failures);
     return status;
-}
-
-static enum nib_status copy_panels(struct nib_cpu_matrix *matrix,
-                                   const struct nib_row_reader *reader, void *memory,
-                                   struct nib_error *err)
-{
-    for (uint64_t first = 0; first < reader->rows; first += READ_ROWS) {
-        uint64_t n = reader->rows - first < READ_ROWS ? reader->rows - first : READ_ROWS;
-        for (uint64_t i = 0; i < n; i += NIB_PANEL_ROWS) {
-            uint64_t rows = n - i < NIB_PANEL_ROWS ? n - i : NIB_PANEL_ROWS;
-            uint8_t *panel = matrix->packed + (first + i) / NIB_PANEL_ROWS * matrix->panels.bytes;
-            struct nib_row_block block;
-            nib_row_block_init(&block, &reader->format, rows, reader->cols, memory);
-            enum nib_status status = reader->read(reader, first + i, &block, err);
-            if (status != NIB_OK)
-                return status;
-            if (!nib_panel_store(&matrix->panels, &reader->format, &block, panel)) {
-                return nib_fail(
-                    err, NIB_ERROR_FORMAT,
-                    "tensor '%s': a scale of rows %llu and up is not of format %s's type",
-                    reader->name, (unsigned long long)(first + i), reader->format.name);
-            }
-        }
-        if (reader->drop)
-            reader->drop(reader, first, n);
-    }
-    return NIB_OK;
 }
 
 static void begin_matrix(struct nib_cpu_matrix *matrix, const struct nib_row_reader *reader)
@@ -272,57 +293,97 @@ static void begin_matrix(struct nib_cpu_matrix *matrix, const struct nib_row_rea
     };
 }
 
-enum nib_status nib_cpu_matrix_pack_panels(struct nib_cpu_matrix *matrix,
-                                           const struct nib_row_reader *reader,
-                                           struct nib_error *err)
+/// Returns the bytes of a matrix in panels, whose layout is written to `*out_layout`, 0 where it
+/// has none, UINT64_MAX where that overflows.
+static uint64_t size_of_panels(const struct nib_cpu_packing *packing,
+                               const struct nib_format *format, uint64_t rows, uint64_t cols,
+                               struct nib_panel_layout *out_layout)
+{
+    uint64_t bytes;
+    if (!packing->store_panel || !nib_panel_layout_init(out_layout, format, cols))
+        return 0;
+    bool fits = nib_mul_u64(nib_ceil_div_u64(rows, NIB_PANEL_ROWS), out_layout->bytes, &bytes);
+    return fits && bytes <= SIZE_MAX ? bytes : UINT64_MAX;
+}
+
+static uint64_t size_of_rows(const struct nib_format *format, uint64_t rows, uint64_t cols)
+{
+    uint64_t bytes;
+    bool fits = nib_mul_u64(rows, record_of(format, cols).end, &bytes);
+    return fits && bytes <= SIZE_MAX ? bytes : UINT64_MAX;
+}
+
+uint64_t nib_cpu_matrix_size(const struct nib_cpu_packing *packing, const struct nib_format *format,
+                             uint64_t rows, uint64_t cols)
+{
+    struct nib_panel_layout layout;
+    uint64_t bytes = size_of_panels(packing, format, rows, cols, &layout);
+    if (bytes == 0 && format->block_bytes == 0)
+        bytes = size_of_rows(format, rows, cols);
+    return bytes;
+}
+
+enum nib_status nib_cpu_matrix_pack(struct nib_cpu_matrix *matrix,
+                                    const struct nib_cpu_packing *packing,
+                                    const struct nib_row_reader *reader, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
+    uint64_t rows = reader->rows, cols = reader->cols;
     begin_matrix(matrix, reader);
-    if (!nib_panel_layout_init(&matrix->panels, &reader->format, reader->cols))
-        return nib_cpu_matrix_pack(matrix, reader, false, err);
-    size_t block_size = nib_row_block_size(&reader->format, NIB_PANEL_ROWS, reader->cols);
-    uint64_t n_panels = nib_ceil_div_u64(reader->rows, NIB_PANEL_ROWS);
-    if (block_size == 0 || !nib_mul_u64(n_panels, matrix->panels.bytes, &matrix->bytes) ||
-        matrix->bytes > SIZE_MAX)
-        return nib_fail_memory(err);
-    void *memory = malloc(block_size);
-    matrix->packed = nib_pages_alloc((size_t)matrix->bytes);
-    if (!memory || !matrix->packed) {
+    matrix->bytes = size_of_panels(packing, &reader->format, rows, cols, &matrix->panels);
+    matrix->has_panels = matrix->bytes != 0;
+    if (!matrix->has_panels && reader->raw &&
+        nib_format_row_bytes(&reader->format, cols, &matrix->row_bytes)) {
+        matrix->raw = reader->raw;
+        matrix->bytes = rows * matrix->row_bytes;
+        matrix->rows = rows;
+        return NIB_OK;
+    }
+    if (!matrix->has_panels) {
+        matrix->row_bytes = record_of(&reader->format, cols).end;
+        matrix->bytes = size_of_rows(&reader->format, rows, cols);
+    }
+    matrix->packed = packing->memory;
+    if (!matrix->packed && matrix->bytes != UINT64_MAX) {
+        matrix->packed = nib_pages_alloc_large((size_t)matrix->bytes);
+        matrix->owns_packed = true;
+    }
+    if (!matrix->packed) {
         status = nib_fail_memory(err);
         goto fail;
     }
-    NIB_TRY(copy_panels(matrix, reader, memory, err));
-    free(memory);
-    matrix->has_panels = true;
-    matrix->rows = reader->rows;
+    NIB_TRY(copy_rows(matrix, packing, reader, err));
+    matrix->rows = rows;
     return NIB_OK;
 
 fail:
-    free(memory);
     nib_cpu_matrix_free(matrix);
     return status;
 }
 
-enum nib_status nib_cpu_matrix_pack(struct nib_cpu_matrix *matrix,
-                                    const struct nib_row_reader *reader, bool is_vector,
-                                    struct nib_error *err)
+enum nib_status nib_cpu_vector_pack(struct nib_cpu_matrix *matrix,
+                                    const struct nib_row_reader *reader, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    uint64_t row_bytes;
+    size_t size = nib_row_block_size(&reader->format, 1, reader->cols);
+    void *memory = malloc(size);
     begin_matrix(matrix, reader);
-    if (is_vector) {
-        NIB_TRY(pack_vector(matrix, reader, err));
-    } else if (reader->raw && nib_format_row_bytes(&reader->format, reader->cols, &row_bytes)) {
-        matrix->raw = reader->raw;
-        matrix->row_bytes = row_bytes;
-        matrix->bytes = reader->rows * row_bytes;
-    } else {
-        NIB_TRY(pack_rows(matrix, reader, err));
+    matrix->vector = calloc(reader->cols, sizeof(float));
+    if (size == 0 || !memory || !matrix->vector) {
+        status = nib_fail_memory(err);
+        goto fail;
     }
-    matrix->rows = reader->rows;
+    struct nib_row_block block;
+    nib_row_block_init(&block, &reader->format, 1, reader->cols, memory);
+    NIB_TRY(reader->read(reader, 0, &block, err));
+    nib_row_dequantize(&reader->format, &block, 0, matrix->vector);
+    matrix->bytes = reader->cols * sizeof(float);
+    matrix->rows = 1;
+    free(memory);
     return NIB_OK;
 
 fail:
+    free(memory);
     nib_cpu_matrix_free(matrix);
     return status;
 }
@@ -330,7 +391,7 @@ fail:
 void nib_cpu_matrix_free(struct nib_cpu_matrix *matrix)
 {
     free(matrix->vector);
-    if (matrix->packed)
-        nib_pages_free(matrix->packed, matrix->bytes);
+    if (matrix->owns_packed)
+        nib_pages_free(matrix->packed, (size_t)matrix->bytes);
     *matrix = (struct nib_cpu_matrix){0};
 }

@@ -2,6 +2,7 @@
 #ifndef RUNTIME_CPU_MATRIX_H
 #define RUNTIME_CPU_MATRIX_H
 
+#include "runtime/base/thread_pool.h"
 #include "runtime/cpu/panel.h"
 
 /// One weight. Thread-safety: safe once packed.
@@ -12,27 +13,40 @@ struct nib_cpu_matrix {
     const uint8_t *raw; ///< rows in the container's blocks, in the mapped file; or NULL
     uint8_t *packed;    ///< panels, or rows in this backend's own records; else NULL
     bool has_panels;
+    bool owns_packed; ///< `packed` is freed with the matrix
     struct nib_panel_layout panels;
     uint64_t row_bytes;          ///< from one row to the next
-    float *vector;               ///< [cols], weights that are vectors; the other two are NULL then
+    float *vector;               ///< [cols], weights that are vectors; the others are NULL then
     uint64_t bytes;              ///< in use, mapped or allocated
     const uint32_t *permutation; ///< as in nib_row_reader
     float activation_scale;
     float outlier_threshold;
 };
 
-/// Packs what `reader` gives: a vector is dequantized, rows of a mapped file are kept in place,
-/// everything else is copied, four bits a code where the format's codes have no more, and dropped.
-/// The reader's raw rows and permutation must outlive the matrix.
+/// How matrices are packed.
+struct nib_cpu_packing {
+    struct nib_thread_pool *pool;    ///< packs on these threads; NULL: on the caller's
+    nib_panel_store_fn *store_panel; ///< NULL: in rows, not in panels
+    /// Where the matrix goes, nib_cpu_matrix_size bytes aligned to 64 that outlive it; NULL: it
+    /// takes memory of its own.
+    uint8_t *memory;
+};
+
+/// Returns the bytes that a matrix of `format` is packed in, 0 where its rows are used in place in
+/// most files, UINT64_MAX where that overflows.
+uint64_t nib_cpu_matrix_size(const struct nib_cpu_packing *packing, const struct nib_format *format,
+                             uint64_t rows, uint64_t cols);
+/// Packs the matrix that `reader` gives in panels, where they are wanted and its format has them;
+/// else keeps rows of a mapped file in place and copies all others, four bits a code where the
+/// format's codes have no more. What was copied is dropped. The reader's raw rows and permutation
+/// must outlive the matrix. What comes out, failures too, does not depend on the number of threads.
 /// Errors: memory, format (a scale that is not of the format's scale type), those of the reader.
 enum nib_status nib_cpu_matrix_pack(struct nib_cpu_matrix *matrix,
-                                    const struct nib_row_reader *reader, bool is_vector,
-                                    struct nib_error *err);
-/// Packs a matrix, not a vector, in panels, and drops the reader's rows as it goes; where its
-/// format has no panels, does what nib_cpu_matrix_pack does. Errors: those.
-enum nib_status nib_cpu_matrix_pack_panels(struct nib_cpu_matrix *matrix,
-                                           const struct nib_row_reader *reader,
-                                           struct nib_error *err);
+                                    const struct nib_cpu_packing *packing,
+                                    const struct nib_row_reader *reader, struct nib_error *err);
+/// Keeps a vector, a matrix of one row, as floats. Errors: memory, those of the reader.
+enum nib_status nib_cpu_vector_pack(struct nib_cpu_matrix *matrix,
+                                    const struct nib_row_reader *reader, struct nib_error *err);
 /// Frees what pack took; a zeroed matrix is accepted.
 void nib_cpu_matrix_free(struct nib_cpu_matrix *matrix);
 

@@ -221,11 +221,21 @@ static bool store_row_scales(const struct nib_panel_layout *l, const struct nib_
     return is_exact;
 }
 
+bool nib_panel_store_scales(const struct nib_panel_layout *layout, const struct nib_format *format,
+                            const struct nib_row_block *block, uint8_t *panel)
+{
+    bool is_exact = true;
+    memset(panel, 0, layout->codes);
+    for (uint64_t row = 0; row < block->rows; row++)
+        is_exact &= store_row_scales(layout, format, block, row, panel);
+    return is_exact;
+}
+
 bool nib_panel_store(const struct nib_panel_layout *layout, const struct nib_format *format,
                      const struct nib_row_block *block, uint8_t *panel)
 {
     uint64_t cols = block->cols;
-    bool is_exact = true;
+    memset(panel + layout->codes, 0, layout->bytes - layout->codes);
     for (uint64_t row = 0; row < block->rows; row++) {
         if (format->code == NIB_CODE_FLOAT) {
             store_floats(format, block->values + row * cols, cols,
@@ -242,9 +252,8 @@ bool nib_panel_store(const struct nib_panel_layout *layout, const struct nib_for
             memcpy(rest, codes + whole * BLOCK, cols - whole * BLOCK);
             store_codes(format->bits, rest, to + whole * layout->block_bytes);
         }
-        is_exact &= store_row_scales(layout, format, block, row, panel);
     }
-    return is_exact;
+    return nib_panel_store_scales(layout, format, block, panel);
 }
 
 static void load_row_scales(const struct nib_panel_layout *l, const struct nib_format *format,

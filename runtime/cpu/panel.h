@@ -40,10 +40,15 @@ struct nib_panel_layout {
 bool nib_panel_layout_init(struct nib_panel_layout *out_layout, const struct nib_format *format,
                            uint64_t cols);
 
-/// Writes a panel from the rows of `block`, at most 16; `panel` is zeroed. Returns false where a
-/// scale is not of the format's scale type.
-bool nib_panel_store(const struct nib_panel_layout *layout, const struct nib_format *format,
-                     const struct nib_row_block *block, uint8_t *panel);
+/// Writes a panel, all its bytes, from the rows of `block`, at most 16; `panel` is aligned to 64.
+/// Returns false where a scale is not of the format's scale type. nib_panel_store is the
+/// specification of the levels' own.
+typedef bool nib_panel_store_fn(const struct nib_panel_layout *layout,
+                                const struct nib_format *format, const struct nib_row_block *block,
+                                uint8_t *panel);
+nib_panel_store_fn nib_panel_store;
+/// Writes what lies before the codes.
+nib_panel_store_fn nib_panel_store_scales;
 
 /// Takes row `row` < 16 of a panel apart into row `block_row` of `block`.
 void nib_panel_load(const struct nib_panel_layout *layout, const struct nib_format *format,

@@ -40,6 +40,7 @@ void nib_row_group_scales(const struct nib_format *format, const struct nib_row_
 
 struct nib_row_reader;
 /// Reads rows [first, first + block->rows) into `block`, laid out for the reader's format and cols.
+/// Several threads may read at a time, each into a block of its own.
 typedef enum nib_status nib_read_rows_fn(const struct nib_row_reader *reader, uint64_t first,
                                          struct nib_row_block *block, struct nib_error *err);
 
@@ -60,7 +61,8 @@ struct nib_row_reader {
     const uint8_t *raw;
     nib_read_rows_fn *read; ///< never NULL
     /// Tells that rows [first, first + count) will not be read again, so their pages may go; or
-    /// NULL.
+    /// NULL. Several threads may call it, in any order and while others read other rows; pages at
+    /// the ends of a range stay until a range covers them.
     void (*drop)(const struct nib_row_reader *reader, uint64_t first, uint64_t count);
     const void *source;    ///< the reader's own
     const void *detail[4]; ///< the reader's own: planes of scales, zeros, permutation, ...

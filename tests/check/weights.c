@@ -119,9 +119,10 @@ void weights_create(struct check *c, const struct weights_params *p, struct weig
         .source = &w->block,
     };
     struct nib_error error;
-    enum nib_status status = c->kernels->wants_panels
-                                 ? nib_cpu_matrix_pack_panels(&w->matrix, &w->reader, &error)
-                                 : nib_cpu_matrix_pack(&w->matrix, &w->reader, false, &error);
+    struct nib_cpu_packing packing = {
+        .store_panel = c->kernels->wants_panels ? c->kernels->store_panel : NULL,
+    };
+    enum nib_status status = nib_cpu_matrix_pack(&w->matrix, &packing, &w->reader, &error);
     if (status != NIB_OK) {
         fprintf(stderr, "%s\n", error.message);
         exit(1);

@@ -29,8 +29,8 @@ static void probe_create(struct probe *probe, const struct nib_row_reader *reade
 {
     struct nib_error error;
     *probe = (struct probe){0};
-    cr_assert_eq(nib_cpu_matrix_pack(&probe->matrix, reader, false, &error), NIB_OK, "%s",
-                 error.message);
+    cr_assert_eq(nib_cpu_matrix_pack(&probe->matrix, &(struct nib_cpu_packing){0}, reader, &error),
+                 NIB_OK, "%s", error.message);
     const struct nib_format *format = &probe->matrix.format;
     const uint64_t cols = reader->cols;
     struct nib_cpu_input *input = &probe->input;

@@ -38,24 +38,29 @@ static int preference(const struct nib_device_info *info, bool automatic)
     }
 }
 
+/// Devices that there is room for at first: listing them, which loads every driver, takes long.
+#define USUAL_DEVICES 16
+
 /// Finds the best Vulkan device, of two alike the one with more memory. `*out_found` is false where
 /// there is none.
 static enum nib_status find_gpu(bool automatic, uint32_t *out_index, bool *out_found,
                                 struct nib_error *err)
 {
-    uint32_t count = 0;
+    uint32_t capacity = 0, count = USUAL_DEVICES;
+    struct nib_device_info *infos = NULL;
+    enum nib_status status = NIB_OK;
     *out_found = false;
-    enum nib_status status = nib_devices_list(NULL, 0, &count, err);
-    if (status != NIB_OK)
-        return status;
-    struct nib_device_info *infos = calloc(count + 1, sizeof *infos);
-    if (!infos)
-        return fail_memory(err);
-    uint32_t listed = 0;
-    status = nib_devices_list(infos, count, &listed, err);
+    while (status == NIB_OK && count > capacity) {
+        capacity = count;
+        free(infos);
+        infos = calloc(capacity, sizeof *infos);
+        if (!infos)
+            return fail_memory(err);
+        status = nib_devices_list(infos, capacity, &count, err);
+    }
     int best = 0;
     uint64_t most = 0;
-    for (uint32_t i = 0; status == NIB_OK && i < listed && i < count; i++) {
+    for (uint32_t i = 0; status == NIB_OK && i < count; i++) {
         int rank = preference(&infos[i], automatic);
         if (rank > best || (rank == best && rank > 0 && infos[i].memory_bytes > most)) {
             best = rank;

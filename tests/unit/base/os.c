@@ -46,6 +46,26 @@ Test(os, pages_are_zeroed_and_aligned)
     cr_assert_null(nib_pages_alloc(SIZE_MAX / 2));
 }
 
+Test(os, large_pages_are_zeroed_and_aligned)
+{
+    static const size_t sizes[] = {5, (2 << 20) - 1, 2 << 20, (5 << 20) + 4097};
+    for (int i = 0; i < 4; i++) {
+        unsigned char *pages = nib_pages_alloc_large(sizes[i]);
+        cr_assert_not_null(pages);
+        cr_assert_eq((uintptr_t)pages % 4096, 0);
+#ifdef __linux__
+        cr_assert(sizes[i] < 2 << 20 || (uintptr_t)pages % (2 << 20) == 0);
+#endif
+        for (size_t k = 0; k < sizes[i]; k++)
+            cr_assert_eq(pages[k], 0);
+        memset(pages, 1, sizes[i]);
+        nib_pages_free(pages, sizes[i]);
+    }
+    cr_assert_null(nib_pages_alloc_large(0));
+    cr_assert_null(nib_pages_alloc_large(SIZE_MAX / 2));
+    cr_assert_null(nib_pages_alloc_large(SIZE_MAX));
+}
+
 struct relay {
     struct nib_mutex *mutex;
     struct nib_condition *condition;

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
+#include "runtime/cpu/instance.h"
 #include "tiny_model.h"
 
 static const struct tiny_params params = {NIB_FORMAT_Q4_1, NIB_ACTIVATION_INT8_GROUP, NIB_KV_F16,
@@ -26,6 +27,41 @@ Test(cpu_backend, memory_is_what_was_taken)
     cr_assert_eq(memory.kv, kv);
     cr_assert_eq(memory.device, 0);
     cr_assert_geq(memory.scratch, nib_plan_scratch_bytes(&m.plan, 1));
+    tiny_close(&t);
+    tiny_model_free(&m);
+}
+
+/// Packed matrices lie one after the other in the order in which steps read them.
+Test(cpu_backend, one_arena_holds_the_matrices)
+{
+    struct tiny_model m;
+    struct tiny_instance t;
+    struct nib_instance_memory memory;
+    tiny_model_init(&m, &params);
+    tiny_open(&t, &m, 2, 0, TINY_SEGMENTS);
+    const struct nib_cpu_instance *instance = t.self;
+    uint64_t end = 0, vectors = 0;
+    for (uint32_t i = 0; i < m.plan.n_ops; i++) {
+        const struct nib_op *op = &m.ops[i];
+        uint32_t w = op->kind == NIB_OP_EMBED    ? op->embed.weight
+                     : op->kind == NIB_OP_MATMUL ? op->matmul.weight
+                                                 : NIB_NO_WEIGHT;
+        if (w == NIB_NO_WEIGHT || m.weights[w].shared_with != NIB_NO_WEIGHT)
+            continue;
+        const struct nib_cpu_matrix *matrix = &instance->weights[w];
+        if (!matrix->packed) // level scalar uses the rows in place
+            continue;
+        cr_assert_eq(matrix->packed, instance->arena + end);
+        cr_assert_eq((uintptr_t)matrix->packed % 64, 0);
+        end += (matrix->bytes + 63) / 64 * 64;
+    }
+    cr_assert_eq(end, instance->arena_size);
+    for (uint32_t w = 0; w < m.plan.n_weights; w++)
+        vectors += instance->weights[w].packed ? 0 : instance->weights[w].bytes;
+    nib_cpu_backend.memory(t.self, &memory);
+    cr_assert_geq(memory.weights, vectors);
+    cr_assert_leq(memory.weights - vectors, end);
+    cr_assert_gt(memory.weights - vectors + 64 * m.plan.n_weights, end);
     tiny_close(&t);
     tiny_model_free(&m);
 }
