@@ -146,12 +146,14 @@ static void create_input(struct check *c, struct test *t, const struct shape *s)
     input->n_runs = nib_cpu_runs(t->args.activation, format, s->cols, NULL);
     input->runs = new_zeros(input->n_runs, sizeof *input->runs);
     nib_cpu_runs(t->args.activation, format, s->cols, input->runs);
-    if (nib_cpu_input_has_values(t->args.activation, format, s->has_permutation))
+    bool has_odd_groups = t->weights.matrix.has_panels && !t->weights.matrix.panels.has_even_groups;
+    if (nib_cpu_input_has_values(t->args.activation, format, s->has_permutation) || has_odd_groups)
         input->values = new_zeros(s->n * s->cols, sizeof(float));
     input->codes = new_zeros(s->n * s->cols, sizeof(int16_t));
     input->scale = new_zeros((uint64_t)s->n * input->n_runs, sizeof(float));
     input->sum = new_zeros((uint64_t)s->n * input->n_runs, sizeof(float));
     input->dense = new_zeros(s->n, 1);
+    input->outliers = new_zeros(s->n * (s->cols + 3), sizeof(uint32_t));
     uint64_t blocks = s->n * nib_ceil_div_u64(s->cols, 32);
     input->quads = new_zeros(blocks, 32);
     input->quad_scale = new_zeros(blocks, sizeof(float));
@@ -171,6 +173,7 @@ static void destroy(struct test *t)
                          t->input.scale,
                          t->input.sum,
                          t->input.dense,
+                         t->input.outliers,
                          t->args.in.data,
                          t->input.values,
                          t->input.quads,
