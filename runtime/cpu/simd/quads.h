@@ -30,13 +30,21 @@ INLINE bool has_quads(const struct nib_cpu_matmul *a)
            nib_cpu_input_has_codes(a->activation, &a->weight->format);
 }
 
-/// Returns whether the matmul reads fp32 values that differ from its input. Where groups end anywhere,
-/// codes of activations are turned back to numbers.
+/// Returns whether groups end anywhere, but between quads, so that integers can be multiplied.
+INLINE bool has_quad_runs(const struct nib_cpu_matmul *a)
+{
+    return a->weight->has_panels && !a->weight->panels.has_even_groups &&
+           a->weight->format.group % 4 == 0 &&
+           nib_cpu_input_has_codes(a->activation, &a->weight->format);
+}
+
+/// Returns whether the matmul reads fp32 values that differ from its input. Where groups end even
+/// within quads, codes of activations are turned back to numbers.
 INLINE bool input_has_values(const struct nib_cpu_matmul *a)
 {
     const struct nib_cpu_matrix *weight = a->weight;
     return nib_cpu_input_has_values(a->activation, &weight->format, weight->permutation != NULL) ||
-           (a->activation != NIB_ACTIVATION_F32 && !weight->panels.has_even_groups);
+           (a->activation != NIB_ACTIVATION_F32 && !has_quads(a) && !has_quad_runs(a));
 }
 
 /// The outlier columns of a stretch of rows of one sequence. Inputs of the k-th one lie in
