@@ -30,6 +30,7 @@ struct options {
     double seconds;     ///< for each line
     const char *level;  ///< of kernels, or NULL
     const char *format; ///< or NULL: all
+    int64_t group;      ///< of formats without blocks of their own; negative: their default
 };
 
 /// One matmul as a plan of its own: input and output are columns of the hidden state.
@@ -236,6 +237,10 @@ static double measure(const struct bench *b, void *self, uint32_t rows)
     float *hidden = new_zeros((uint64_t)rows * b->plan.hidden_size, sizeof *hidden);
     for (uint64_t i = 0; i < (uint64_t)rows * b->plan.hidden_size; i++)
         hidden[i] = (float)(i % 61) * 0.03f - 0.9f;
+    // One in a thousand columns holds outliers, as Dettmers et al. 2022 found.
+    for (uint64_t i = 5;
+         i < b->plan.hidden_size && b->op.matmul.activation == NIB_ACTIVATION_LLM_INT8; i += 1000)
+        hidden[i] = 9.0f;
     struct nib_step step = {.header = {.n_rows = rows, .n_used_rows = rows}, .rows = step_rows};
     stop_at(nib_cpu_backend.run(self, 1, 1, &step, hidden, NULL, &error), &error);
     uint32_t threads = b->options->threads;
@@ -307,6 +312,8 @@ static bool parse(int argc, char **argv, struct options *o)
             o->level = value;
         else if (strcmp(name, "--format") == 0)
             o->format = value;
+        else if (strcmp(name, "--group") == 0)
+            o->group = (int64_t)strtoul(value, NULL, 10);
         else if (strcmp(name, "--shape") != 0 || !parse_shape(value, o))
             return false;
     }
@@ -316,11 +323,12 @@ static bool parse(int argc, char **argv, struct options *o)
 static void bench_format(struct bench *b, const struct nib_format *format)
 {
     static const enum nib_activation activations[] = {NIB_ACTIVATION_F32, NIB_ACTIVATION_INT8_GROUP,
-                                                      NIB_ACTIVATION_INT8_TOKEN};
+                                                      NIB_ACTIVATION_INT8_TOKEN,
+                                                      NIB_ACTIVATION_LLM_INT8};
     const uint32_t rows[] = {1, 64};
     if (format->block_weights && b->options->in % format->block_weights)
         return;
-    for (int a = 0; a < (format->code == NIB_CODE_FLOAT ? 1 : 3); a++) {
+    for (int a = 0; a < (format->code == NIB_CODE_FLOAT ? 1 : 4); a++) {
         if (b->options->rows) {
             bench_one(b, format, activations[a], b->options->rows);
             continue;
@@ -332,10 +340,11 @@ static void bench_format(struct bench *b, const struct nib_format *format)
 
 int main(int argc, char **argv)
 {
-    struct options options = {.out = 8192, .in = 4096, .seconds = 0.5};
+    struct options options = {.out = 8192, .in = 4096, .seconds = 0.5, .group = -1};
     if (!parse(argc, argv, &options)) {
         fprintf(stderr, "usage: nibble-bench-kernels [--threads N] [--rows N] [--shape OUTxIN] "
-                        "[--format NAME] [--cpu-mask LEVEL] [--seconds S]\n");
+                        "[--format NAME] [--group N] [--cpu-mask LEVEL] "
+                        "[--seconds S]\n");
         return 2;
     }
     struct nib_error error;
@@ -355,9 +364,12 @@ int main(int argc, char **argv)
     printf("%-10s %-11s %5s %10s %10s %9s %6s %6s\n", "format", "activation", "rows", "ms",
            "GMAC/s", "GB/s", "%read", "%peak");
     for (int i = 0; i < NIB_FORMAT_COUNT; i++) {
-        const struct nib_format *format = nib_format_get((enum nib_format_id)i);
-        if (!options.format || strcmp(options.format, format->name) == 0)
-            bench_format(&b, format);
+        struct nib_format format = *nib_format_get((enum nib_format_id)i);
+        if (options.format && strcmp(options.format, format.name) != 0)
+            continue;
+        if (options.group >= 0 && format.block_weights == 0)
+            format.group = (uint32_t)options.group;
+        bench_format(&b, &format);
     }
     nib_cpu_backend.device_close(b.device);
     return 0;

@@ -20,6 +20,7 @@ struct needs {
     uint64_t value_numbers;
     bool has_codes;
     bool has_values;
+    bool has_outliers;
     bool is_too_large;
 };
 
@@ -59,6 +60,7 @@ static struct needs find_needs(const struct nib_cpu_instance *instance)
                 raise_to(&needs.runs,
                          nib_cpu_runs(activation, &weight->format, weight->cols, NULL));
             }
+            needs.has_outliers |= activation == NIB_ACTIVATION_LLM_INT8;
             needs.has_values |= nib_cpu_input_has_values(activation, &weight->format, false);
         } else if (op->kind == NIB_OP_ATTENTION) {
             const struct nib_kv_layer *layer = &plan->kv_layers[op->attention.kv_layer];
@@ -133,6 +135,8 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
     instance->input.quad_scale = take(layout, code_rows, needs->blocks, sizeof(float));
     instance->input.quad_start = take(layout, code_rows, 2 * needs->blocks, sizeof(int32_t));
     instance->input.quad_fold = take(layout, code_rows, 2 * needs->blocks, sizeof(float));
+    instance->input.outliers =
+        take(layout, needs->has_outliers ? rows : 0, needs->cols + 3, sizeof(uint32_t));
     instance->input.scale = take(layout, code_rows, needs->runs, sizeof(float));
     instance->input.sum = take(layout, code_rows, needs->runs, sizeof(float));
     instance->input.dense = take(layout, rows, 1, 1);
@@ -328,7 +332,11 @@ enum nib_status nib_cpu_instance_pack(void *self, uint32_t weight,
     struct nib_cpu_instance *instance = self;
     struct nib_cpu_matrix *matrix = &instance->weights[weight];
     NIB_TRY(nib_plan_check_reader(instance->plan, weight, reader, err));
-    if (reader->permutation)
+    struct nib_panel_layout panels;
+    bool has_odd_groups =
+        nib_panel_layout_init(&panels, &reader->format, reader->cols) && !panels.has_even_groups;
+    // Their activations are turned back to numbers.
+    if (reader->permutation || has_odd_groups)
         NIB_TRY(create_input_values(instance, err));
     bool is_new = matrix->rows == 0;
     nib_cpu_matrix_free(matrix);

@@ -76,6 +76,7 @@ struct nib_cpu_input {
     float *quad_scale;   ///< [n_rows][B]
     int32_t *quad_start; ///< [n_rows][2 B]
     float *quad_fold;    ///< [n_rows][2 B]
+    uint32_t *outliers;  ///< [n_rows][3 + cols], LLM_INT8
     struct nib_cpu_run *runs;
     uint32_t n_runs;
 };

@@ -27,6 +27,15 @@ static uint32_t size_of_scale(enum nib_scale_type type)
     return 0;
 }
 
+static bool has_even_groups(const struct nib_format *format, uint64_t cols)
+{
+    if (format->code == NIB_CODE_FLOAT)
+        return true;
+    if (format->group == BLOCK / 2)
+        return format->super != 0;
+    return format->group >= cols || format->group % BLOCK == 0;
+}
+
 bool nib_panel_layout_init(struct nib_panel_layout *out_layout, const struct nib_format *format,
                            uint64_t cols)
 {
@@ -37,14 +46,10 @@ bool nib_panel_layout_init(struct nib_panel_layout *out_layout, const struct nib
         return false;
     uint64_t n_blocks = nib_ceil_div_u64(cols, BLOCK);
     l->n_blocks = (uint32_t)n_blocks;
+    l->has_even_groups = has_even_groups(format, cols);
     l->block_bytes = format->bits * VECTOR;
     uint64_t end = 0;
     if (format->code != NIB_CODE_FLOAT) {
-        bool is_one_group = format->group == 0 || format->group >= cols;
-        bool has_halves = format->super && format->group == BLOCK / 2;
-        if ((!is_one_group || format->group == BLOCK / 2) && !has_halves &&
-            format->group % BLOCK != 0)
-            return false;
         if (format->bits == 7 || format->bits == 1 || format->bits > 8 ||
             (format->code == NIB_CODE_BOOK && format->bits != 4))
             return false;

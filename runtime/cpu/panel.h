@@ -33,10 +33,12 @@ struct nib_panel_layout {
     uint64_t sub_min;
     uint64_t codes;
     uint64_t bytes; ///< of a panel, a multiple of 64
+    /// Groups are multiples of 32 (or 16 in super-blocks), so that a block has one or two scales.
+    bool has_even_groups;
 };
 
-/// Lays out panels of matrices of `cols` columns. Returns false where the format's groups are no
-/// multiples of 32 (or 16 in super-blocks), or sizes overflow.
+/// Lays out panels of matrices of `cols` columns. Returns false where codes have an unusual number
+/// of bits, or sizes overflow.
 bool nib_panel_layout_init(struct nib_panel_layout *out_layout, const struct nib_format *format,
                            uint64_t cols);
 

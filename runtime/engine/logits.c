@@ -4,19 +4,38 @@
 
 /// Partial sums that compilers can keep in vector registers.
 #define LANES 8
+/// Logits among which the position of the largest is looked for one by one.
+#define BLOCK 512
+
+/// Returns the largest order of n cleaned logits.
+static int32_t largest_order(const float *logits, uint32_t n)
+{
+    int32_t best = nib_logit_order(-INFINITY);
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t order = nib_logit_order(nib_logit_clean(logits[i]));
+        best = order > best ? order : best;
+    }
+    return best;
+}
 
 uint32_t nib_logits_argmax(const float *logits, uint32_t n)
 {
     const int32_t nothing = nib_logit_order(-INFINITY);
     int32_t best = nothing;
-    for (uint32_t i = 0; i < n; i++) {
-        int32_t order = nib_logit_order(nib_logit_clean(logits[i]));
-        best = order > best ? order : best;
+    uint32_t block = 0;
+    for (uint32_t first = 0; first < n; first += BLOCK) {
+        int32_t order = largest_order(logits + first, n - first < BLOCK ? n - first : BLOCK);
+        if (order > best) {
+            best = order;
+            block = first;
+        }
     }
-    uint32_t position = 0;
-    while (best != nothing && nib_logit_order(nib_logit_clean(logits[position])) != best)
+    if (best == nothing)
+        return n;
+    uint32_t position = block;
+    while (nib_logit_order(nib_logit_clean(logits[position])) != best)
         position++;
-    return best == nothing ? n : position;
+    return position;
 }
 
 double nib_logits_log_sum(const float *logits, uint32_t n, uint32_t argmax)

@@ -13,9 +13,8 @@
 #define MAX_BUCKETS 2048
 #define DEFAULT_REPEAT_LAST 64
 
-/// Candidates are first sought among the tokens that are at most so many times less probable than
-/// the best one.
-#define NEAR 4096
+/// Tokens that are looked at together where most of them are left out.
+#define BLOCK 64
 
 struct nib_sampler {
     uint32_t n;
@@ -190,13 +189,18 @@ static void keep_above(struct nib_sampler *sampler, bool by_weight, struct thres
     }
 }
 
+static uint64_t sum_of(const uint32_t *weights, uint32_t n)
+{
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < n; i++)
+        total += weights[i];
+    return total;
+}
+
 /// Returns the sum of the candidates' weights.
 static uint64_t total_weight(const struct nib_sampler *sampler)
 {
-    uint64_t total = 0;
-    for (uint32_t i = 0; i < sampler->n_candidates; i++)
-        total += sampler->weights[i];
-    return total;
+    return sum_of(sampler->weights, sampler->n_candidates);
 }
 
 /// Written so that compilers vectorise it, as copy_clean below.
@@ -215,15 +219,34 @@ static void copy_clean(const float *restrict logits, uint32_t n, float *restrict
         out[i] = nib_logit_clean(logits[i]);
 }
 
+/// Returns the largest of n weights, as a number with a sign, which compilers compare faster.
+static int32_t largest_of(const uint32_t *weights, uint32_t n)
+{
+    int32_t largest = 0;
+    for (uint32_t i = 0; i < n; i++)
+        largest = (int32_t)weights[i] > largest ? (int32_t)weights[i] : largest;
+    return largest;
+}
+
 /// Makes the tokens with at least weight `least` the candidates.
 static void gather(struct nib_sampler *sampler, uint32_t least)
 {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < sampler->n; i++) {
-        sampler->ids[count] = (int32_t)i;
-        sampler->logits[count] = sampler->logits[i];
-        sampler->weights[count] = sampler->weights[i];
-        count += sampler->weights[i] >= least;
+    if (least == 0) {
+        for (uint32_t i = 0; i < sampler->n; i++)
+            sampler->ids[i] = (int32_t)i;
+        return;
+    }
+    for (uint32_t first = 0; first < sampler->n; first += BLOCK) {
+        uint32_t n = sampler->n - first < BLOCK ? sampler->n - first : BLOCK;
+        if (largest_of(sampler->weights + first, n) < (int32_t)least)
+            continue;
+        for (uint32_t i = first; i < first + n; i++) {
+            sampler->ids[count] = (int32_t)i;
+            sampler->logits[count] = sampler->logits[i];
+            sampler->weights[count] = sampler->weights[i];
+            count += sampler->weights[count] >= least;
+        }
     }
     sampler->n_candidates = count;
 }
@@ -236,11 +259,23 @@ static bool suffices(const struct nib_sampler *sampler, uint32_t least, uint32_t
     uint64_t sum = 0;
     uint32_t count = 0;
     for (uint32_t i = 0; i < sampler->n; i++) {
-        uint32_t inside = sampler->weights[i] >= least;
-        sum += inside * (uint64_t)sampler->weights[i];
-        count += inside;
+        uint32_t inside = 0u - (uint32_t)((int32_t)sampler->weights[i] >= (int32_t)least);
+        sum += sampler->weights[i] & inside;
+        count -= inside;
     }
     return top_k > 0 ? count >= top_k : sum >= target;
+}
+
+/// Returns the largest of some weights from which on tokens hold all that top-k, or without it
+/// top-p, keeps.
+static uint32_t find_least(const struct nib_sampler *sampler, uint32_t top_k, uint64_t target)
+{
+    for (uint32_t shift = 4; shift < 30; shift += 8) {
+        uint32_t least = (uint32_t)UNIT >> shift;
+        if (suffices(sampler, least, top_k, target))
+            return least;
+    }
+    return 0;
 }
 
 /// Leaves a weight above 0 to the tokens that top-k, top-p and min-p keep, in this order.
@@ -252,11 +287,12 @@ static void filter(struct nib_sampler *sampler, const struct nib_sampling *sampl
     uint64_t target = (uint64_t)ceil(share * (double)total_weight(sampler));
     uint32_t least = (uint32_t)ceil((double)sampling->min_p * (double)UNIT);
     uint32_t first = least;
-    if (by_rank || by_sum) {
-        first = (uint32_t)UNIT / NEAR;
-        if (!suffices(sampler, first, by_rank ? sampling->top_k : 0, target))
-            first = 0;
-    }
+    if (by_rank)
+        first = find_least(sampler, sampling->top_k, 0);
+    else if (by_sum && least == 0)
+        first = find_least(sampler, 0, target);
+    else if (by_sum) // keeps all that min-p keeps, or only some of them
+        by_sum = suffices(sampler, least, 0, target);
     gather(sampler, first);
     if (by_rank) {
         keep_above(sampler, false, find_threshold(sampler, false, sampling->top_k));
@@ -273,7 +309,14 @@ static uint32_t draw(const struct nib_sampler *sampler, float uniform)
 {
     uint64_t target = (uint64_t)((double)total_weight(sampler) * (double)uniform);
     uint64_t sum = 0;
-    for (uint32_t i = 0;; i++) {
+    uint32_t i = 0;
+    for (; i + BLOCK <= sampler->n_candidates; i += BLOCK) {
+        uint64_t part = sum_of(sampler->weights + i, BLOCK);
+        if (sum + part > target)
+            break;
+        sum += part;
+    }
+    for (;; i++) {
         sum += sampler->weights[i];
         if (sum > target)
             return i;

@@ -270,6 +270,8 @@ void check_elementwise(struct check *c)
         check_rope(c, 64, 64, interleaved);
         check_rope(c, 80, 32, interleaved);
         check_rope(c, 2, 2, interleaved);
+        check_rope(c, 96, 48, interleaved);
+        check_rope(c, 44, 38, interleaved);
     }
     check_angles(c, 64);
     check_angles(c, 2);

@@ -13,6 +13,7 @@ struct shape {
     uint32_t n; ///< rows of the input
     bool has_permutation;
     bool has_bias;
+    uint32_t first_rows; ///< of the first of two sequences; 0: all are one sequence's
 };
 
 /// A matmul and all that it points to.
@@ -20,6 +21,7 @@ struct test {
     struct weights weights;
     struct nib_cpu_input input;
     struct nib_cpu_matmul args;
+    const struct shape *shape;
     float *x; ///< [n][cols] in the codes' order
     float *bias;
     double *seen; ///< [n][cols] the input as the kernel should see it
@@ -30,10 +32,16 @@ struct test {
 static void call_matmul(const struct nib_cpu_kernels *kernels, const void *args, uint64_t first,
                         uint64_t last, uint32_t thread)
 {
-    const struct nib_cpu_matmul *a = args;
+    const struct nib_cpu_matmul *a = &((const struct test *)args)->args;
     bool has_input = a->activation != NIB_ACTIVATION_F32 || a->weight->permutation;
-    if (first == 0 && has_input)
+    uint32_t first_rows = ((const struct test *)args)->shape->first_rows;
+    if (first == 0 && has_input && first_rows < a->n_rows) {
+        if (first_rows > 0)
+            kernels->prepare(a, 0, first_rows, thread);
+        kernels->prepare(a, first_rows, a->n_rows, thread);
+    } else if (first == 0 && has_input) {
         kernels->prepare(a, 0, a->n_rows, thread);
+    }
     kernels->matmul(a, first, last, thread);
 }
 
@@ -60,7 +68,6 @@ static void see_scaled(const float *x, uint64_t cols, float scale, double *seen)
     }
 }
 
-/// All rows are one sequence's.
 static void see_outliers(const struct test *t, const struct shape *s)
 {
     for (uint32_t r = 0; r < s->n; r++) {
@@ -72,7 +79,9 @@ static void see_outliers(const struct test *t, const struct shape *s)
         }
         for (uint64_t i = 0; i < s->cols; i++) {
             bool is_outlier = false;
-            for (uint32_t k = 0; k < s->n; k++)
+            uint32_t first = r < s->first_rows ? 0 : s->first_rows;
+            uint32_t last = r < s->first_rows ? s->first_rows : s->n;
+            for (uint32_t k = first; k < last; k++)
                 is_outlier |= fabsf(nib_f32_from_f16(nib_f16_from_f32(t->x[k * s->cols + i]))) >= 6;
             float half = nib_f32_from_f16(nib_f16_from_f32(x[i])), scale = max / 127.0f;
             float code = scale > 0 ? rintf(half / scale) : 0;
@@ -146,12 +155,14 @@ static void create_input(struct check *c, struct test *t, const struct shape *s)
     input->n_runs = nib_cpu_runs(t->args.activation, format, s->cols, NULL);
     input->runs = new_zeros(input->n_runs, sizeof *input->runs);
     nib_cpu_runs(t->args.activation, format, s->cols, input->runs);
-    if (nib_cpu_input_has_values(t->args.activation, format, s->has_permutation))
+    bool has_odd_groups = t->weights.matrix.has_panels && !t->weights.matrix.panels.has_even_groups;
+    if (nib_cpu_input_has_values(t->args.activation, format, s->has_permutation) || has_odd_groups)
         input->values = new_zeros(s->n * s->cols, sizeof(float));
     input->codes = new_zeros(s->n * s->cols, sizeof(int16_t));
     input->scale = new_zeros((uint64_t)s->n * input->n_runs, sizeof(float));
     input->sum = new_zeros((uint64_t)s->n * input->n_runs, sizeof(float));
     input->dense = new_zeros(s->n, 1);
+    input->outliers = new_zeros(s->n * (s->cols + 3), sizeof(uint32_t));
     uint64_t blocks = s->n * nib_ceil_div_u64(s->cols, 32);
     input->quads = new_zeros(blocks, 32);
     input->quad_scale = new_zeros(blocks, sizeof(float));
@@ -171,6 +182,7 @@ static void destroy(struct test *t)
                          t->input.scale,
                          t->input.sum,
                          t->input.dense,
+                         t->input.outliers,
                          t->args.in.data,
                          t->input.values,
                          t->input.quads,
@@ -190,14 +202,15 @@ static void check_rows_apart(struct check *c, struct test *t, const struct shape
     if (t->args.activation == NIB_ACTIVATION_LLM_INT8)
         return;
     float *all = new_zeros(s->n * s->rows, sizeof *all), *one = new_zeros(s->rows, sizeof *one);
-    struct nib_cpu_matmul args = t->args;
-    args.out = (struct nib_cpu_rows){.data = all, .stride = s->rows};
-    call_matmul(c->kernels, &args, 0, s->rows, 0);
+    struct test part = *t;
+    struct nib_cpu_matmul *args = &part.args;
+    args->out = (struct nib_cpu_rows){.data = all, .stride = s->rows};
+    call_matmul(c->kernels, &part, 0, s->rows, 0);
     for (uint32_t r = 0; r < s->n; r++) {
-        args.n_rows = 1;
-        args.in.data = t->args.in.data + r * t->args.in.stride;
-        args.out.data = one;
-        call_matmul(c->kernels, &args, 0, s->rows, 0);
+        args->n_rows = 1;
+        args->in.data = t->args.in.data + r * t->args.in.stride;
+        args->out.data = one;
+        call_matmul(c->kernels, &part, 0, s->rows, 0);
         if (memcmp(one, all + r * s->rows, s->rows * sizeof *one) != 0)
             check_fail(c, "row %u depends on the rows beside it", r);
     }
@@ -213,7 +226,7 @@ static void check_one(struct check *c, const struct nib_format *format,
                      nib_activation_name(activation), (unsigned)s->rows, (unsigned)s->cols, s->n,
                      (int)style, s->has_permutation ? " permuted" : ""))
         return;
-    struct test t = {.args = {.activation = activation, .n_rows = s->n}};
+    struct test t = {.args = {.activation = activation, .n_rows = s->n}, .shape = s};
     struct weights_params params = {.format = format,
                                     .rows = s->rows,
                                     .cols = s->cols,
@@ -237,7 +250,7 @@ static void check_one(struct check *c, const struct nib_format *format,
     double terms = fmax((double)s->cols / 8, 18 + (double)s->cols / 32);
     struct kernel_case k = {
         .call = call_matmul,
-        .args = &t.args,
+        .args = &t,
         .out = &t.args.out,
         .n_items = s->rows,
         .n_rows = s->n,
@@ -253,7 +266,8 @@ static void check_one(struct check *c, const struct nib_format *format,
 
 void check_matmul(struct check *c)
 {
-    static const uint32_t groups[] = {0, 24, 64, 128};
+    static const uint32_t groups[] = {0, 24, 64, 128, 8, 16, 7, 100, 42, 199};
+    enum { GROUPS = sizeof groups / sizeof *groups };
     for (int id = 0; id < NIB_FORMAT_COUNT; id++) {
         const struct nib_format *listed = nib_format_get((enum nib_format_id)id);
         for (int a = 0; a < NIB_ACTIVATION_COUNT; a++) {
@@ -270,12 +284,21 @@ void check_matmul(struct check *c)
             check_one(c, listed, activation, WEIGHTS_RANDOM, &narrow);
             struct shape wide = {.rows = 6, .cols = 3 * cols, .n = 5, .has_permutation = true};
             check_one(c, listed, activation, WEIGHTS_RANDOM, &wide);
-            for (size_t g = 0; listed->block_bytes == 0 && g < 4; g++) {
+            struct shape two = {.rows = 19, .cols = cols, .n = 23, .first_rows = 5};
+            check_one(c, listed, activation, WEIGHTS_RANDOM, &two);
+            for (size_t g = 0; listed->block_bytes == 0 && g < GROUPS; g++) {
                 struct nib_format format = *listed;
                 format.group = groups[g];
                 format.scale = g % 2 ? NIB_SCALE_BF16 : NIB_SCALE_F32;
                 struct shape s = {.rows = 5, .cols = 200, .n = 2, .has_permutation = g == 3};
                 check_one(c, &format, activation, WEIGHTS_LARGEST, &s);
+                struct shape t = {.rows = 33,
+                                  .cols = 203,
+                                  .n = 9,
+                                  .has_permutation = g % 3 == 0,
+                                  .has_bias = true,
+                                  .first_rows = 8};
+                check_one(c, &format, activation, WEIGHTS_RANDOM, &t);
             }
         }
     }

@@ -1,4 +1,5 @@
 // The input of a matmul: columns put into the order of the weight's codes, and quantized.
+#include <math.h>
 #include <string.h>
 
 #include "runtime/base/half.h"
@@ -70,6 +71,7 @@ static void prepare_sequence(const struct nib_cpu_matmul *a, uint64_t first, uin
 {
     uint64_t cols = a->weight->cols;
     float threshold = a->weight->outlier_threshold;
+    float limit = threshold > 0 ? threshold : INFINITY;
     uint8_t *outlier = scratch->outlier;
     bool has_codes = nib_cpu_input_has_codes(a->activation, &a->weight->format);
     memset(outlier, 0, cols);
@@ -78,7 +80,7 @@ static void prepare_sequence(const struct nib_cpu_matmul *a, uint64_t first, uin
         const float *x = permute(a, r, values);
         for (uint64_t i = 0; i < cols; i++) {
             values[i] = nib_f32_from_f16(nib_f16_from_f32(x[i]));
-            if (threshold > 0 && !(values[i] < threshold && values[i] > -threshold))
+            if (!(values[i] < limit && values[i] > -limit))
                 outlier[i] = 1;
         }
     }

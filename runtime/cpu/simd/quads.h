@@ -26,8 +26,53 @@ struct quads {
 /// Returns whether the matmul multiplies integers in panels.
 INLINE bool has_quads(const struct nib_cpu_matmul *a)
 {
-    return a->weight->has_panels && a->activation != NIB_ACTIVATION_LLM_INT8 &&
+    return a->weight->has_panels && a->weight->panels.has_even_groups &&
            nib_cpu_input_has_codes(a->activation, &a->weight->format);
+}
+
+/// Returns whether groups end anywhere, but between quads, so that integers can be multiplied.
+INLINE bool has_quad_runs(const struct nib_cpu_matmul *a)
+{
+    return a->weight->has_panels && !a->weight->panels.has_even_groups &&
+           a->weight->format.group % 4 == 0 &&
+           nib_cpu_input_has_codes(a->activation, &a->weight->format);
+}
+
+/// Returns whether the matmul reads fp32 values that differ from its input. Where groups end even
+/// within quads, codes of activations are turned back to numbers.
+INLINE bool input_has_values(const struct nib_cpu_matmul *a)
+{
+    const struct nib_cpu_matrix *weight = a->weight;
+    return nib_cpu_input_has_values(a->activation, &weight->format, weight->permutation != NULL) ||
+           (a->activation != NIB_ACTIVATION_F32 && !has_quads(a) && !has_quad_runs(a));
+}
+
+/// The outlier columns of a stretch of rows of one sequence. Inputs of the k-th one lie in
+/// input->values[row][k].
+struct outliers {
+    uint32_t n_rows; ///< left of the stretch
+    uint32_t n;
+    const uint32_t *columns; ///< [n], ascending
+};
+
+/// Numbers of input->outliers before the columns: rows left of the stretch, rows since its first,
+/// and with the first one the number of columns.
+#define OUTLIERS_HEAD 3
+
+INLINE uint32_t *find_outlier_row(const struct nib_cpu_matmul *a, uint64_t r)
+{
+    return a->input->outliers + r * (OUTLIERS_HEAD + a->weight->cols);
+}
+
+/// Finds the stretch that row `r` is in.
+INLINE struct outliers find_outliers(const struct nib_cpu_matmul *a, uint64_t r)
+{
+    const uint32_t *row = find_outlier_row(a, r), *first = find_outlier_row(a, r - row[1]);
+    return (struct outliers){
+        .n_rows = row[0],
+        .n = first[2],
+        .columns = first + OUTLIERS_HEAD,
+    };
 }
 
 /// Finds the row block that begins with row `row`, a multiple of 16.

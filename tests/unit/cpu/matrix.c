@@ -193,20 +193,6 @@ Test(cpu_matrix, the_lowest_rows_failure_is_told)
     nib_thread_pool_destroy(&packing.pool);
 }
 
-/// What does not fit panels is kept row by row.
-Test(cpu_matrix, odd_groups_have_no_panels)
-{
-    struct nib_format format = *nib_format_get(NIB_FORMAT_INT4);
-    format.group = 24;
-    struct made_up made_up;
-    struct nib_cpu_matrix matrix;
-    init(&made_up, &format, 100);
-    cr_assert_eq(nib_cpu_matrix_pack(&matrix, &in_panels, &made_up.reader, NULL), NIB_OK);
-    cr_assert_not(matrix.has_panels);
-    assert_row(&made_up, &matrix, 5);
-    nib_cpu_matrix_free(&matrix);
-}
-
 Test(cpu_matrix, four_bits_take_four_bits)
 {
     struct made_up made_up;

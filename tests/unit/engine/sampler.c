@@ -173,6 +173,9 @@ Test(sampler, matches_sorting)
         {.temperature = 1.3f, .top_p = 0.9f},
         {.temperature = 0.8f, .min_p = 0.05f},
         {.temperature = 0.8f, .top_k = 50, .top_p = 0.95f, .min_p = 0.02f},
+        {.temperature = 0.8f, .top_p = 0.95f, .min_p = 0.05f},
+        {.temperature = 1.0f, .top_p = 0.5f, .min_p = 0.001f},
+        {.temperature = 0.3f, .top_k = 300},
         {.temperature = 2.0f, .top_k = 1},
         {.temperature = 1.0f, .top_p = 1e-6f},
     };
