@@ -11,9 +11,14 @@
 /// Added to the integers of a code book, so that weights are unsigned.
 #define BOOK_CENTER 128
 
+/// Column blocks at most whose products are summed up as integers: those of 512 weights of eight bits
+/// with codes down to −128 are below 2^24, so that fp32 holds them exactly.
+#define MAX_RUN_BLOCKS 16u
+
 /// What of the input row r of a row block needs for column block b: element b · height + r of
 /// `scale`, 32 bytes at element b · height + r of `codes`, elements (b · halves + half) · height +
-/// r of `start` and `fold`.
+/// r of `start` and `fold`. Of blocks that share their scales, `run` neighbours from a multiple of that
+/// on, the first has the start and the fold of all.
 struct quads {
     int8_t *codes;
     float *scale;
@@ -21,6 +26,7 @@ struct quads {
     float *fold;    ///< what goes with minima, scale · Σ codes, or with zero points, Σ codes
     uint32_t height;
     uint32_t halves; ///< groups in a column block: 1 or 2
+    uint32_t run;    ///< a power of two, 1 with halves
 };
 
 /// Returns whether the matmul multiplies integers in panels.
@@ -75,6 +81,21 @@ INLINE struct outliers find_outliers(const struct nib_cpu_matmul *a, uint64_t r)
     };
 }
 
+/// Returns how many column blocks, a power of two, share the scales of weights and of activations; no
+/// group begins within them.
+INLINE uint32_t find_run(const struct nib_cpu_matmul *a)
+{
+    const struct nib_format *format = &a->weight->format;
+    uint32_t blocks = format->group / NIB_PANEL_BLOCK;
+    if (a->activation == NIB_ACTIVATION_INT8_GROUP || !has_quads(a) ||
+        format->group == NIB_PANEL_BLOCK / 2)
+        return 1;
+    if (format->group == 0 || format->group >= a->weight->cols)
+        return MAX_RUN_BLOCKS;
+    blocks &= ~blocks + 1; // the lowest bit
+    return blocks < MAX_RUN_BLOCKS ? blocks : MAX_RUN_BLOCKS;
+}
+
 /// Finds the row block that begins with row `row`, a multiple of 16.
 INLINE struct quads find_quads(const struct nib_cpu_matmul *a, uint64_t row)
 {
@@ -89,6 +110,7 @@ INLINE struct quads find_quads(const struct nib_cpu_matmul *a, uint64_t row)
         .fold = input->quad_fold + at * halves,
         .height = rest < NIB_PANEL_ROWS ? (uint32_t)rest : NIB_PANEL_ROWS,
         .halves = halves,
+        .run = find_run(a),
     };
 }
 
