@@ -20,7 +20,7 @@
 #include "runtime/cpu/kernels.h"
 #include "runtime/quant/pack.h"
 
-enum { MAX_RUNS = 1000, READ_BYTES = 256 << 20 };
+enum { MAX_RUNS = 1000, READ_BYTES = 1 << 30, LINE_WORDS = 8, READ_AHEAD = 128 };
 
 struct options {
     uint32_t threads; ///< 0: one per core
@@ -107,8 +107,13 @@ static void read_piece(void *user, uint64_t first, uint64_t last, uint32_t threa
     (void)thread;
     struct read_loop *loop = user;
     uint64_t sum = 0;
-    for (uint64_t i = first; i < last; i++)
-        sum += loop->words[i];
+    for (uint64_t i = first; i < last; i += LINE_WORDS) {
+#ifdef __GNUC__
+        __builtin_prefetch(loop->words + i + READ_AHEAD);
+#endif
+        for (uint64_t k = i; k < i + LINE_WORDS; k++)
+            sum += loop->words[k];
+    }
     if (sum == 1) // never, but compilers cannot know
         loop->sink = sum;
 }
@@ -119,7 +124,7 @@ static double measure_read_bandwidth(uint32_t threads)
     struct nib_thread_pool *pool;
     struct nib_error error;
     stop_at(nib_thread_pool_create(threads, false, &pool, &error), &error);
-    uint64_t *words = nib_pages_alloc(READ_BYTES);
+    uint64_t *words = nib_pages_alloc_large(READ_BYTES);
     if (!words)
         stop_at(NIB_ERROR_MEMORY, &(struct nib_error){.message = "out of memory"});
     memset(words, 3, READ_BYTES);
