@@ -15,9 +15,9 @@ struct needs {
     uint64_t groups; ///< of weights or of activations in a row
     uint64_t blocks; ///< of NIB_PANEL_BLOCK columns
     uint64_t runs;
-    uint64_t block_size;  ///< bytes of a row block
-    uint64_t key_dim;   ///< of one head
-    uint64_t value_dim; ///< filled up to whole vectors of 16
+    uint64_t block_size; ///< bytes of a row block
+    uint64_t key_dim;    ///< of one head
+    uint64_t value_dim;  ///< filled up to whole vectors of 16
     bool has_codes;
     bool has_values;
     bool is_too_large;
@@ -94,9 +94,8 @@ static void *take(struct layout *layout, uint64_t count, uint64_t more, size_t s
 static void lay_out_thread(struct layout *layout, const struct needs *needs,
                            struct nib_cpu_scratch *scratch)
 {
-    scratch->panel_scale =
-        take(layout, needs->blocks, 8 * NIB_PANEL_ROWS,
-             sizeof(float)); // two parts of two panels, scale and min
+    scratch->panel_scale = take(layout, needs->blocks, 8 * NIB_PANEL_ROWS,
+                                sizeof(float)); // two parts of two panels, scale and min
     uint64_t code_rows = needs->has_codes ? NIB_CPU_BLOCK_ROWS : 0;
     scratch->block = take(layout, needs->block_size, 1, 1);
     scratch->values = take(layout, NIB_CPU_BLOCK_ROWS, needs->cols, sizeof(float));
