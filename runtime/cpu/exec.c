@@ -14,9 +14,6 @@
 /// Matmuls that are run as one loop.
 #define MAX_GROUP 4
 
-/// Queries of one KV head that go through the cache together.
-#define ATTENTION_QUERIES 32u
-
 /// A run in progress.
 struct exec {
     struct nib_cpu_instance *self;
@@ -265,7 +262,7 @@ static void exec_attention(struct exec *e, const struct nib_op_attention *op)
     uint64_t grain = n_pieces >= n_threads ? op->n_heads / n_kv_heads : 1;
     // Whole rows share it as well.
     uint64_t n_rows = e->n_rows / (4 * (uint64_t)n_threads);
-    uint64_t most = ATTENTION_QUERIES * n_kv_heads / op->n_heads;
+    uint64_t most = NIB_CPU_MAX_QUERIES * n_kv_heads / op->n_heads;
     if (n_rows > 0)
         grain = op->n_heads * (n_rows < most ? n_rows : most ? most : 1);
     run_attention(e, &args, (uint64_t)e->n_rows * op->n_heads, grain);

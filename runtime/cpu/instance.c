@@ -15,9 +15,9 @@ struct needs {
     uint64_t groups; ///< of weights or of activations in a row
     uint64_t blocks; ///< of NIB_PANEL_BLOCK columns
     uint64_t runs;
-    uint64_t block_size;  ///< bytes of a row block
-    uint64_t key_numbers; ///< of one head in a page
-    uint64_t value_numbers;
+    uint64_t block_size; ///< bytes of a row block
+    uint64_t key_dim;    ///< of one head
+    uint64_t value_dim;  ///< filled up to whole vectors of 16
     bool has_codes;
     bool has_values;
     bool has_outliers;
@@ -64,8 +64,8 @@ static struct needs find_needs(const struct nib_cpu_instance *instance)
             needs.has_values |= nib_cpu_input_has_values(activation, &weight->format, false);
         } else if (op->kind == NIB_OP_ATTENTION) {
             const struct nib_kv_layer *layer = &plan->kv_layers[op->attention.kv_layer];
-            raise_to(&needs.key_numbers, (uint64_t)layer->key_dim * NIB_KV_PAGE_TOKENS);
-            raise_to(&needs.value_numbers, (uint64_t)layer->value_dim * NIB_KV_PAGE_TOKENS);
+            raise_to(&needs.key_dim, layer->key_dim);
+            raise_to(&needs.value_dim, (layer->value_dim + UINT64_C(15)) / 16 * 16);
         }
     }
     return needs;
@@ -96,8 +96,8 @@ static void *take(struct layout *layout, uint64_t count, uint64_t more, size_t s
 static void lay_out_thread(struct layout *layout, const struct needs *needs,
                            struct nib_cpu_scratch *scratch)
 {
-    scratch->panel_scale =
-        take(layout, needs->blocks, 4 * NIB_PANEL_ROWS, sizeof(float)); // two parts, scale and min
+    scratch->panel_scale = take(layout, needs->blocks, 8 * NIB_PANEL_ROWS,
+                                sizeof(float)); // two parts of two panels, scale and min
     uint64_t code_rows = needs->has_codes ? NIB_CPU_BLOCK_ROWS : 0;
     scratch->tall = take(layout, needs->has_codes ? 2 : 0, 1, sizeof *scratch->tall);
     scratch->tall_sums = take(layout, needs->has_codes ? NIB_CPU_TALL_ROWS : 0, 32, sizeof(float));
@@ -111,8 +111,10 @@ static void lay_out_thread(struct layout *layout, const struct needs *needs,
     scratch->group_sum = take(layout, needs->groups, 1, sizeof(int32_t));
     scratch->input_codes = take(layout, needs->cols, 1, 1);
     scratch->outlier = take(layout, needs->cols, 1, 1);
-    scratch->keys = take(layout, needs->key_numbers, 1, sizeof(float));
-    scratch->page_values = take(layout, needs->value_numbers, 1, sizeof(float));
+    scratch->keys = take(layout, needs->key_dim, NIB_KV_PAGE_TOKENS, sizeof(float));
+    scratch->page_values = take(layout, needs->value_dim, NIB_KV_PAGE_TOKENS, sizeof(float));
+    scratch->queries = take(layout, needs->key_dim, NIB_CPU_MAX_QUERIES, sizeof(float));
+    scratch->totals = take(layout, needs->value_dim, NIB_CPU_MAX_QUERIES, sizeof(float));
 }
 
 static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs,

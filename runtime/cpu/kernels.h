@@ -20,6 +20,8 @@ struct nib_cpu_rows {
 
 /// Weight rows that a kernel takes apart at once.
 #define NIB_CPU_BLOCK_ROWS 4
+/// Query heads, of one or more rows, that go through the cache together.
+#define NIB_CPU_MAX_QUERIES 64
 /// Integer sums are taken over at most this many weights: 2^15 products of a code (at most 2^8 from
 /// its zero point) with an activation's (at most 2^7) fit 31 bits.
 #define NIB_CPU_MAX_RUN 32768u
@@ -50,10 +52,12 @@ struct nib_cpu_scratch {
     int8_t *input_codes; ///< [C]
     uint8_t *outlier;    ///< [C]
     float *keys;         ///< one head's keys of a page
-    float *page_values;  ///< one head's values of a page
+    float *page_values;  ///< one head's values of a page, each filled up to whole vectors of 16
+    float *queries;      ///< [NIB_CPU_MAX_QUERIES][key_dim]
+    float *totals;       ///< [NIB_CPU_MAX_QUERIES][value_dim], filled up as well
     struct nib_cpu_tall *tall; ///< [2]
     float *tall_sums;    ///< [NIB_CPU_TALL_ROWS][32], on a cache line's begin
-    float *panel_scale;  ///< [4 B][16], B being the most blocks of 32 columns
+    float *panel_scale;  ///< [8 B][16], B being the most blocks of 32 columns
 };
 
 /// A run: neighbouring weights of a row that share their scale and whose activations share theirs,

@@ -179,9 +179,12 @@ struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t co
         // Pages: vectors of it are loaded where they are aligned.
         scratch[t].tall = nib_pages_alloc(TALL_BYTES);
         scratch[t].tall_sums = nib_pages_alloc(SUMS_BYTES);
-        scratch[t].panel_scale = new_zeros((cols + 31) / 32 * 64, sizeof(float));
+        scratch[t].panel_scale = new_zeros((cols + 31) / 32 * 128, sizeof(float));
         scratch[t].keys = new_zeros(NIB_KV_PAGE_TOKENS * cols, sizeof(float));
-        scratch[t].page_values = new_zeros(NIB_KV_PAGE_TOKENS * cols, sizeof(float));
+        uint64_t filled = (cols + 15) / 16 * 16;
+        scratch[t].page_values = new_zeros(NIB_KV_PAGE_TOKENS * filled, sizeof(float));
+        scratch[t].queries = new_zeros(NIB_CPU_MAX_QUERIES * cols, sizeof(float));
+        scratch[t].totals = new_zeros(NIB_CPU_MAX_QUERIES * filled, sizeof(float));
     }
     return scratch;
 }
@@ -196,7 +199,7 @@ void free_scratch(struct nib_cpu_scratch *scratch)
             scratch[t].run_scale,   scratch[t].run_min,   scratch[t].group_scale,
             scratch[t].group_min,   scratch[t].group_sum, scratch[t].input_codes,
             scratch[t].outlier,     scratch[t].keys,      scratch[t].page_values,
-            scratch[t].panel_scale,
+            scratch[t].panel_scale, scratch[t].queries,   scratch[t].totals,
         };
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);
