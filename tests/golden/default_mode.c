@@ -103,7 +103,8 @@ Test(default_mode, smollm2_greedy_follows_the_reference)
         double rms = rms_difference(&rows, &exact);
         uint32_t certain = golden_certain(json_object_get(prompt, "margin"), 4.0 * rms);
         cr_log_info("prompt %zu: rms error %g, %u certain tokens", p, rms, certain);
-        golden_greedy(&standard, ids, n_ids, certain, greedy);
+        if (certain > 0) // 0 tokens would mean no limit
+            golden_greedy(&standard, ids, n_ids, certain, greedy);
         for (uint32_t i = 0; i < certain; i++)
             cr_assert_eq(greedy[i], ids[n_ids + i], "greedy token %u of prompt %zu", i, p);
         total += certain;
