@@ -6,11 +6,11 @@
 
 /// Levels that this build has kernels for, best last. Columns: identifier, name.
 #if defined(NIB_CPU_HAS_X86)
-#define NIB_CPU_LEVELS(X)   \
-    X(SCALAR, "scalar")     \
-    X(AVX2, "avx2")         \
-    X(AVX_VNNI, "avx-vnni") \
-    X(AVX512, "avx512")     \
+#define NIB_CPU_LEVELS(X)         \
+    X(SCALAR, "scalar")           \
+    X(AVX2, "avx2")               \
+    X(AVX_VNNI, "avx-vnni")       \
+    X(AVX512, "avx512")           \
     X(AVX512_VNNI, "avx512-vnni") \
     X(AMX, "amx")
 #elif defined(NIB_CPU_HAS_NEON)

@@ -56,8 +56,8 @@ struct nib_cpu_scratch {
     float *queries;      ///< [NIB_CPU_MAX_QUERIES][key_dim]
     float *totals;       ///< [NIB_CPU_MAX_QUERIES][value_dim], filled up as well
     struct nib_cpu_tall *tall; ///< [2]
-    float *tall_sums;    ///< [NIB_CPU_TALL_ROWS][32], on a cache line's begin
-    float *panel_scale;  ///< [8 B][16], B being the most blocks of 32 columns
+    float *tall_sums;          ///< [NIB_CPU_TALL_ROWS][32], on a cache line's begin
+    float *panel_scale;        ///< [8 B][16], B being the most blocks of 32 columns
 };
 
 /// A run: neighbouring weights of a row that share their scale and whose activations share theirs,

@@ -200,10 +200,11 @@ static bool store_block(const struct packing *p, const struct nib_row_block *blo
     return is_exact;
 }
 
-static void pack_piece(const struct packing *p, uint64_t begin, uint64_t end, uint32_t thread)
+/// Packs rows [begin, end); returns whether that worked, and writes why it did not.
+static bool pack_piece(const struct packing *p, uint64_t begin, uint64_t end, uint32_t thread,
+                       struct failure *failure)
 {
     const struct nib_row_reader *reader = p->reader;
-    struct failure *failure = &p->failures[thread];
     for (uint64_t first = begin; first < end; first += BLOCK_ROWS) {
         struct nib_row_block block;
         uint64_t n = end - first < BLOCK_ROWS ? end - first : BLOCK_ROWS;
@@ -217,20 +218,23 @@ static void pack_piece(const struct packing *p, uint64_t begin, uint64_t end, ui
                          "tensor '%s': a scale of rows %llu and up is not of format %s's type",
                          reader->name, (unsigned long long)first, reader->format.name);
         if (failure->status != NIB_OK)
-            return;
+            return false;
     }
     if (reader->drop)
         reader->drop(reader, begin, end - begin);
+    return true;
 }
 
 static void pack_pieces(void *user, uint64_t first, uint64_t last, uint32_t thread)
 {
     const struct packing *p = user;
     uint64_t rows = p->reader->rows;
-    // Pieces come to a thread in order, so what follows its failure cannot be the first.
-    for (uint64_t i = first; i < last && p->failures[thread].status == NIB_OK; i++) {
-        uint64_t begin = i * p->piece;
-        pack_piece(p, begin, rows - begin < p->piece ? rows : begin + p->piece, thread);
+    struct failure *lowest = &p->failures[thread], failure;
+    for (uint64_t i = first; i < last; i++) {
+        uint64_t begin = i * p->piece, end = rows - begin < p->piece ? rows : begin + p->piece;
+        bool is_first = lowest->status == NIB_OK || begin < lowest->row;
+        if (is_first && !pack_piece(p, begin, end, thread, &failure))
+            *lowest = failure;
     }
 }
 

@@ -11,14 +11,14 @@
 /// Added to the integers of a code book, so that weights are unsigned.
 #define BOOK_CENTER 128
 
-/// Column blocks at most whose products are summed up as integers: those of 512 weights of eight bits
-/// with codes down to −128 are below 2^24, so that fp32 holds them exactly.
+/// Column blocks at most whose products are summed up as integers: those of 512 weights of eight
+/// bits with codes down to −128 are below 2^24, so that fp32 holds them exactly.
 #define MAX_RUN_BLOCKS 16u
 
 /// What of the input row r of a row block needs for column block b: element b · height + r of
 /// `scale`, 32 bytes at element b · height + r of `codes`, elements (b · halves + half) · height +
-/// r of `start` and `fold`. Of blocks that share their scales, `run` neighbours from a multiple of that
-/// on, the first has the start and the fold of all.
+/// r of `start` and `fold`. Of blocks that share their scales, `run` neighbours from a multiple of
+/// that on, the first has the start and the fold of all.
 struct quads {
     int8_t *codes;
     float *scale;
@@ -81,8 +81,8 @@ INLINE struct outliers find_outliers(const struct nib_cpu_matmul *a, uint64_t r)
     };
 }
 
-/// Returns how many column blocks, a power of two, share the scales of weights and of activations; no
-/// group begins within them.
+/// Returns how many column blocks, a power of two, share the scales of weights and of activations;
+/// no group begins within them.
 INLINE uint32_t find_run(const struct nib_cpu_matmul *a)
 {
     const struct nib_format *format = &a->weight->format;
