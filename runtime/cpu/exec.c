@@ -9,6 +9,8 @@
 /// Numbers, and multiply-adds, that are worth a piece of their own: some microseconds of work.
 #define PIECE_NUMBERS 8192u
 #define PIECE_MACS 32768u
+/// Weight rows of a pair of panels.
+#define PAIR_GRAIN (2u * NIB_PANEL_ROWS)
 /// Weight rows, a few pairs of panels, that make a piece where the input has many rows.
 #define TALL_GRAIN 128u
 /// Matmuls that are run as one loop.
@@ -192,13 +194,16 @@ static uint64_t matmul_grain(const struct exec *e, uint64_t rows, uint64_t cols)
 {
     uint64_t macs_a_row = cols * e->n_rows;
     uint64_t grain = PIECE_MACS / (macs_a_row ? macs_a_row : 1);
+    // Pairs of panels are read side by side.
+    if (grain < PAIR_GRAIN)
+        grain = PAIR_GRAIN;
     // Panels of one piece read the same input from near caches.
     if (e->n_rows >= NIB_PANEL_ROWS && grain < TALL_GRAIN)
         grain = TALL_GRAIN;
     uint64_t n_threads = nib_thread_pool_size(e->self->device->pool);
     uint64_t per_thread = nib_ceil_div_u64(rows, n_threads * (grain ? grain : 1));
     grain = nib_ceil_div_u64(rows, n_threads * per_thread);
-    return nib_ceil_div_u64(grain, NIB_PANEL_ROWS) * NIB_PANEL_ROWS;
+    return nib_ceil_div_u64(grain, PAIR_GRAIN) * PAIR_GRAIN;
 }
 
 /// Runs op `i` and those up to `end` that can be done with it; returns the number of the next.
