@@ -8,7 +8,7 @@
 
 /// Numbers, and multiply-adds, that are worth a piece of their own: some microseconds of work.
 #define PIECE_NUMBERS 8192u
-#define PIECE_MACS 32768u
+#define PIECE_MACS 524288u
 /// Weight rows of a pair of panels.
 #define PAIR_GRAIN (2u * NIB_PANEL_ROWS)
 /// Weight rows, a few pairs of panels, that make a piece where the input has many rows.
