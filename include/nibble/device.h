@@ -60,7 +60,8 @@ struct nib_device_params {
     uint32_t threads;        ///< CPU: threads, the caller's included; 0: one per physical core
     bool pin_threads;        ///< CPU: bind each thread to a core
     const char *cpu_mask;    ///< CPU: highest instruction set to use ("scalar", "avx2", "avx512",
-                             ///< "neon", ...); NULL: whatever the CPU has
+                             ///< "neon", ...); NULL: whatever the CPU has. The system is asked for
+                             ///< the registers of "amx" where that is what is used
     const char *vulkan_mask; ///< Vulkan: "baseline" caps the device to the baseline's limits; NULL
     enum nib_self_test self_test;
     const char *cache_dir; ///< folder for pipelines and verdicts; NULL: nothing is kept

@@ -71,8 +71,7 @@ void nib_cpu_features(char *out_text, size_t capacity)
         uint32_t regs[4];
         if (__get_cpuid_count(f->leaf, f->subleaf, &regs[EAX], &regs[EBX], &regs[ECX],
                               &regs[EDX]) &&
-            (regs[f->reg] >> f->bit & 1) && (saved & f->state) == f->state &&
-            (f->state != STATE_AMX || nib_amx_enable()))
+            (regs[f->reg] >> f->bit & 1) && (saved & f->state) == f->state)
             append(out_text, capacity, f->name);
     }
 }
@@ -140,6 +139,17 @@ static bool has_all(const char *present, const char *words)
     return true;
 }
 
+/// Returns whether the system lets this process use a level whose instructions the CPU has.
+static bool is_allowed(int level)
+{
+#ifdef NIB_CPU_HAS_X86
+    return level != NIB_CPU_LEVEL_AMX || nib_amx_enable();
+#else
+    (void)level;
+    return true;
+#endif
+}
+
 enum nib_status nib_cpu_level_find(const char *mask, enum nib_cpu_level *out_level,
                                    struct nib_error *err)
 {
@@ -156,7 +166,7 @@ enum nib_status nib_cpu_level_find(const char *mask, enum nib_cpu_level *out_lev
         if (!has_all(present, needs[i]))
             continue;
         append(list, sizeof list, names[i]);
-        if (!mask || strcmp(names[i], mask) == 0) {
+        if ((!mask || strcmp(names[i], mask) == 0) && is_allowed(i)) {
             *out_level = (enum nib_cpu_level)i;
             is_found = true;
         }
