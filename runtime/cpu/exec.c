@@ -201,7 +201,7 @@ static uint64_t matmul_grain(const struct exec *e, uint64_t rows, uint64_t cols)
     if (e->n_rows >= NIB_PANEL_ROWS && grain < TALL_GRAIN)
         grain = TALL_GRAIN;
     uint64_t n_threads = nib_thread_pool_size(e->self->device->pool);
-    uint64_t per_thread = nib_ceil_div_u64(rows, n_threads * (grain ? grain : 1));
+    uint64_t per_thread = nib_ceil_div_u64(rows, n_threads * grain);
     grain = nib_ceil_div_u64(rows, n_threads * per_thread);
     return nib_ceil_div_u64(grain, PAIR_GRAIN) * PAIR_GRAIN;
 }
