@@ -403,6 +403,11 @@ const struct nib_model_config *nib_source_config(const struct nib_source *source
     return &source->config.model;
 }
 
+const struct nib_arch *nib_source_arch(const struct nib_source *source)
+{
+    return source->config.arch;
+}
+
 const struct nib_tokenizer *nib_source_tokenizer(const struct nib_source *source)
 {
     return source->tokenizer;
@@ -437,6 +442,14 @@ uint64_t nib_source_file_bytes(const struct nib_source *source)
 bool nib_source_has(const struct nib_source *source, enum nib_role role, uint32_t layer)
 {
     return layer < source->config.model.n_layers && *slot(source, role, layer) != NULL;
+}
+
+bool nib_source_tensor_name(const struct nib_source *source, enum nib_container container,
+                            enum nib_role role, uint32_t layer, char out[NIB_ARCH_NAME_SIZE])
+{
+    const struct nib_arch_prefix *prefix =
+        container == source->container ? source->prefix : nib_arch_prefix(container, 0);
+    return nib_arch_tensor(source->config.arch, container, prefix, role, layer, out);
 }
 
 enum nib_status nib_source_reader(const struct nib_source *source, enum nib_role role,
