@@ -7,12 +7,12 @@
 #include "runtime/quant/pack.h"
 
 static nib_block_fn *const families[NIB_FORMAT_COUNT] = {
-    [NIB_FORMAT_Q4_0] = nib_block_scale,         [NIB_FORMAT_Q4_1] = nib_block_range,
-    [NIB_FORMAT_Q5_0] = nib_block_scale,         [NIB_FORMAT_Q5_1] = nib_block_range,
-    [NIB_FORMAT_Q8_0] = nib_block_scale,         [NIB_FORMAT_Q2_K] = nib_block_super_range,
-    [NIB_FORMAT_Q3_K] = nib_block_super_scale,   [NIB_FORMAT_Q4_K] = nib_block_super_range,
-    [NIB_FORMAT_Q5_K] = nib_block_super_range,   [NIB_FORMAT_Q6_K] = nib_block_super_scale,
-    [NIB_FORMAT_IQ4_NL] = nib_block_scale,       [NIB_FORMAT_IQ4_XS] = nib_block_super_scale,
+    [NIB_FORMAT_Q4_0] = nib_block_scale,       [NIB_FORMAT_Q4_1] = nib_block_range,
+    [NIB_FORMAT_Q5_0] = nib_block_scale,       [NIB_FORMAT_Q5_1] = nib_block_range,
+    [NIB_FORMAT_Q8_0] = nib_block_scale,       [NIB_FORMAT_Q2_K] = nib_block_super_range,
+    [NIB_FORMAT_Q3_K] = nib_block_super_scale, [NIB_FORMAT_Q4_K] = nib_block_super_range,
+    [NIB_FORMAT_Q5_K] = nib_block_super_range, [NIB_FORMAT_Q6_K] = nib_block_super_scale,
+    [NIB_FORMAT_IQ4_NL] = nib_block_scale,     [NIB_FORMAT_IQ4_XS] = nib_block_super_scale,
     [NIB_FORMAT_MXFP4] = nib_block_power,
 };
 

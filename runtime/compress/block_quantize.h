@@ -8,7 +8,7 @@
 #ifndef RUNTIME_COMPRESS_BLOCK_QUANTIZE_H
 #define RUNTIME_COMPRESS_BLOCK_QUANTIZE_H
 
-#include "runtime/quant/row_reader.h"
+#include "runtime/compress/compress.h"
 
 /// Quantizes the row `w[0 .. cols)`, finite numbers, into row `row` of `block`, which is laid out
 /// for `format`: one with blocks in a container (nib_format_row_bytes). `importance[0 .. cols)` is
@@ -20,5 +20,10 @@ bool nib_block_quantize(const struct nib_format *format, const float *w, const f
 /// The same, into the container's own blocks, nib_format_row_bytes bytes.
 bool nib_block_quantize_raw(const struct nib_format *format, const float *w,
                             const float *importance, uint64_t cols, uint8_t *raw);
+
+/// Makes matrices whose format has blocks: method round to nearest as nib_row_pack does, but by the
+/// search where the range is NIB_QUANTIZE_RANGE_MSE; the others by the search, weighted where
+/// job->stats is there. Errors: argument (rows of no whole blocks), memory.
+extern const struct nib_quantizer nib_quantizer_blocks;
 
 #endif

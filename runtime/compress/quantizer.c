@@ -1,9 +1,8 @@
-#include "runtime/compress/compress.h"
+#include "runtime/compress/block_quantize.h"
 
 const struct nib_quantizer *nib_quantizer_get(const struct nib_compress_plan *plan,
                                               const struct nib_compress_entry *entry)
 {
     (void)plan;
-    (void)entry;
-    return NULL;
+    return entry->scheme.format.block_bytes ? &nib_quantizer_blocks : NULL;
 }
