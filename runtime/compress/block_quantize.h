@@ -1,10 +1,10 @@
 /// Weights into formats with blocks, by least squares weighted with the importance of each input.
 ///
-/// Where nib_row_pack takes each scale from the largest weight, this searches: E = Σ h_i (w_i − ŵ_i)²
-/// is made small over the codes, the scales and minima of groups, and both levels of super-blocks,
-/// as they are stored. Method: weighted least squares for scales with nearest codes in turn (Lloyd's
-/// algorithm, 1982) from several starts; integer sub-scales by trial of neighbours; then the
-/// super-block's own scales by least squares again.
+/// Where nib_row_pack takes each scale from the largest weight, this searches: the error
+/// E = Σ h_i (w_i − ŵ_i)² is made small over the codes, the scales and minima of groups, and both
+/// levels of super-blocks, as they are stored. Method: weighted least squares for scales, and
+/// nearest codes, in turn (Lloyd 1982) from several starts; integer sub-scales by trial of
+/// neighbours; then the super-block's own scales by least squares again.
 #ifndef RUNTIME_COMPRESS_BLOCK_QUANTIZE_H
 #define RUNTIME_COMPRESS_BLOCK_QUANTIZE_H
 

@@ -49,7 +49,7 @@ static struct nib_range group_range(const struct choice *choice, int s, int m)
     return (struct nib_range){choice->d * (float)s, -(choice->dmin * (float)m)};
 }
 
-/// Chooses group g's sub-scale and sub-minimum among those near to its ideal, and returns the error.
+/// Chooses group g's sub-scale and sub-minimum among those near its ideal, and returns the error.
 static float choose_group(const struct super *super, int g, struct choice *choice)
 {
     const struct nib_fit *fit = &super->groups[g];

@@ -277,8 +277,8 @@ static void keep_entry(const struct nib_compress_plan *plan, const struct nib_ro
         entry->scheme.format = *nib_format_get(kept_format(reader));
 }
 
-/// Returns what GGUF stores a matrix as: a mix's format for it, unless a rule has said one, that its
-/// rows have whole blocks of.
+/// Returns what GGUF stores a matrix as: the format that a rule or else a mix has for it, or one
+/// that its rows have whole blocks of.
 static struct nib_format gguf_format(const struct nib_compress_plan *plan,
                                      const struct nib_compress_entry *entry, bool is_ruled)
 {
