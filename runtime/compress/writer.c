@@ -1,13 +1,16 @@
 #include "runtime/compress/compress.h"
+#include "runtime/compress/folder.h"
 
 const struct nib_checkpoint_writer *nib_checkpoint_writer_get(enum nib_quantize_container container)
 {
     switch (container) {
-    case NIB_QUANTIZE_AS_GGUF:
     case NIB_QUANTIZE_AS_GPTQ:
     case NIB_QUANTIZE_AS_AWQ:
     case NIB_QUANTIZE_AS_BITSANDBYTES:
     case NIB_QUANTIZE_AS_COMPRESSED_TENSORS:
+    case NIB_QUANTIZE_AS_SAFETENSORS:
+        return &nib_folder_writer;
+    case NIB_QUANTIZE_AS_GGUF:
     case NIB_QUANTIZE_AS_DEFAULT:
         break;
     }
