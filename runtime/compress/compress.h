@@ -53,7 +53,6 @@ struct nib_compress_entry {
 /// long as the run, so that writers may keep pointers into it.
 struct nib_compress_plan {
     const struct nib_source *source;
-    const char *source_path;
     struct nib_quantize_params params; ///< with defaults filled in; container is never DEFAULT
     /// In the order in which tensors are put: token embedding, layers 0 and up, output norm, head.
     /// Tied heads have no entry.

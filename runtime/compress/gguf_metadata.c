@@ -6,6 +6,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/import/config_import.h"
+#include "runtime/import/source_parts.h"
 #include "runtime/import/tokenizer_gguf.h"
 #include "runtime/import/tokenizer_hf.h"
 #include "runtime/model/model.h"
@@ -117,7 +118,7 @@ static enum nib_status make_values(const struct nib_compress_plan *plan,
     const struct nib_model_config *config = nib_source_config(plan->source);
     struct from_folder from = {writer, config->vocabulary, &has_tokenizer};
     NIB_TRY(nib_config_to_gguf(nib_source_arch(plan->source), config, writer, err));
-    NIB_TRY(nib_vocab_from_folder(plan->source_path, write_vocab, &from, err));
+    NIB_TRY(nib_vocab_from_folder(nib_source_path(plan->source), write_vocab, &from, err));
     if (!has_tokenizer)
         NIB_TRY(nib_gguf_writer_add_text(writer, "tokenizer.ggml.model",
                                          (struct nib_text){"no_vocab", strlen("no_vocab")}, err));

@@ -8,6 +8,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/compress/gguf_metadata.h"
+#include "runtime/import/source_parts.h"
 #include "runtime/quant/pack.h"
 
 /// One file in the making.

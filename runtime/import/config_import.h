@@ -42,6 +42,17 @@ enum nib_status nib_config_visit_numbers(const struct nib_arch *arch, enum nib_c
                                          const struct nib_model_config *model,
                                          nib_visit_number_fn *visit, void *user,
                                          struct nib_error *err);
+/// Makes config.json of a configuration that came from elsewhere, such as a GGUF file: all but
+/// token ids, biases and element types. Both transformers 4 and 5 read it. Free with json_decref.
+/// Errors: unsupported (transformers' class of the architecture has no place for something: the
+/// message names it and the remedy), memory.
+enum nib_status nib_config_to_json(const struct nib_import_config *config, json_t **out_json,
+                                   struct nib_error *err);
+/// For it: writes the numbers that nib_config_begin reads, but for those that are 0; returns
+/// whether there was memory.
+bool nib_config_put_numbers(const struct nib_import_config *config, json_t *object);
+/// Returns `number` with as few digits as tell it from other floats, or NULL.
+json_t *nib_config_real(float number);
 
 /// For the two readers.
 

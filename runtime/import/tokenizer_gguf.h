@@ -2,6 +2,7 @@
 #ifndef RUNTIME_IMPORT_TOKENIZER_GGUF_H
 #define RUNTIME_IMPORT_TOKENIZER_GGUF_H
 
+#include "runtime/base/arena.h"
 #include "runtime/formats/gguf.h"
 #include "runtime/tokenizer/tokenizer.h"
 
@@ -13,6 +14,10 @@
 enum nib_status nib_tokenizer_from_gguf(const struct nib_gguf *gguf,
                                         struct nib_tokenizer **out_tokenizer,
                                         struct nib_error *err);
+/// Reads what nib_tokenizer_from_gguf builds the tokenizer of, with its errors; `n_tokens` is 0
+/// where the file has none. Arrays are in `arena`, texts in the file.
+enum nib_status nib_vocab_from_gguf(const struct nib_gguf *gguf, struct nib_arena *arena,
+                                    struct nib_vocab *out_vocab, struct nib_error *err);
 
 /// Adds the keys of a tokenizer to `writer`. GGUF wants a token for each of the embedding's
 /// `n_rows` rows; those without get one that is unused. Errors: format (more tokens than rows),
