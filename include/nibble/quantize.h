@@ -92,7 +92,6 @@ struct nib_quantize_params {
     bool single_quantized;   ///< NF4, FP4: keep scales in fp32 instead of quantizing them, too
     float outlier_threshold; ///< LLM.int8; 0: 6
     uint32_t threads;        ///< 0: physical cores
-    const char *cpu_mask;    ///< as nib_device_params; NULL: none
 };
 #define nib_quantize_params(...) \
     (&(struct nib_quantize_params){.struct_size = sizeof(struct nib_quantize_params), __VA_ARGS__})

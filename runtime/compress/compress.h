@@ -8,7 +8,7 @@
 #define RUNTIME_COMPRESS_COMPRESS_H
 
 #include "runtime/base/arena.h"
-#include "runtime/base/thread_pool.h"
+#include "runtime/compress/dense.h"
 #include "runtime/import/source.h"
 #include "runtime/quant/row_reader.h"
 #include <nibble/quantize.h>
@@ -69,8 +69,8 @@ struct nib_compress_plan {
 struct nib_scale_codes {
     uint8_t *codes; ///< [blocks]
     float *scale;   ///< [ceil(blocks / 256)]
+    float *book;    ///< [256], ordered
     float offset;
-    const float *book; ///< [256], static
 };
 
 /// A matrix as a quantizer leaves it, whole and in canonical form, rows in the output's order.
@@ -87,6 +87,7 @@ struct nib_quantized_matrix {
     enum nib_activation activation;
     float activation_scale; ///< INT8_STATIC: as the container stores it
     float outlier_threshold;
+    float *row_absmax;                  ///< [rows], LLM_INT8 alone: scales are these / 127
     struct nib_scale_codes scale_codes; ///< codes is NULL where there is one level alone
     void *memory;                       ///< of all arrays
 };
@@ -129,8 +130,8 @@ struct nib_quantize_job {
     const struct nib_compress_entry *entry;
     const float *weights;                ///< [rows][cols], rows in the output's order, finite
     const struct nib_input_stats *stats; ///< NULL where the method needs none
-    float activation_scale;              ///< INT8_STATIC
     struct nib_thread_pool *pool;        ///< to run loops on
+    struct nib_dense *dense;             ///< to multiply on the same threads
 };
 
 /// A quantizer. Thread-safety: the functions are called by one thread at a time.

@@ -12,7 +12,8 @@ enum command_bit {
     COMMAND_TOKENIZE = 1 << 2,
     COMMAND_EVAL = 1 << 3,
     COMMAND_INSPECT = 1 << 4,
-    COMMAND_DEVICES = 1 << 5
+    COMMAND_DEVICES = 1 << 5,
+    COMMAND_QUANTIZE = 1 << 6
 };
 
 /// A number that may have been given.
@@ -53,9 +54,20 @@ struct option_ids {
 /// `--gpu-layers auto`, and the flag's default.
 #define GPU_LAYERS_AUTO UINT32_MAX
 
+/// What `quantize` is to do. Choices are positions in the table's lists, which are those of the
+/// enumerations of <nibble/quantize.h>.
+struct option_quantize {
+    unsigned method, container, granularity, range, activations;
+    const char *format, *mix;
+    struct option_count bits, group, windows, context;
+    struct option_real percentile, damping, smoothing, outlier_threshold;
+    bool symmetric, asymmetric, act_order, no_static_groups, single_quantized;
+};
+
 /// Everything that a command line can say. Texts are borrowed from it; what was not given is zero.
 struct options {
-    const char *model; ///< the operand
+    const char *model;  ///< the operand
+    const char *output; ///< the second one, of `quantize`
     bool help, version, json;
 
     struct option_device device;
@@ -80,6 +92,9 @@ struct options {
     unsigned score; ///< enum nib_score
 
     bool tensors;
+
+    struct option_quantize quantize;
+    const char *calibration;
 };
 
 /// What a command needs beside flags.
