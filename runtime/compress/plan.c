@@ -2,6 +2,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/compress/mix.h"
+#include "runtime/compress/preset.h"
 #include <math.h>
 #include <string.h>
 
@@ -179,6 +180,11 @@ static enum nib_status base_format(const struct nib_quantize_params *p, struct n
                                    struct nib_error *err)
 {
     struct nib_mix_choice choice;
+    const struct nib_preset *preset = p->format ? nib_preset_find(p->format) : NULL;
+    if (preset && p->container == NIB_QUANTIZE_AS_GGUF) {
+        *out = *nib_format_get(preset->base);
+        return NIB_OK;
+    }
     if (p->format) {
         enum nib_status status = nib_mix_format(p->format, strlen(p->format), &choice, err);
         if (status != NIB_OK)
@@ -271,6 +277,21 @@ static void keep_entry(const struct nib_compress_plan *plan, const struct nib_ro
         entry->scheme.format = *nib_format_get(kept_format(reader));
 }
 
+/// Returns what GGUF stores a matrix as: the format that a rule or else a mix has for it, or one
+/// that its rows have whole blocks of.
+static struct nib_format gguf_format(const struct nib_compress_plan *plan,
+                                     const struct nib_compress_entry *entry, bool is_ruled)
+{
+    const struct nib_format *format = &entry->scheme.format;
+    const char *name = plan->params.format;
+    const struct nib_preset *preset = name && !is_ruled ? nib_preset_find(name) : NULL;
+    if (preset)
+        format = nib_preset_format(preset, entry->role, entry->layer,
+                                   nib_source_config(plan->source)->n_layers,
+                                   !nib_source_has(plan->source, NIB_ROLE_OUTPUT, 0));
+    return format->block_bytes ? *nib_format_that_fits(format, entry->cols) : *format;
+}
+
 /// Decides about one tensor.
 static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct nib_format *format,
                                   enum nib_role role, uint32_t layer, struct nib_error *err)
@@ -301,6 +322,8 @@ static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct n
         return NIB_OK;
     }
     entry->scheme.format = is_ruled ? choice.format : *format;
+    if (p->container == NIB_QUANTIZE_AS_GGUF)
+        entry->scheme.format = gguf_format(plan, entry, is_ruled);
     entry->is_quantized = entry->scheme.format.code != NIB_CODE_FLOAT;
     if (!entry->is_quantized)
         return NIB_OK;

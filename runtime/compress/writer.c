@@ -1,9 +1,10 @@
-#include "runtime/compress/compress.h"
+#include "runtime/compress/writer_gguf.h"
 
 const struct nib_checkpoint_writer *nib_checkpoint_writer_get(enum nib_quantize_container container)
 {
     switch (container) {
     case NIB_QUANTIZE_AS_GGUF:
+        return &nib_writer_gguf;
     case NIB_QUANTIZE_AS_GPTQ:
     case NIB_QUANTIZE_AS_AWQ:
     case NIB_QUANTIZE_AS_BITSANDBYTES:

@@ -413,6 +413,11 @@ const struct nib_tokenizer *nib_source_tokenizer(const struct nib_source *source
     return source->tokenizer;
 }
 
+const struct nib_gguf *nib_source_gguf(const struct nib_source *source)
+{
+    return source->gguf;
+}
+
 const struct nib_tensor_directory *nib_source_tensors(const struct nib_source *source)
 {
     return source->directory;

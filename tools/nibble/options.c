@@ -31,9 +31,10 @@ struct option {
 };
 
 enum {
-    ENGINE = COMMAND_RUN | COMMAND_CHAT | COMMAND_EVAL,
+    ENGINE = COMMAND_RUN | COMMAND_CHAT | COMMAND_EVAL | COMMAND_COMPARE,
     SAMPLE = COMMAND_RUN | COMMAND_CHAT,
     PROMPT = COMMAND_RUN | COMMAND_TOKENIZE,
+    EVALUATE = COMMAND_EVAL | COMMAND_COMPARE,
     ALL = (COMMAND_QUANTIZE << 1) - 1
 };
 
@@ -45,7 +46,7 @@ enum {
 // Where a flag is repeated the last one counts, but for OPTION_TEXTS.
 static const struct option table[] = {
     {"prompt", 'p', OPTION_TEXT, PROMPT, FIELD(prompt), "TEXT", "the text", 0, 0},
-    {"file", 'f', OPTION_TEXT, PROMPT | COMMAND_EVAL, FIELD(file), "FILE",
+    {"file", 'f', OPTION_TEXT, PROMPT | EVALUATE, FIELD(file), "FILE",
      "the text is in FILE (-: standard input)", 0, 0},
     {"prompt-ids", 0, OPTION_IDS, COMMAND_RUN, FIELD(prompt_ids), "1,2,3",
      "these tokens as they are; needs no tokenizer", 0, 0},
@@ -77,11 +78,10 @@ static const struct option table[] = {
      0},
     {"ignore-eos", 0, OPTION_FLAG, SAMPLE, FIELD(ignore_eos), NULL,
      "go on past the end of sequence", 0, 0},
-    {"windows", 0, OPTION_COUNT, COMMAND_EVAL, FIELD(windows), "N", "at most N windows", 1,
-     MAX_COUNT},
-    {"score", 0, OPTION_CHOICE, COMMAND_EVAL, FIELD(score), "half|all",
+    {"windows", 0, OPTION_COUNT, EVALUATE, FIELD(windows), "N", "at most N windows", 1, MAX_COUNT},
+    {"score", 0, OPTION_CHOICE, EVALUATE, FIELD(score), "half|all",
      "which predictions of a window count", 0, 0},
-    {"ref", 0, OPTION_TEXT, COMMAND_EVAL, FIELD(reference), "F|MODEL",
+    {"ref", 0, OPTION_TEXT, EVALUATE, FIELD(reference), "F|MODEL",
      "compare with stored logits (.safetensors) or a model", 0, 0},
     {"save-logits", 0, OPTION_TEXT, COMMAND_RUN | COMMAND_EVAL, FIELD(save_logits), "F",
      "write the logits to F (.safetensors)", 0, 0},
@@ -126,7 +126,7 @@ static const struct option table[] = {
      "llm-int8: inputs of at least X stay floats (default: 6)", 0.01, 65504},
     {"tensors", 0, OPTION_FLAG, COMMAND_INSPECT, FIELD(tensors), NULL, "list every tensor", 0, 0},
     {"ctx", 0, OPTION_COUNT, ENGINE | COMMAND_INSPECT, FIELD(context), "N",
-     "tokens of context (default: the model's, at most 8192; eval: 512)", 4, MAX_CONTEXT},
+     "tokens of context (default: the model's, at most 8192; of a window: 512)", 4, MAX_CONTEXT},
     {"kv", 0, OPTION_KV, ENGINE | COMMAND_INSPECT, FIELD(kv), "FORMAT",
      "KV cache: f32, f16, i8, i4, or k=...,v=... (default: f16)", 0, 0},
     {"precise", 0, OPTION_FLAG, ENGINE, FIELD(precise), NULL, "activations in fp32", 0, 0},
@@ -142,7 +142,8 @@ static const struct option table[] = {
      "highest instruction set to use, such as scalar or avx2", 0, 0},
     {"self-test", 0, OPTION_CHOICE, ENGINE, FIELD(self_test), "cached|full|off",
      "when kernels are checked before use", 0, 0},
-    {"profile", 0, OPTION_FLAG, ENGINE, FIELD(profile), NULL, "time every operation", 0, 0},
+    {"profile", 0, OPTION_FLAG, ENGINE & ~COMMAND_COMPARE, FIELD(profile), NULL,
+     "time every operation", 0, 0},
     {"json", 0, OPTION_FLAG, ALL & ~COMMAND_CHAT, FIELD(json), NULL,
      "print one JSON object (docs/json.md)", 0, 0},
     {"help", 'h', OPTION_FLAG, ALL, FIELD(help), NULL, "print this help", 0, 0},
@@ -360,6 +361,9 @@ static enum nib_status check(const struct command *command, const struct options
         return fail_with(err, NIB_ERROR_ARGUMENT, "quantize: give only one of --sym and --asym");
     if (texts == 0 && command->bit == COMMAND_EVAL)
         return fail_with(err, NIB_ERROR_ARGUMENT, "eval: no text; give -f FILE");
+    if (texts == 0 && command->bit == COMMAND_COMPARE && options->reference)
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "compare: --ref compares distributions over a text; give -f FILE");
     if (options->prompt_ids.given && options->chat)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "run: --chat needs a text, which --prompt-ids is not");
@@ -394,16 +398,18 @@ enum nib_status options_parse(const struct command *command, int argc, char **ar
             status = take_long(command, argument, &arguments, out_options, err);
         else if (flags && argument[0] == '-' && argument[1] != '\0')
             status = take_short(command, argument, &arguments, out_options, err);
-        else if (command->operand && !out_options->model)
-            out_options->model = argument;
-        else if (command->bit == COMMAND_QUANTIZE && !out_options->output)
-            out_options->output = argument;
+        else if (out_options->operands.count < command->most_operands)
+            status = store_text(&out_options->operands, argument, err);
         else
             status = fail_with(err, NIB_ERROR_ARGUMENT, "%s: unexpected argument '%.80s'",
                                command->name, argument);
         if (status != NIB_OK)
             return status;
     }
+    if (out_options->operands.count > 0)
+        out_options->model = out_options->operands.texts[0];
+    if (out_options->operands.count > 1)
+        out_options->output = out_options->operands.texts[1];
     if (out_options->help || out_options->version)
         return NIB_OK;
     return check(command, out_options, err);
@@ -411,6 +417,7 @@ enum nib_status options_parse(const struct command *command, int argc, char **ar
 
 void options_free(struct options *options)
 {
+    free(options->operands.texts);
     free(options->stops.texts);
     free(options->prompt_ids.ids);
     free(options->detokenize.ids);

@@ -13,7 +13,8 @@ enum command_bit {
     COMMAND_EVAL = 1 << 3,
     COMMAND_INSPECT = 1 << 4,
     COMMAND_DEVICES = 1 << 5,
-    COMMAND_QUANTIZE = 1 << 6
+    COMMAND_COMPARE = 1 << 6,
+    COMMAND_QUANTIZE = 1 << 7
 };
 
 /// A number that may have been given.
@@ -66,8 +67,9 @@ struct option_quantize {
 
 /// Everything that a command line can say. Texts are borrowed from it; what was not given is zero.
 struct options {
-    const char *model;  ///< the operand
+    const char *model;  ///< the first operand
     const char *output; ///< the second one, of `quantize`
+    struct option_texts operands;
     bool help, version, json;
 
     struct option_device device;
@@ -101,7 +103,8 @@ struct options {
 struct command {
     enum command_bit bit;
     const char *name;
-    const char *operand;  ///< "MODEL", or NULL where there is none
+    const char *operand; ///< "MODEL", or NULL where there is none
+    size_t most_operands;
     const char *synopsis; ///< what follows the operand in its usage
     const char *summary;
     const char *notes; ///< printed below the flags, or NULL

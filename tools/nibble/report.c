@@ -3,8 +3,21 @@
 #include "tools/nibble/system.h"
 #include "tools/nibble/text.h"
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+double report_rate(uint64_t count, uint64_t ns)
+{
+    return ns > 0 ? (double)count * 1e9 / (double)ns : NAN;
+}
+
+double report_decode_rate(const struct nib_generation *generation)
+{
+    return generation->n_generated > 1
+               ? report_rate(generation->n_generated - 1, generation->decode_ns)
+               : NAN;
+}
 
 static void write_strings(struct json_out *json, const char *key, const char *const *strings,
                           uint32_t count)
