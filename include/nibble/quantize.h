@@ -29,7 +29,10 @@ enum nib_quantize_container {
     NIB_QUANTIZE_AS_GPTQ = 2, ///< Hugging Face folders from here on
     NIB_QUANTIZE_AS_AWQ = 3,
     NIB_QUANTIZE_AS_BITSANDBYTES = 4,
-    NIB_QUANTIZE_AS_COMPRESSED_TENSORS = 5
+    NIB_QUANTIZE_AS_COMPRESSED_TENSORS = 5,
+    NIB_QUANTIZE_AS_SAFETENSORS =
+        6 ///< nothing is quantized: `format` is f32, f16 or bf16, or NULL,
+          ///< as the source has it
 };
 
 /// How many weights share a scale.

@@ -1,6 +1,6 @@
 // Codes as bitsandbytes rounds them: LLM.int8 by rows, NF4 and FP4 by blocks of 64.
+#include "runtime/compress/nested.h"
 #include "runtime/compress/quantizers.h"
-#include "runtime/compress/scale_codes.h"
 
 #include "runtime/base/half.h"
 #include "runtime/base/status.h"
@@ -111,9 +111,9 @@ static enum nib_status quantize_book(const struct nib_quantize_job *job,
     struct rows_loop loop = {job, *out_matrix};
     nib_thread_pool_run(job->pool, entry->rows, 8, book_rows, &loop);
     if (entry->scheme.double_quantized)
-        nib_scale_codes_make((*out_matrix)->block.scale,
-                             entry->rows * nib_format_groups(format, entry->cols),
-                             &(*out_matrix)->scale_codes);
+        nib_nested_quantize((*out_matrix)->block.scale,
+                            entry->rows * nib_format_groups(format, entry->cols),
+                            &(*out_matrix)->scale_codes);
     return NIB_OK;
 }
 

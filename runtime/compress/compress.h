@@ -53,7 +53,6 @@ struct nib_compress_entry {
 /// long as the run, so that writers may keep pointers into it.
 struct nib_compress_plan {
     const struct nib_source *source;
-    const char *source_path;
     struct nib_quantize_params params; ///< with defaults filled in; container is never DEFAULT
     /// In the order in which tensors are put: token embedding, layers 0 and up, output norm, head.
     /// Tied heads have no entry.
@@ -69,8 +68,8 @@ struct nib_compress_plan {
 struct nib_scale_codes {
     uint8_t *codes; ///< [blocks]
     float *scale;   ///< [ceil(blocks / 256)]
-    float *book;    ///< [256], ordered
     float offset;
+    const float *book; ///< [256], static
 };
 
 /// A matrix as a quantizer leaves it, whole and in canonical form, rows in the output's order.

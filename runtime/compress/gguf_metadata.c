@@ -96,7 +96,7 @@ enum nib_status nib_gguf_metadata_write(const struct nib_compress_plan *plan,
     const struct nib_gguf *gguf = nib_source_gguf(plan->source);
     if (!gguf)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "%s: GGUF files can be made of GGUF files alone", plan->source_path);
+                        "GGUF files can be made of GGUF files alone; give another --as");
     NIB_TRY(copy_values(gguf, writer, err));
     NIB_TRY(nib_gguf_writer_add_u32(writer, FILE_TYPE_KEY, file_type(plan), err));
     NIB_TRY(nib_gguf_writer_add_u32(writer, VERSION_KEY, QUANTIZATION_VERSION, err));

@@ -1,4 +1,4 @@
-#include "runtime/compress/scale_codes.h"
+#include "runtime/compress/nested.h"
 
 #include "runtime/base/checked.h"
 #include "runtime/base/half.h"
@@ -21,7 +21,7 @@ enum nib_status nib_quantized_matrix_create(const struct nib_compress_entry *ent
         fits &= nib_mul_size((size_t)entry->cols, sizeof(uint32_t), &permutation_size);
     if (scheme->double_quantized) {
         n_codes = (size_t)(entry->rows * nib_format_groups(&scheme->format, entry->cols));
-        n_scales = (size_t)nib_ceil_div_u64(n_codes, NIB_SCALES_PER_BLOCK) + NIB_BOOK_SIZE;
+        n_scales = (size_t)nib_ceil_div_u64(n_codes, NIB_NESTED_BLOCK);
     } else if (has_absmax) {
         n_scales = (size_t)entry->rows;
     }
@@ -50,8 +50,7 @@ enum nib_status nib_quantized_matrix_create(const struct nib_compress_entry *ent
         matrix->permutation = (const uint32_t *)(const void *)memory;
     memory += permutation_size;
     if (scheme->double_quantized) {
-        matrix->scale_codes.book = (float *)(void *)memory;
-        matrix->scale_codes.scale = matrix->scale_codes.book + NIB_BOOK_SIZE;
+        matrix->scale_codes.scale = (float *)(void *)memory;
         matrix->scale_codes.codes = memory + n_scales * sizeof(float);
     } else if (has_absmax) {
         matrix->row_absmax = (float *)(void *)memory;

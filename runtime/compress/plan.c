@@ -54,6 +54,7 @@ static enum nib_quantize_container default_container(const char *path,
 static uint32_t containers_of(const struct nib_quantize_params *p)
 {
     const uint32_t bnb = 1u << NIB_QUANTIZE_AS_BITSANDBYTES, gguf = 1u << NIB_QUANTIZE_AS_GGUF,
+                   plain = 1u << NIB_QUANTIZE_AS_SAFETENSORS,
                    compressed = 1u << NIB_QUANTIZE_AS_COMPRESSED_TENSORS,
                    gptq = 1u << NIB_QUANTIZE_AS_GPTQ, awq = 1u << NIB_QUANTIZE_AS_AWQ;
     switch (p->method) {
@@ -66,6 +67,9 @@ static uint32_t containers_of(const struct nib_quantize_params *p)
     case NIB_QUANTIZE_SMOOTHQUANT:
         return compressed;
     case NIB_QUANTIZE_RTN:
+        if (p->container == NIB_QUANTIZE_AS_SAFETENSORS)
+            return plain;
+        break;
     case NIB_QUANTIZE_GPTQ:
     case NIB_QUANTIZE_AWQ:
         break;
@@ -189,8 +193,11 @@ static enum nib_status base_format(const struct nib_quantize_params *p, struct n
         enum nib_status status = nib_mix_format(p->format, strlen(p->format), &choice, err);
         if (status != NIB_OK)
             return status;
-        if (choice.is_kept ||
-            (p->container == NIB_QUANTIZE_AS_GGUF) != (choice.format.block_bytes != 0))
+        const bool is_plain = choice.format.code == NIB_CODE_FLOAT;
+        const bool has_blocks = choice.format.block_bytes != 0;
+        if (choice.is_kept || (p->container == NIB_QUANTIZE_AS_SAFETENSORS
+                                   ? !is_plain
+                                   : has_blocks != (p->container == NIB_QUANTIZE_AS_GGUF)))
             return nib_fail(err, NIB_ERROR_ARGUMENT, "format %s has no place in this container",
                             p->format);
         *out = choice.format;
@@ -268,9 +275,12 @@ static void keep_entry(const struct nib_compress_plan *plan, const struct nib_ro
 {
     const bool to_gguf = plan->params.container == NIB_QUANTIZE_AS_GGUF;
     const bool from_gguf = strcmp(nib_source_container(plan->source), "gguf") == 0;
+    const bool is_plain = plan->params.container == NIB_QUANTIZE_AS_SAFETENSORS;
     entry->is_copied = to_gguf && from_gguf && !is_absorbed(plan, entry->role);
     if (entry->is_copied)
         entry->scheme.format = reader->format;
+    else if (is_plain && plan->params.format)
+        entry->scheme.format = *nib_format_find(plan->params.format);
     else if (to_gguf && !nib_role_is_matrix(entry->role))
         entry->scheme.format = *nib_format_get(NIB_FORMAT_F32);
     else
@@ -307,7 +317,8 @@ static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct n
         return status;
     const bool is_matrix = nib_role_is_matrix(role);
     const bool is_inner = role != NIB_ROLE_TOKEN_EMBEDDING && role != NIB_ROLE_OUTPUT;
-    const bool is_wanted = is_matrix && (is_inner || p->container == NIB_QUANTIZE_AS_GGUF);
+    const bool is_wanted = is_matrix && p->container != NIB_QUANTIZE_AS_SAFETENSORS &&
+                           (is_inner || p->container == NIB_QUANTIZE_AS_GGUF);
     struct nib_compress_entry *entry = &plan->entries[plan->n_entries++];
     *entry = (struct nib_compress_entry){
         .role = role,

@@ -1,3 +1,4 @@
+#include "runtime/compress/folder.h"
 #include "runtime/compress/writer_gguf.h"
 
 const struct nib_checkpoint_writer *nib_checkpoint_writer_get(enum nib_quantize_container container)
@@ -9,6 +10,8 @@ const struct nib_checkpoint_writer *nib_checkpoint_writer_get(enum nib_quantize_
     case NIB_QUANTIZE_AS_AWQ:
     case NIB_QUANTIZE_AS_BITSANDBYTES:
     case NIB_QUANTIZE_AS_COMPRESSED_TENSORS:
+    case NIB_QUANTIZE_AS_SAFETENSORS:
+        return &nib_folder_writer;
     case NIB_QUANTIZE_AS_DEFAULT:
         break;
     }

@@ -2,6 +2,7 @@
 #ifndef RUNTIME_IMPORT_TOKENIZER_GGUF_H
 #define RUNTIME_IMPORT_TOKENIZER_GGUF_H
 
+#include "runtime/base/arena.h"
 #include "runtime/formats/gguf.h"
 #include "runtime/tokenizer/tokenizer.h"
 
@@ -13,5 +14,9 @@
 enum nib_status nib_tokenizer_from_gguf(const struct nib_gguf *gguf,
                                         struct nib_tokenizer **out_tokenizer,
                                         struct nib_error *err);
+/// Reads what nib_tokenizer_from_gguf builds the tokenizer of, with its errors; `n_tokens` is 0
+/// where the file has none. Arrays are in `arena`, texts in the file.
+enum nib_status nib_vocab_from_gguf(const struct nib_gguf *gguf, struct nib_arena *arena,
+                                    struct nib_vocab *out_vocab, struct nib_error *err);
 
 #endif

@@ -211,22 +211,23 @@ fail:
 static void write_json(const struct comparison *comparison)
 {
     struct json_out json = json_begin(stdout);
-    json_string(&json, "reference", comparison->reference.path);
+    json_put_string(&json, "reference", comparison->reference.path);
     json_open_array(&json, "models");
     for (size_t i = 0; i < comparison->count; i++) {
         const struct result *result = &comparison->results[i];
         const struct nib_evaluation *evaluation = &result->evaluation;
         json_open_object(&json, NULL);
-        json_string(&json, "model", result->path);
-        json_real(&json, "bits_per_weight", bits_per_weight(&result->info));
-        json_size(&json, "file_bytes", result->info.file_bytes);
-        json_size(&json, "memory_bytes", result->memory_bytes);
-        json_real(&json, "prefill_tps", result->prefill_tps);
-        json_real(&json, "decode_tps", result->decode_tps);
-        json_real(&json, "perplexity", evaluation->scored ? evaluation->perplexity : NAN);
-        json_real(&json, "kl_mean", evaluation->compared ? evaluation->kl_mean : NAN);
-        json_real(&json, "kl_p99", evaluation->compared ? evaluation->kl_p99 : NAN);
-        json_real(&json, "top1_agreement", evaluation->compared ? evaluation->top1_agreement : NAN);
+        json_put_string(&json, "model", result->path);
+        json_put_real(&json, "bits_per_weight", bits_per_weight(&result->info));
+        json_put_size(&json, "file_bytes", result->info.file_bytes);
+        json_put_size(&json, "memory_bytes", result->memory_bytes);
+        json_put_real(&json, "prefill_tps", result->prefill_tps);
+        json_put_real(&json, "decode_tps", result->decode_tps);
+        json_put_real(&json, "perplexity", evaluation->scored ? evaluation->perplexity : NAN);
+        json_put_real(&json, "kl_mean", evaluation->compared ? evaluation->kl_mean : NAN);
+        json_put_real(&json, "kl_p99", evaluation->compared ? evaluation->kl_p99 : NAN);
+        json_put_real(&json, "top1_agreement",
+                      evaluation->compared ? evaluation->top1_agreement : NAN);
         json_close_object(&json);
     }
     json_close_array(&json);

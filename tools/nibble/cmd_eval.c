@@ -134,17 +134,17 @@ static void write_json(const struct evaluation *evaluation, const struct nib_op_
     struct nib_engine_info info;
     nib_engine_get_info(evaluation->engine, &info);
     struct json_out json = json_begin(stdout);
-    json_string(&json, "model", evaluation->options->model);
-    json_string(&json, "device", info.device.name);
-    json_real(&json, "perplexity", result->perplexity);
-    json_real(&json, "nll", result->nll);
-    json_size(&json, "tokens", result->tokens);
-    json_size(&json, "windows", result->windows);
-    json_size(&json, "scored", result->scored);
-    json_real(&json, "seconds", result->seconds);
-    json_real(&json, "kl_mean", result->compared ? result->kl_mean : NAN);
-    json_real(&json, "kl_p99", result->compared ? result->kl_p99 : NAN);
-    json_real(&json, "top1_agreement", result->compared ? result->top1_agreement : NAN);
+    json_put_string(&json, "model", evaluation->options->model);
+    json_put_string(&json, "device", info.device.name);
+    json_put_real(&json, "perplexity", result->perplexity);
+    json_put_real(&json, "nll", result->nll);
+    json_put_size(&json, "tokens", result->tokens);
+    json_put_size(&json, "windows", result->windows);
+    json_put_size(&json, "scored", result->scored);
+    json_put_real(&json, "seconds", result->seconds);
+    json_put_real(&json, "kl_mean", result->compared ? result->kl_mean : NAN);
+    json_put_real(&json, "kl_p99", result->compared ? result->kl_p99 : NAN);
+    json_put_real(&json, "top1_agreement", result->compared ? result->top1_agreement : NAN);
     report_execution(&json, &info);
     if (profiles)
         report_profile(&json, profiles, n_profiles);

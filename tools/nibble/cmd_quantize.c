@@ -69,14 +69,14 @@ static void report(const struct options *options, const struct nib_quantization_
     const uint64_t peak = system_peak_rss();
     if (options->json) {
         struct json_out json = json_begin(stdout);
-        json_string(&json, "model", options->model);
-        json_string(&json, "output", options->output);
-        json_size(&json, "quantized_weights", result->quantized_weights);
-        json_real(&json, "bits_per_weight", result->bits_per_weight);
-        json_size(&json, "file_bytes", result->file_bytes);
-        json_size(&json, "resumed_layers", result->resumed_layers);
-        json_real(&json, "seconds", seconds);
-        json_size(&json, "peak_rss_bytes", peak);
+        json_put_string(&json, "model", options->model);
+        json_put_string(&json, "output", options->output);
+        json_put_size(&json, "quantized_weights", result->quantized_weights);
+        json_put_real(&json, "bits_per_weight", result->bits_per_weight);
+        json_put_size(&json, "file_bytes", result->file_bytes);
+        json_put_size(&json, "resumed_layers", result->resumed_layers);
+        json_put_real(&json, "seconds", seconds);
+        json_put_size(&json, "peak_rss_bytes", peak);
         json_end(&json);
         return;
     }

@@ -126,14 +126,14 @@ static void write_timing(struct json_out *json, const struct run *run,
     const struct nib_generation *generation = &run->generation;
     uint32_t n = generation->n_generated;
     json_open_object(json, "timing");
-    json_real(json, "load_s", run->load_s);
-    json_real(json, "first_token_s", n > 0 ? (double)generation->first_token_ns / 1e9 : NAN);
-    json_size(json, "prefill_tokens", generation->n_prompt);
-    json_real(json, "prefill_tps",
-              n > 0 ? report_rate(generation->n_prompt, generation->prefill_ns) : NAN);
-    json_size(json, "decode_tokens", n);
-    json_real(json, "decode_tps", report_decode_rate(generation));
-    json_real(json, "host_us_per_token", n > 0 ? (double)info->host_ns / 1e3 / n : NAN);
+    json_put_real(json, "load_s", run->load_s);
+    json_put_real(json, "first_token_s", n > 0 ? (double)generation->first_token_ns / 1e9 : NAN);
+    json_put_size(json, "prefill_tokens", generation->n_prompt);
+    json_put_real(json, "prefill_tps",
+                  n > 0 ? report_rate(generation->n_prompt, generation->prefill_ns) : NAN);
+    json_put_size(json, "decode_tokens", n);
+    json_put_real(json, "decode_tps", report_decode_rate(generation));
+    json_put_real(json, "host_us_per_token", n > 0 ? (double)info->host_ns / 1e3 / n : NAN);
     json_close_object(json);
 }
 
@@ -153,12 +153,12 @@ static enum nib_status write_json(struct run *run, const struct nib_op_profile *
     size_t n_prompt = run->prompt.count;
 
     struct json_out json = json_begin(stdout);
-    json_string(&json, "model", run->options->model);
-    json_string(&json, "device", info.device.name);
-    json_ids(&json, "prompt_ids", tokens, n_prompt);
-    json_ids(&json, "ids", tokens + n_prompt, n_tokens - n_prompt);
-    json_text(&json, "text", run->text, run->text_size);
-    json_string(&json, "stop", nib_stop_name(run->generation.stop));
+    json_put_string(&json, "model", run->options->model);
+    json_put_string(&json, "device", info.device.name);
+    json_put_ids(&json, "prompt_ids", tokens, n_prompt);
+    json_put_ids(&json, "ids", tokens + n_prompt, n_tokens - n_prompt);
+    json_put_text(&json, "text", run->text, run->text_size);
+    json_put_string(&json, "stop", nib_stop_name(run->generation.stop));
     report_execution(&json, &info);
     write_timing(&json, run, &info);
     report_memory(&json, &info);
