@@ -32,7 +32,8 @@ static void int8_rows(void *user, uint64_t first, uint64_t last, uint32_t thread
         uint8_t *codes = matrix->block.codes + r * cols;
         // Rounding keeps the order, so the largest may be found before it.
         const float most = nib_f32_from_f16(nib_f16_from_f32(largest(w, cols)));
-        const float factor = most > 0 ? 127 / most : 0;
+        const float inverse = most > 0 ? 1 / most : 0;
+        const float factor = inverse * 127;
         matrix->row_absmax[r] = most;
         matrix->block.scale[r] = most / 127;
         for (uint64_t i = 0; i < cols; i++) {
@@ -54,19 +55,36 @@ static enum nib_status quantize_int8(const struct nib_quantize_job *job,
     return NIB_OK;
 }
 
-/// Returns the first of the nearest values of a book of 16.
-static uint8_t nearest(const float *book, float x)
+/// A book's codes in the order of their values, and the middles between neighbours. +0 comes before
+/// −0, so that small positive numbers become −0 in FP4: so it is in the tool.
+struct sorted_book {
+    uint8_t codes[16];
+    float middles[15];
+};
+
+static struct sorted_book sort_book(const float *book)
 {
-    uint8_t best = 0;
-    float least = INFINITY;
-    for (uint8_t i = 0; i < 16; i++) {
-        float distance = fabsf(x - book[i]);
-        if (distance < least) {
-            least = distance;
-            best = i;
+    struct sorted_book sorted;
+    for (int i = 0; i < 16; i++) {
+        int place = i;
+        while (place > 0 && book[sorted.codes[place - 1]] > book[i]) {
+            sorted.codes[place] = sorted.codes[place - 1];
+            place--;
         }
+        sorted.codes[place] = (uint8_t)i;
     }
-    return best;
+    for (int i = 0; i < 15; i++)
+        sorted.middles[i] = (book[sorted.codes[i]] + book[sorted.codes[i + 1]]) / 2;
+    return sorted;
+}
+
+/// Returns the code nearest to x, of two the one of the smaller value.
+static uint8_t nearest(const struct sorted_book *book, float x)
+{
+    int place = 0;
+    for (int i = 0; i < 15; i++)
+        place += x > book->middles[i];
+    return book->codes[place];
 }
 
 static void book_rows(void *user, uint64_t first, uint64_t last, uint32_t thread)
@@ -76,6 +94,7 @@ static void book_rows(void *user, uint64_t first, uint64_t last, uint32_t thread
     struct nib_quantized_matrix *matrix = loop->matrix;
     const uint64_t cols = matrix->cols, group = matrix->format.group ? matrix->format.group : cols;
     const uint64_t groups = nib_format_groups(&matrix->format, cols);
+    const struct sorted_book book = sort_book(matrix->format.book);
     for (uint64_t r = first; r < last; r++) {
         for (uint64_t g = 0; g < groups; g++) {
             const uint64_t begin = r * cols + g * group;
@@ -84,9 +103,7 @@ static void book_rows(void *user, uint64_t first, uint64_t last, uint32_t thread
             const float inverse = most > 0 ? 1 / most : 0;
             matrix->block.scale[r * groups + g] = most;
             for (uint64_t i = begin; i < begin + n; i++) {
-                float x = loop->job->weights[i] * inverse;
-                x = x > 1 ? 1 : x < -1 ? -1 : x;
-                matrix->block.codes[i] = nearest(matrix->format.book, x);
+                matrix->block.codes[i] = nearest(&book, loop->job->weights[i] * inverse);
             }
         }
     }
