@@ -78,6 +78,7 @@ struct nib_quantize_params {
     uint32_t group; ///< 0: 128, or the container's own
     enum nib_quantize_zero zero;
     enum nib_quantize_range range;
+    enum nib_quantize_range activation_range; ///< of static activations; DEFAULT: MSE
     float percentile; ///< share that NIB_QUANTIZE_RANGE_PERCENTILE keeps, in percent; 0: 99.9
     enum nib_quantize_activations activations;
     /// What differs for some matrices: "SELECTOR=FORMAT,…"; see docs/quantization.md. Or NULL.

@@ -146,6 +146,8 @@ static enum nib_status do_entries(struct nib_run *run, uint32_t first, uint32_t 
     const struct nib_compress_entry *entry = &run->plan.entries[first];
     const bool is_layer = nib_arch_in_layer(entry->role);
     struct nib_layer_work work = {.run = run, .stats_needs = stats_needs(run, first, n)};
+    work.has_magnitudes = run->plan.params.activations == NIB_QUANTIZE_ACTIVATIONS_STATIC;
+    work.stats_needs |= work.has_magnitudes ? NIB_STATS_CHANNELS : 0;
     if (!is_layer && entry->is_copied)
         return run->writer->put_copy(run->output, first, err);
     if (!is_layer && !entry->is_quantized)

@@ -3,6 +3,8 @@
 
 #include "runtime/base/status.h"
 #include "runtime/compress/quantizers.h"
+#include "runtime/compress/scaling.h"
+#include "runtime/compress/static_range.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,6 +42,10 @@ enum nib_status nib_work_quantize(struct nib_layer_work *work, uint32_t i,
     enum nib_status status =
         nib_quantizer_get(plan, entry)->quantize(&job, &work->matrices[i], err);
     free(ordered);
+    if (status == NIB_OK && entry->scheme.activation == NIB_ACTIVATION_INT8_STATIC)
+        work->matrices[i]->activation_scale = nib_scale_stored(
+            entry->scheme.format.scale,
+            nib_static_scale(stats, plan->params.activation_range, plan->params.percentile));
     return status;
 }
 
@@ -93,35 +99,44 @@ static enum nib_role input_of(const struct nib_layer_work *work, uint32_t i)
                                : NIB_ROLE_COUNT;
 }
 
-/// Makes the sums for one input. Errors: memory.
-static enum nib_status want_input(struct nib_layer_work *work, enum nib_role input,
-                                  struct nib_error *err)
+/// Makes the sums for one input, which the next pass is to look at. Errors: memory.
+static enum nib_status want_input(struct nib_layer_work *work, enum nib_role input, uint32_t needs,
+                                  bool has_magnitudes, struct nib_error *err)
 {
-    work->wanted = 1u << input;
     for (uint32_t i = 0; i < work->layer.n; i++) {
         const struct nib_compress_entry *entry = &work->run->plan.entries[work->layer.first + i];
-        if (input_of(work, i) == input)
-            return nib_stats_init(&work->stats[input], entry->cols, work->stats_needs,
-                                  work->has_magnitudes, err);
+        if (input_of(work, i) != input)
+            continue;
+        work->wanted |= 1u << input;
+        return nib_stats_init(&work->stats[input], entry->cols, needs, has_magnitudes, err);
     }
     return NIB_OK;
 }
 
-/// Looks at one input, and quantizes the matrices that have it.
-static enum nib_status do_input(struct nib_layer_work *work, enum nib_role input,
-                                struct nib_error *err)
+/// Lets the windows through to input `last`, summing up all inputs that are wanted.
+static enum nib_status look(struct nib_layer_work *work, enum nib_role last, struct nib_error *err)
 {
-    enum nib_status status;
     struct nib_calibration *calibration = work->run->calibration;
     const struct nib_calibration_pass pass = {
-        .block = nib_calibration_block(calibration, input),
+        .block = nib_calibration_block(calibration, last),
         .observe = observe,
         .user = work,
-        .last = input,
+        .last = last,
     };
-    NIB_TRY(want_input(work, input, err));
-    NIB_TRY(nib_calibration_run(calibration, &pass, err));
-    nib_stats_finish(&work->stats[input]);
+    enum nib_status status = nib_calibration_run(calibration, &pass, err);
+    for (uint32_t role = 0; role < NIB_ROLE_COUNT; role++) {
+        if (work->wanted >> role & 1)
+            nib_stats_finish(&work->stats[role]);
+    }
+    work->wanted = 0;
+    return status;
+}
+
+/// Quantizes the matrices that have the input, and goes on with them.
+static enum nib_status quantize_input(struct nib_layer_work *work, enum nib_role input,
+                                      struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
     for (uint32_t i = 0; i < work->layer.n; i++) {
         if (input_of(work, i) != input)
             continue;
@@ -133,6 +148,90 @@ fail:
     return status;
 }
 
+/// Scales an input by the plan's method.
+static enum nib_status scale_input(struct nib_layer_work *work, enum nib_role input,
+                                   struct nib_error *err)
+{
+    enum nib_status status;
+    struct nib_scaled_input scaled;
+    if (!nib_scaled_input_find(work, input, &scaled))
+        return NIB_OK;
+    float *s = malloc((size_t)scaled.cols * sizeof *s);
+    if (!s)
+        return nib_fail_memory(err);
+    if (work->run->plan.params.method == NIB_QUANTIZE_AWQ)
+        NIB_TRY(nib_awq_search(&scaled, s, err));
+    else
+        NIB_TRY(nib_smooth_search(&scaled, s, err));
+    NIB_TRY(nib_scaled_apply(&scaled, s, err));
+fail:
+    free(s);
+    return status;
+}
+
+/// The inputs of a part of the layer that are looked at, in the order of the computation.
+struct inputs {
+    enum nib_role roles[NIB_ROLE_COUNT];
+    uint32_t n;
+};
+
+static struct inputs inputs_of(const struct nib_layer_work *work, enum nib_block block)
+{
+    struct inputs inputs = {.n = 0};
+    for (enum nib_role role = 0; role < NIB_ROLE_COUNT; role++) {
+        bool is_input = false;
+        for (uint32_t i = 0; i < work->layer.n; i++)
+            is_input |= input_of(work, i) == role;
+        if (is_input && nib_calibration_block(work->run->calibration, role) == block)
+            inputs.roles[inputs.n++] = role;
+    }
+    return inputs;
+}
+
+/// Scales all inputs of a part, seen once. AWQ quantizes by what was seen; SmoothQuant looks again,
+/// since scaled inputs have ranges of their own.
+static enum nib_status scale_inputs(struct nib_layer_work *work, const struct inputs *inputs,
+                                    struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    const bool is_awq = work->run->plan.params.method == NIB_QUANTIZE_AWQ;
+    const uint32_t needs = NIB_STATS_CHANNELS | (is_awq ? NIB_STATS_HESSIAN : 0);
+    for (uint32_t i = 0; i < inputs->n; i++)
+        NIB_TRY(want_input(work, inputs->roles[i], needs, false, err));
+    NIB_TRY(look(work, inputs->roles[inputs->n - 1], err));
+    for (uint32_t i = 0; i < inputs->n; i++)
+        NIB_TRY(scale_input(work, inputs->roles[i], err));
+    for (uint32_t i = 0; i < inputs->n; i++) {
+        if (is_awq)
+            NIB_TRY(quantize_input(work, inputs->roles[i], err));
+        nib_stats_free(&work->stats[inputs->roles[i]]);
+    }
+fail:
+    return status;
+}
+
+/// Quantizes a part of the layer, input after input, each seen behind the quantized matrices before
+/// it.
+static enum nib_status do_block(struct nib_layer_work *work, enum nib_block block,
+                                struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    const enum nib_quantize_method method = work->run->plan.params.method;
+    const struct inputs inputs = inputs_of(work, block);
+    if (inputs.n > 0 && (method == NIB_QUANTIZE_AWQ || method == NIB_QUANTIZE_SMOOTHQUANT))
+        NIB_TRY(scale_inputs(work, &inputs, err));
+    for (uint32_t i = 0; method != NIB_QUANTIZE_AWQ && i < inputs.n; i++) {
+        NIB_TRY(want_input(work, inputs.roles[i], work->stats_needs, work->has_magnitudes, err));
+        NIB_TRY(look(work, inputs.roles[i], err));
+        NIB_TRY(quantize_input(work, inputs.roles[i], err));
+    }
+    const struct nib_calibration_pass pass = {
+        .block = block, .last = NIB_ROLE_COUNT, .advances = true};
+    NIB_TRY(nib_calibration_run(work->run->calibration, &pass, err));
+fail:
+    return status;
+}
+
 enum nib_status nib_work_calibrate(struct nib_layer_work *work, struct nib_error *err)
 {
     enum nib_status status;
@@ -141,18 +240,8 @@ enum nib_status nib_work_calibrate(struct nib_layer_work *work, struct nib_error
     NIB_TRY(nib_calibration_begin_layer(calibration, entries[0].layer, err));
     for (uint32_t i = 0; i < work->layer.n; i++)
         NIB_TRY(nib_calibration_set(calibration, entries[i].role, work->layer.values[i], err));
-    for (enum nib_block block = 0; block < NIB_BLOCK_COUNT; block++) {
-        for (enum nib_role role = 0; role < NIB_ROLE_COUNT; role++) {
-            bool is_input = false;
-            for (uint32_t i = 0; i < work->layer.n; i++)
-                is_input |= input_of(work, i) == role;
-            if (is_input && nib_calibration_block(calibration, role) == block)
-                NIB_TRY(do_input(work, role, err));
-        }
-        const struct nib_calibration_pass pass = {
-            .block = block, .last = NIB_ROLE_COUNT, .advances = true};
-        NIB_TRY(nib_calibration_run(calibration, &pass, err));
-    }
+    for (enum nib_block block = 0; block < NIB_BLOCK_COUNT; block++)
+        NIB_TRY(do_block(work, block, err));
 fail:
     return status;
 }

@@ -48,6 +48,7 @@ static struct nib_quantize_params make_params(const struct options *options)
                 : q->asymmetric ? NIB_QUANTIZE_ASYMMETRIC
                                 : NIB_QUANTIZE_ZERO_DEFAULT,
         .range = (enum nib_quantize_range)q->range,
+        .activation_range = (enum nib_quantize_range)q->activation_range,
         .percentile = (float)q->percentile.value,
         .activations = (enum nib_quantize_activations)q->activations,
         .mix = q->mix,

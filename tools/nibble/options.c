@@ -100,6 +100,8 @@ static const struct option table[] = {
     {"asym", 0, OPTION_FLAG, COMMAND_QUANTIZE, QUANTIZE(asymmetric), NULL, "zero points", 0, 0},
     {"range", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(range), "auto|minmax|mse|percentile",
      "how the range of the codes is found", 0, 0},
+    {"activation-range", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(activation_range),
+     "auto|minmax|mse|percentile", "the same for static activations", 0, 0},
     {"percentile", 0, OPTION_REAL, COMMAND_QUANTIZE, QUANTIZE(percentile), "P",
      "for --range percentile (default: 99.9)", 50, 100},
     {"activations", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(activations),

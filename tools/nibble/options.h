@@ -58,7 +58,7 @@ struct option_ids {
 /// What `quantize` is to do. Choices are positions in the table's lists, which are those of the
 /// enumerations of <nibble/quantize.h>.
 struct option_quantize {
-    unsigned method, container, granularity, range, activations;
+    unsigned method, container, granularity, range, activations, activation_range;
     const char *format, *mix;
     struct option_count bits, group, windows, context;
     struct option_real percentile, damping, smoothing, outlier_threshold;
