@@ -39,9 +39,9 @@ uint32_t nib_calibration_windows(const struct nib_calibration *calibration);
 /// Begins layer `layer`, with no weights yet; ends the one before.
 enum nib_status nib_calibration_begin_layer(struct nib_calibration *calibration, uint32_t layer,
                                             struct nib_error *err);
-/// Gives the layer a tensor, or another one in its place: fp32, rows in the source's order. `values`
-/// stay in use until the layer ends or they are replaced; changing them in place is allowed where
-/// they are given anew after it.
+/// Gives the layer a tensor, or another one in its place: fp32, rows in the source's order.
+/// `values` stay in use until the layer ends or they are replaced; changing them in place is
+/// allowed where they are given anew after it.
 enum nib_status nib_calibration_set(struct nib_calibration *calibration, enum nib_role role,
                                     const float *values, struct nib_error *err);
 

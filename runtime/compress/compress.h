@@ -97,6 +97,8 @@ enum nib_status nib_quantized_matrix_create(const struct nib_compress_entry *ent
                                             bool has_permutation,
                                             struct nib_quantized_matrix **out_matrix,
                                             struct nib_error *err);
+/// Returns the bits that codes, scales and zero points take where nothing is padded.
+uint64_t nib_quantized_matrix_bits(const struct nib_quantized_matrix *matrix);
 void nib_quantized_matrix_destroy(struct nib_quantized_matrix **matrix);
 /// Writes row `row` in fp32, columns in the order of input features. `scratch` holds `cols` floats
 /// (used with a permutation alone; else NULL will do). Thread-safety: safe.

@@ -75,84 +75,21 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/// The functions of one type of numbers: packing of blocks, tiles into C, and the loop over blocks.
-#define PRODUCT(suffix, real)                                                                        \
-    struct loop_##suffix {                                                                           \
-        const struct nib_dense *dense;                                                               \
-        const struct nib_product_##suffix *p;                                                        \
-    };                                                                                               \
-    /* Copies `count` lines (rows of A or columns of B) of `depth` numbers into strips of `width`  \
-       lines side by side, the last one filled up with zeros. */ \
-    static void pack_##suffix(const real *from, uint64_t line, uint64_t step, uint64_t count,        \
-                              uint64_t depth, uint32_t width, real *to)                              \
-    {                                                                                                \
-        for (uint64_t first = 0; first < count; first += width, to += width * depth) {               \
-            uint64_t n = least(width, count - first);                                                \
-            const real *source = from + first * line;                                                \
-            if (n < width)                                                                           \
-                memset(to, 0, width *depth * sizeof *to);                                            \
-            for (uint64_t k = 0; line == 1 && k < depth; k++)                                        \
-                memcpy(to + k * width, source + k * step, n * sizeof *to);                           \
-            for (uint64_t i = 0; line != 1 && i < n; i++) {                                          \
-                for (uint64_t k = 0; k < depth; k++)                                                 \
-                    to[k * width + i] = source[i * line + k * step];                                 \
-            }                                                                                        \
-        }                                                                                            \
-    }                                                                                                \
-    static void add_##suffix(const real *tile, uint32_t width, uint64_t rows, uint64_t cols,         \
-                             real alpha, real *c, uint64_t c_row)                                    \
-    {                                                                                                \
-        for (uint64_t r = 0; r < rows; r++) {                                                        \
-            for (uint64_t j = 0; j < cols; j++)                                                      \
-                c[r * c_row + j] += alpha * tile[r * width + j];                                     \
-        }                                                                                            \
-    }                                                                                                \
-    static void block_##suffix(const struct loop_##suffix *loop, uint64_t row, uint64_t col,         \
-                               real *buffer)                                                         \
-    {                                                                                                \
-        const struct nib_product_##suffix *p = loop->p;                                              \
-        const struct nib_dense_kernels *kernels = loop->dense->kernels;                              \
-        const uint32_t tile_rows = kernels->rows, tile_cols = kernels->cols_##suffix;                \
-        const uint64_t rows = least(BLOCK_ROWS, p->m - row), cols = least(BLOCK_COLS, p->n - col);   \
-        real *a = buffer, *b = a + BLOCK_ROWS * BLOCK_DEPTH, *tile = b + BLOCK_COLS * BLOCK_DEPTH;   \
-        for (uint64_t k = 0, depth; k < p->k; k += depth) {                                          \
-            depth = least(BLOCK_DEPTH, p->k - k);                                                    \
-            pack_##suffix(p->a + row * p->a_row + k * p->a_col, p->a_row, p->a_col, rows, depth,     \
-                          tile_rows, a);                                                             \
-            pack_##suffix(p->b + col * p->b_col + k * p->b_row, p->b_col, p->b_row, cols, depth,     \
-                          tile_cols, b);                                                             \
-            for (uint64_t j = 0; j < cols; j += tile_cols) {                                         \
-                for (uint64_t i = 0; i < rows; i += tile_rows) {                                     \
-                    if (p->is_lower && row + i + tile_rows <= col + j)                               \
-                        continue;                                                                    \
-                    kernels->tile_##suffix(depth, a + i * depth, b + j * depth, tile);               \
-                    add_##suffix(tile, tile_cols, least(tile_rows, rows - i),                        \
-                                 least(tile_cols, cols - j), p->alpha,                               \
-                                 p->c + (row + i) * p->c_row + col + j, p->c_row);                   \
-                }                                                                                    \
-            }                                                                                        \
-        }                                                                                            \
-    }                                                                                                \
-    static void body_##suffix(void *user, uint64_t first, uint64_t last, uint32_t thread)            \
-    {                                                                                                \
-        const struct loop_##suffix *loop = user;                                                     \
-        void *buffer = loop->dense->buffers + thread * BUFFER_BYTES;                                 \
-        const uint64_t across = nib_ceil_div_u64(loop->p->n, BLOCK_COLS);                            \
-        for (uint64_t i = first; i < last; i++) {                                                    \
-            uint64_t row = i / across * BLOCK_ROWS, col = i % across * BLOCK_COLS;                   \
-            if (!loop->p->is_lower || row + BLOCK_ROWS > col)                                        \
-                block_##suffix(loop, row, col, buffer);                                              \
-        }                                                                                            \
-    }                                                                                                \
-    void nib_multiply_##suffix(struct nib_dense *dense, const struct nib_product_##suffix *p)        \
-    {                                                                                                \
-        struct loop_##suffix loop = {dense, p};                                                      \
-        uint64_t blocks = nib_ceil_div_u64(p->m, BLOCK_ROWS) * nib_ceil_div_u64(p->n, BLOCK_COLS);   \
-        nib_thread_pool_run(dense->pool, blocks, 1, body_##suffix, &loop);                           \
-    }
+#define REAL float
+#define NAME(name) name##_f32
+#define TILE_COLS cols_f32
+#define TILE tile_f32
+#include "runtime/compress/dense_product.inc"
+#undef REAL
+#undef NAME
+#undef TILE_COLS
+#undef TILE
 
-PRODUCT(f32, float)
-PRODUCT(f64, double)
+#define REAL double
+#define NAME(name) name##_f64
+#define TILE_COLS cols_f64
+#define TILE tile_f64
+#include "runtime/compress/dense_product.inc"
 
 /// Factors rows and columns [first, last) of `a`, from which all columns before were subtracted.
 static bool factor_diagonal(double *a, uint64_t n, uint64_t first, uint64_t last)

@@ -1,7 +1,7 @@
 /// Grids: the values that the codes of a group stand for, and finding the best one.
 ///
-/// value(code) = scale · (code − center − zero) + min, codes from 0 to 2^bits − 1; zero is 0 but for
-/// integer zero points, min is 0 but for minima.
+/// value(code) = scale · (code − center − zero) + min, codes from 0 to 2^bits − 1; zero is 0 but
+/// for integer zero points, min is 0 but for minima.
 #ifndef RUNTIME_COMPRESS_GRID_H
 #define RUNTIME_COMPRESS_GRID_H
 

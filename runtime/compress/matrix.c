@@ -69,6 +69,16 @@ void nib_quantized_matrix_destroy(struct nib_quantized_matrix **matrix)
     free(self);
 }
 
+uint64_t nib_quantized_matrix_bits(const struct nib_quantized_matrix *matrix)
+{
+    const struct nib_format *format = &matrix->format;
+    const uint64_t n_groups = matrix->rows * nib_format_groups(format, matrix->cols);
+    uint64_t bits = 8 * nib_format_packed_bytes(format, matrix->rows, matrix->cols);
+    if (matrix->scale_codes.codes) // bytes for scales of 32 bits, and the second level's
+        bits -= n_groups * 24 - nib_ceil_div_u64(n_groups, NIB_NESTED_BLOCK) * 32;
+    return bits;
+}
+
 void nib_quantized_matrix_row(const struct nib_quantized_matrix *matrix, uint64_t row, float *out,
                               float *scratch)
 {

@@ -120,6 +120,7 @@ static enum nib_status put_layer(struct nib_layer_work *work, struct nib_error *
             NIB_TRY(nib_work_quantize(work, i, NULL, err));
         NIB_TRY(run->writer->put_matrix(run->output, index, work->matrices[i], err));
         run->report.quantized_weights += entry->rows * entry->cols;
+        run->bits += nib_quantized_matrix_bits(work->matrices[i]);
         nib_quantized_matrix_destroy(&work->matrices[i]);
     }
 fail:
@@ -265,6 +266,8 @@ enum nib_status nib_compress_run(const struct nib_source *source, const char *pa
     NIB_TRY(run.writer->finish(&run.output, &run.report.file_bytes, err));
     run.layer++;
     report(&run, 0);
+    if (run.report.quantized_weights)
+        run.report.bits_per_weight = (double)run.bits / (double)run.report.quantized_weights;
     run.report.ns = nib_clock_ns() - start_ns;
     *out_report = run.report;
 fail:

@@ -17,6 +17,7 @@ struct nib_run {
     struct nib_device *device;           ///< NULL where nothing is calibrated
     struct nib_calibration *calibration; ///< likewise
     struct nib_quantization_report report;
+    uint64_t bits; ///< of all quantized matrices so far
 
     struct nib_meter meter; ///< counts thousandths of layers
     uint32_t layer;

@@ -38,9 +38,9 @@ enum nib_status nib_scaled_apply(const struct nib_scaled_input *scaled, const fl
 /// rounding to nearest. The error is exact for all calibration tokens, by H = E[x xᵀ].
 enum nib_status nib_awq_search(const struct nib_scaled_input *scaled, float *out_s,
                                struct nib_error *err);
-/// SmoothQuant (Xiao et al. 2022, arXiv 2211.10438): s = max|x|^α / max|w|^(1−α); α is given, or the
-/// one with the least output error predicted, rounding errors of inputs and weights being taken as
-/// uniform.
+/// SmoothQuant (Xiao et al. 2022, arXiv 2211.10438): s = max|x|^α / max|w|^(1−α); α is given, or
+/// the one with the least output error predicted, rounding errors of inputs and weights being taken
+/// as uniform.
 enum nib_status nib_smooth_search(const struct nib_scaled_input *scaled, float *out_s,
                                   struct nib_error *err);
 
