@@ -78,6 +78,7 @@ struct nib_quantize_params {
     uint32_t group; ///< 0: 128, or the container's own
     enum nib_quantize_zero zero;
     enum nib_quantize_range range;
+    enum nib_quantize_range activation_range; ///< of static activations; DEFAULT: MSE
     float percentile; ///< share that NIB_QUANTIZE_RANGE_PERCENTILE keeps, in percent; 0: 99.9
     enum nib_quantize_activations activations;
     /// What differs for some matrices: "SELECTOR=FORMAT,…"; see docs/quantization.md. Or NULL.
@@ -95,7 +96,6 @@ struct nib_quantize_params {
     bool single_quantized;   ///< NF4, FP4: keep scales in fp32 instead of quantizing them, too
     float outlier_threshold; ///< LLM.int8; 0: 6
     uint32_t threads;        ///< 0: physical cores
-    const char *cpu_mask;    ///< as nib_device_params; NULL: none
 };
 #define nib_quantize_params(...) \
     (&(struct nib_quantize_params){.struct_size = sizeof(struct nib_quantize_params), __VA_ARGS__})

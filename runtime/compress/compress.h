@@ -8,7 +8,7 @@
 #define RUNTIME_COMPRESS_COMPRESS_H
 
 #include "runtime/base/arena.h"
-#include "runtime/base/thread_pool.h"
+#include "runtime/compress/dense.h"
 #include "runtime/import/source.h"
 #include "runtime/quant/row_reader.h"
 #include <nibble/quantize.h>
@@ -86,6 +86,7 @@ struct nib_quantized_matrix {
     enum nib_activation activation;
     float activation_scale; ///< INT8_STATIC: as the container stores it
     float outlier_threshold;
+    float *row_absmax;                  ///< [rows], LLM_INT8 alone: scales are these / 127
     struct nib_scale_codes scale_codes; ///< codes is NULL where there is one level alone
     void *memory;                       ///< of all arrays
 };
@@ -96,6 +97,8 @@ enum nib_status nib_quantized_matrix_create(const struct nib_compress_entry *ent
                                             bool has_permutation,
                                             struct nib_quantized_matrix **out_matrix,
                                             struct nib_error *err);
+/// Returns the bits that codes, scales and zero points take where nothing is padded.
+uint64_t nib_quantized_matrix_bits(const struct nib_quantized_matrix *matrix);
 void nib_quantized_matrix_destroy(struct nib_quantized_matrix **matrix);
 /// Writes row `row` in fp32, columns in the order of input features. `scratch` holds `cols` floats
 /// (used with a permutation alone; else NULL will do). Thread-safety: safe.
@@ -128,8 +131,8 @@ struct nib_quantize_job {
     const struct nib_compress_entry *entry;
     const float *weights;                ///< [rows][cols], rows in the output's order, finite
     const struct nib_input_stats *stats; ///< NULL where the method needs none
-    float activation_scale;              ///< INT8_STATIC
     struct nib_thread_pool *pool;        ///< to run loops on
+    struct nib_dense *dense;             ///< to multiply on the same threads
 };
 
 /// A quantizer. Thread-safety: the functions are called by one thread at a time.

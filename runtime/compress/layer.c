@@ -23,23 +23,29 @@ uint64_t nib_source_row(const struct nib_compress_plan *plan,
     return head + i / 2 + half * (i % 2);
 }
 
+/// Where rows are taken apart.
+struct workspace {
+    void *memory; ///< of a block of READ_ROWS rows
+    float *line;  ///< [cols]
+};
+
 /// Takes block after block apart, columns into the order of input features.
 static enum nib_status read_blocks(const struct nib_row_reader *reader, uint64_t first,
-                                   uint64_t count, void *memory, float *line, float *out,
+                                   uint64_t count, const struct workspace *space, float *out,
                                    struct nib_error *err)
 {
     for (uint64_t done = 0; done < count;) {
         struct nib_row_block block;
         uint64_t n = count - done < READ_ROWS ? count - done : READ_ROWS;
-        nib_row_block_init(&block, &reader->format, n, reader->cols, memory);
+        nib_row_block_init(&block, &reader->format, n, reader->cols, space->memory);
         enum nib_status status = reader->read(reader, first + done, &block, err);
         if (status != NIB_OK)
             return status;
         for (uint64_t r = 0; r < n; r++, done++) {
             float *to = out + done * reader->cols;
-            nib_row_dequantize(&reader->format, &block, r, reader->permutation ? line : to);
+            nib_row_dequantize(&reader->format, &block, r, reader->permutation ? space->line : to);
             for (uint64_t j = 0; reader->permutation && j < reader->cols; j++)
-                to[reader->permutation[j]] = line[j];
+                to[reader->permutation[j]] = space->line[j];
         }
     }
     return NIB_OK;
@@ -66,14 +72,13 @@ enum nib_status nib_rows_read(const struct nib_compress_plan *plan,
 {
     enum nib_status status;
     struct nib_row_reader reader;
-    void *memory = NULL;
-    float *line = NULL;
+    struct workspace space = {0};
     NIB_TRY(nib_source_reader(plan->source, entry->role, entry->layer, &reader, err));
-    memory = malloc(nib_row_block_size(&reader.format, READ_ROWS, reader.cols));
-    line = malloc((size_t)reader.cols * sizeof *line);
-    if (!memory || !line)
+    space.memory = malloc(nib_row_block_size(&reader.format, READ_ROWS, reader.cols));
+    space.line = malloc((size_t)reader.cols * sizeof *space.line);
+    if (!space.memory || !space.line)
         NIB_TRY(nib_fail_memory(err));
-    NIB_TRY(read_blocks(&reader, first, count, memory, line, out, err));
+    NIB_TRY(read_blocks(&reader, first, count, &space, out, err));
     uint64_t place = find_not_finite(out, count * reader.cols);
     if (place < count * reader.cols)
         NIB_TRY(nib_fail(err, NIB_ERROR_FORMAT,
@@ -84,8 +89,8 @@ enum nib_status nib_rows_read(const struct nib_compress_plan *plan,
     if (reader.drop)
         reader.drop(&reader, first, count);
 fail:
-    free(memory);
-    free(line);
+    free(space.memory);
+    free(space.line);
     return status;
 }
 

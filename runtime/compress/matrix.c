@@ -1,13 +1,10 @@
-#include "runtime/compress/compress.h"
+#include "runtime/compress/nested.h"
 
 #include "runtime/base/checked.h"
 #include "runtime/base/half.h"
 #include "runtime/base/status.h"
 #include <stdlib.h>
 #include <string.h>
-
-/// Blocks of scales that share a second scale (bitsandbytes' double quantization).
-#define SCALES_PER_BLOCK 256u
 
 enum nib_status nib_quantized_matrix_create(const struct nib_compress_entry *entry,
                                             bool has_permutation,
@@ -16,6 +13,7 @@ enum nib_status nib_quantized_matrix_create(const struct nib_compress_entry *ent
 {
     const struct nib_matrix_scheme *scheme = &entry->scheme;
     const size_t block_size = nib_row_block_size(&scheme->format, entry->rows, entry->cols);
+    const bool has_absmax = scheme->activation == NIB_ACTIVATION_LLM_INT8;
     size_t n_codes = 0, n_scales = 0, permutation_size = 0, size = block_size;
     bool fits = block_size != 0;
     *out_matrix = NULL;
@@ -23,7 +21,9 @@ enum nib_status nib_quantized_matrix_create(const struct nib_compress_entry *ent
         fits &= nib_mul_size((size_t)entry->cols, sizeof(uint32_t), &permutation_size);
     if (scheme->double_quantized) {
         n_codes = (size_t)(entry->rows * nib_format_groups(&scheme->format, entry->cols));
-        n_scales = (size_t)nib_ceil_div_u64(n_codes, SCALES_PER_BLOCK);
+        n_scales = (size_t)nib_ceil_div_u64(n_codes, NIB_NESTED_BLOCK);
+    } else if (has_absmax) {
+        n_scales = (size_t)entry->rows;
     }
     fits = fits && nib_add_size(size, permutation_size, &size) &&
            nib_add_size(size, n_scales * sizeof(float), &size) &&
@@ -52,6 +52,8 @@ enum nib_status nib_quantized_matrix_create(const struct nib_compress_entry *ent
     if (scheme->double_quantized) {
         matrix->scale_codes.scale = (float *)(void *)memory;
         matrix->scale_codes.codes = memory + n_scales * sizeof(float);
+    } else if (has_absmax) {
+        matrix->row_absmax = (float *)(void *)memory;
     }
     *out_matrix = matrix;
     return NIB_OK;
@@ -65,6 +67,16 @@ void nib_quantized_matrix_destroy(struct nib_quantized_matrix **matrix)
         return;
     free(self->memory);
     free(self);
+}
+
+uint64_t nib_quantized_matrix_bits(const struct nib_quantized_matrix *matrix)
+{
+    const struct nib_format *format = &matrix->format;
+    const uint64_t n_groups = matrix->rows * nib_format_groups(format, matrix->cols);
+    uint64_t bits = 8 * nib_format_packed_bytes(format, matrix->rows, matrix->cols);
+    if (matrix->scale_codes.codes) // bytes for scales of 32 bits, and the second level's
+        bits -= n_groups * 24 - nib_ceil_div_u64(n_groups, NIB_NESTED_BLOCK) * 32;
+    return bits;
 }
 
 void nib_quantized_matrix_row(const struct nib_quantized_matrix *matrix, uint64_t row, float *out,

@@ -1,4 +1,3 @@
-#include "runtime/compress/compress.h"
 #include "runtime/compress/folder.h"
 #include "runtime/compress/writer_gguf.h"
 

@@ -35,6 +35,12 @@ static const struct command commands[] = {
      "Shows what a model is made of and what memory it takes.",
      "--ctx and --kv add a context length and a cache format to the table of memory.",
      command_inspect},
+    {COMMAND_QUANTIZE, "quantize", "MODEL", 2, "OUT [FLAG...]",
+     "Writes a model anew with fewer bits a weight.",
+     "OUT is a .gguf file or a folder, which must not be there; it appears whole or not at all.\n"
+     "gptq, awq, smoothquant and static activations need --calib; what an interrupted run of them\n"
+     "has done is kept in OUT.part, and the same command goes on from there.",
+     command_quantize},
     {COMMAND_DEVICES, "devices", NULL, 0, "[FLAG...]", "Lists what a model can run on.", NULL,
      command_devices},
 };

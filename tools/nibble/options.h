@@ -13,7 +13,8 @@ enum command_bit {
     COMMAND_EVAL = 1 << 3,
     COMMAND_INSPECT = 1 << 4,
     COMMAND_DEVICES = 1 << 5,
-    COMMAND_COMPARE = 1 << 6
+    COMMAND_COMPARE = 1 << 6,
+    COMMAND_QUANTIZE = 1 << 7
 };
 
 /// A number that may have been given.
@@ -54,9 +55,20 @@ struct option_ids {
 /// `--gpu-layers auto`, and the flag's default.
 #define GPU_LAYERS_AUTO UINT32_MAX
 
+/// What `quantize` is to do. Choices are positions in the table's lists, which are those of the
+/// enumerations of <nibble/quantize.h>.
+struct option_quantize {
+    unsigned method, container, granularity, range, activations, activation_range;
+    const char *format, *mix;
+    struct option_count bits, group, windows, context;
+    struct option_real percentile, damping, smoothing, outlier_threshold;
+    bool symmetric, asymmetric, act_order, no_static_groups, single_quantized;
+};
+
 /// Everything that a command line can say. Texts are borrowed from it; what was not given is zero.
 struct options {
-    const char *model; ///< the first operand
+    const char *model;  ///< the first operand
+    const char *output; ///< the second one, of `quantize`
     struct option_texts operands;
     bool help, version, json;
 
@@ -82,6 +94,9 @@ struct options {
     unsigned score; ///< enum nib_score
 
     bool tensors;
+
+    struct option_quantize quantize;
+    const char *calibration;
 };
 
 /// What a command needs beside flags.
