@@ -2,6 +2,7 @@
 
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
+#include "runtime/compress/parts.h"
 #include "runtime/compress/plan.h"
 #include "runtime/compress/quantizers.h"
 #include "runtime/engine/registry.h"
@@ -139,6 +140,23 @@ static uint32_t stats_needs(const struct nib_run *run, uint32_t first, uint32_t 
     return needs ? needs : NIB_STATS_CHANNELS;
 }
 
+/// Lets the text through the layer, which is quantized, or taken over from an interrupted run.
+static enum nib_status calibrate(struct nib_layer_work *work, struct nib_error *err)
+{
+    enum nib_status status;
+    const struct nib_parts *parts = work->run->parts;
+    if (nib_parts_has(parts, work->run->layer)) {
+        NIB_TRY(nib_parts_load(parts, work, err));
+        NIB_TRY(nib_work_repeat(work, err));
+        work->run->report.resumed_layers++;
+        return NIB_OK;
+    }
+    NIB_TRY(nib_work_calibrate(work, err));
+    NIB_TRY(nib_parts_save(parts, work, err));
+fail:
+    return status;
+}
+
 /// Does the entries [first, first + n): those of a layer, or one.
 static enum nib_status do_entries(struct nib_run *run, uint32_t first, uint32_t n,
                                   struct nib_error *err)
@@ -159,7 +177,7 @@ static enum nib_status do_entries(struct nib_run *run, uint32_t first, uint32_t 
     if (!work.matrices || !work.stats)
         NIB_TRY(nib_fail_memory(err));
     if (run->calibration && is_layer)
-        NIB_TRY(nib_work_calibrate(&work, err));
+        NIB_TRY(calibrate(&work, err));
     NIB_TRY(put_layer(&work, err));
 fail:
     for (uint32_t i = 0; work.matrices && i < n; i++)
@@ -223,9 +241,11 @@ static enum nib_status begin(struct nib_run *run, const char *path, struct nib_e
     NIB_TRY(
         nib_thread_pool_create(p->threads ? p->threads : nib_cpu_cores(), false, &run->pool, err));
     NIB_TRY(nib_dense_create(run->pool, &run->dense, err));
-    if (nib_run_is_calibrated(&run->plan))
-        NIB_TRY(begin_calibration(run, err));
     NIB_TRY(run->writer->begin(&run->plan, path, &run->output, err));
+    if (nib_run_is_calibrated(&run->plan)) {
+        NIB_TRY(begin_calibration(run, err));
+        NIB_TRY(nib_parts_open(&run->plan, path, &run->parts, err));
+    }
 fail:
     return status;
 }
@@ -264,6 +284,8 @@ enum nib_status nib_compress_run(const struct nib_source *source, const char *pa
     NIB_TRY(begin(&run, path, err));
     NIB_TRY(do_all(&run, err));
     NIB_TRY(run.writer->finish(&run.output, &run.report.file_bytes, err));
+    if (run.parts)
+        nib_parts_remove(run.parts);
     run.layer++;
     report(&run, 0);
     if (run.report.quantized_weights)
@@ -273,6 +295,7 @@ enum nib_status nib_compress_run(const struct nib_source *source, const char *pa
 fail:
     if (run.output)
         run.writer->abort(&run.output);
+    nib_parts_close(&run.parts);
     nib_calibration_destroy(&run.calibration);
     if (run.device)
         nib_device_release(run.device);

@@ -8,6 +8,8 @@
 #include "runtime/compress/stats.h"
 #include "runtime/engine/progress.h"
 
+struct nib_parts;
+
 struct nib_run {
     struct nib_compress_plan plan;
     const struct nib_checkpoint_writer *writer;
@@ -16,6 +18,7 @@ struct nib_run {
     struct nib_dense *dense;
     struct nib_device *device;           ///< NULL where nothing is calibrated
     struct nib_calibration *calibration; ///< likewise
+    struct nib_parts *parts;             ///< likewise
     struct nib_quantization_report report;
     uint64_t bits; ///< of all quantized matrices so far
 
@@ -41,6 +44,9 @@ enum nib_status nib_work_quantize(struct nib_layer_work *work, uint32_t i,
                                   const struct nib_stats_sum *stats, struct nib_error *err);
 /// Lets the text go through the layer, quantizing its matrices, and replaces the hidden states.
 enum nib_status nib_work_calibrate(struct nib_layer_work *work, struct nib_error *err);
+
+/// The same with a layer that an earlier run has quantized.
+enum nib_status nib_work_repeat(struct nib_layer_work *work, struct nib_error *err);
 
 /// Returns whether a run of the plan needs a calibration text, or makes use of one that is there.
 bool nib_run_is_calibrated(const struct nib_compress_plan *plan);

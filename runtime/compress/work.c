@@ -225,14 +225,12 @@ static enum nib_status do_block(struct nib_layer_work *work, enum nib_block bloc
         NIB_TRY(look(work, inputs.roles[i], err));
         NIB_TRY(quantize_input(work, inputs.roles[i], err));
     }
-    const struct nib_calibration_pass pass = {
-        .block = block, .last = NIB_ROLE_COUNT, .advances = true};
-    NIB_TRY(nib_calibration_run(work->run->calibration, &pass, err));
 fail:
     return status;
 }
 
-enum nib_status nib_work_calibrate(struct nib_layer_work *work, struct nib_error *err)
+/// Begins the layer with the tensors as they are.
+static enum nib_status begin_layer(struct nib_layer_work *work, struct nib_error *err)
 {
     enum nib_status status;
     struct nib_calibration *calibration = work->run->calibration;
@@ -240,8 +238,41 @@ enum nib_status nib_work_calibrate(struct nib_layer_work *work, struct nib_error
     NIB_TRY(nib_calibration_begin_layer(calibration, entries[0].layer, err));
     for (uint32_t i = 0; i < work->layer.n; i++)
         NIB_TRY(nib_calibration_set(calibration, entries[i].role, work->layer.values[i], err));
+fail:
+    return status;
+}
+
+/// Lets the windows through a part of the layer.
+static enum nib_status advance(struct nib_layer_work *work, enum nib_block block,
+                               struct nib_error *err)
+{
+    const struct nib_calibration_pass pass = {
+        .block = block, .last = NIB_ROLE_COUNT, .advances = true};
+    return nib_calibration_run(work->run->calibration, &pass, err);
+}
+
+enum nib_status nib_work_repeat(struct nib_layer_work *work, struct nib_error *err)
+{
+    enum nib_status status;
+    NIB_TRY(begin_layer(work, err));
+    for (uint32_t i = 0; i < work->layer.n; i++) {
+        if (work->matrices[i])
+            NIB_TRY(use_quantized(work, i, err));
+    }
     for (enum nib_block block = 0; block < NIB_BLOCK_COUNT; block++)
+        NIB_TRY(advance(work, block, err));
+fail:
+    return status;
+}
+
+enum nib_status nib_work_calibrate(struct nib_layer_work *work, struct nib_error *err)
+{
+    enum nib_status status;
+    NIB_TRY(begin_layer(work, err));
+    for (enum nib_block block = 0; block < NIB_BLOCK_COUNT; block++) {
         NIB_TRY(do_block(work, block, err));
+        NIB_TRY(advance(work, block, err));
+    }
 fail:
     return status;
 }
