@@ -292,6 +292,8 @@ enum nib_status nib_cpu_instance_create(const struct nib_instance_params *params
     instance->n_segments = params->n_segments;
     instance->max_rows =
         params->plan->max_rows > params->max_logits ? params->plan->max_rows : params->max_logits;
+    instance->on_tap = params->on_tap;
+    instance->tap_user = params->tap_user;
     for (uint32_t i = 0; i < NIB_KV_MAX_CLASSES; i++)
         instance->n_pages[i] = params->n_pages[i];
     NIB_TRY(create_arrays(instance, params->profile, err));

@@ -17,6 +17,12 @@ struct nib_device {
     _Atomic uint32_t references; ///< the opener's and one per engine
 };
 
+/// Sees the input of a matmul that has a tap, before it is computed: `n_rows` rows of the view's
+/// width, `stride` floats apart, which belong to the backend. Return false to end the run there:
+/// what follows is not computed, and the hidden states are of no use.
+typedef bool nib_tap_fn(void *user, uint32_t tap, const float *rows, uint64_t stride,
+                        uint32_t n_rows);
+
 /// What an instance is made for: a run of the plan's segments on a device.
 struct nib_instance_params {
     const struct nib_plan *plan; ///< outlives the instance
@@ -30,6 +36,8 @@ struct nib_instance_params {
     bool precise;
     bool fallback;
     bool profile;
+    nib_tap_fn *on_tap; ///< NULL where the plan has no taps
+    void *tap_user;
 };
 
 /// What an instance holds. Bytes.

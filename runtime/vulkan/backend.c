@@ -40,6 +40,9 @@ static enum nib_status supports_matmul(const struct nib_vk_device *d, const stru
     if (op->experts != NIB_NO_WEIGHT)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "the Vulkan backend has no mixtures of experts");
+    if (op->tap != NIB_NO_WEIGHT)
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "the Vulkan backend shows no inputs of matmuls; calibrate on the CPU");
     if (op->activation == NIB_ACTIVATION_LLM_INT8) {
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "the Vulkan backend has no kernels for activation mode %s yet; use "

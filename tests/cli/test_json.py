@@ -104,6 +104,20 @@ class JsonTest(cli.Case):
         self.assertIsNone(result["kl_mean"])
         self.check(self.good(*flags, "--profile").json, tables[""])
 
+    def test_compare(self):
+        """A line for each model, with what was measured alone."""
+        tables = self.section("compare")
+        result = self.good("compare", cli.tiny(), cli.tiny("qwen2"), "--json").json
+        self.check(result, tables[""])
+        self.assertEqual([entry["model"] for entry in result["models"]],
+                         [cli.tiny(), cli.tiny("qwen2")])
+        for entry in result["models"]:
+            self.check(entry, tables["models"])
+            self.assertGreater(entry["prefill_tps"], 0)
+            self.assertGreater(entry["decode_tps"], 0)
+            self.assertIsNone(entry["perplexity"])
+            self.assertIsNone(entry["kl_mean"])
+
     def check_inspect(self, path):
         """Holds what inspect writes of a model to its table."""
         table = self.section("inspect")[""]

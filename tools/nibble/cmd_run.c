@@ -120,31 +120,20 @@ static enum nib_status generate(struct run *run, struct nib_error *err)
     return status;
 }
 
-static double rate(uint64_t count, uint64_t ns)
-{
-    return ns > 0 ? (double)count * 1e9 / (double)ns : NAN;
-}
-
-static double decode_rate(const struct nib_generation *generation)
-{
-    return generation->n_generated > 1 ? rate(generation->n_generated - 1, generation->decode_ns)
-                                       : NAN;
-}
-
 static void write_timing(struct json_out *json, const struct run *run,
                          const struct nib_engine_info *info)
 {
     const struct nib_generation *generation = &run->generation;
     uint32_t n = generation->n_generated;
     json_open_object(json, "timing");
-    json_real(json, "load_s", run->load_s);
-    json_real(json, "first_token_s", n > 0 ? (double)generation->first_token_ns / 1e9 : NAN);
-    json_size(json, "prefill_tokens", generation->n_prompt);
-    json_real(json, "prefill_tps",
-              n > 0 ? rate(generation->n_prompt, generation->prefill_ns) : NAN);
-    json_size(json, "decode_tokens", n);
-    json_real(json, "decode_tps", decode_rate(generation));
-    json_real(json, "host_us_per_token", n > 0 ? (double)info->host_ns / 1e3 / n : NAN);
+    json_put_real(json, "load_s", run->load_s);
+    json_put_real(json, "first_token_s", n > 0 ? (double)generation->first_token_ns / 1e9 : NAN);
+    json_put_size(json, "prefill_tokens", generation->n_prompt);
+    json_put_real(json, "prefill_tps",
+                  n > 0 ? report_rate(generation->n_prompt, generation->prefill_ns) : NAN);
+    json_put_size(json, "decode_tokens", n);
+    json_put_real(json, "decode_tps", report_decode_rate(generation));
+    json_put_real(json, "host_us_per_token", n > 0 ? (double)info->host_ns / 1e3 / n : NAN);
     json_close_object(json);
 }
 
@@ -164,12 +153,12 @@ static enum nib_status write_json(struct run *run, const struct nib_op_profile *
     size_t n_prompt = run->prompt.count;
 
     struct json_out json = json_begin(stdout);
-    json_string(&json, "model", run->options->model);
-    json_string(&json, "device", info.device.name);
-    json_ids(&json, "prompt_ids", tokens, n_prompt);
-    json_ids(&json, "ids", tokens + n_prompt, n_tokens - n_prompt);
-    json_text(&json, "text", run->text, run->text_size);
-    json_string(&json, "stop", nib_stop_name(run->generation.stop));
+    json_put_string(&json, "model", run->options->model);
+    json_put_string(&json, "device", info.device.name);
+    json_put_ids(&json, "prompt_ids", tokens, n_prompt);
+    json_put_ids(&json, "ids", tokens + n_prompt, n_tokens - n_prompt);
+    json_put_text(&json, "text", run->text, run->text_size);
+    json_put_string(&json, "stop", nib_stop_name(run->generation.stop));
     report_execution(&json, &info);
     write_timing(&json, run, &info);
     report_memory(&json, &info);
@@ -187,9 +176,9 @@ static void print_rates(const struct run *run)
     fflush(stdout);
     fprintf(stderr, "[%s; %" PRIu32 " prompt tokens, %.1f tokens/s; %" PRIu32 " generated",
             nib_stop_name(generation->stop), generation->n_prompt,
-            rate(generation->n_prompt, generation->prefill_ns), generation->n_generated);
+            report_rate(generation->n_prompt, generation->prefill_ns), generation->n_generated);
     if (generation->n_generated > 1)
-        fprintf(stderr, ", %.1f tokens/s", decode_rate(generation));
+        fprintf(stderr, ", %.1f tokens/s", report_decode_rate(generation));
     fprintf(stderr, "; loaded in %.2f s]\n", run->load_s);
 }
 

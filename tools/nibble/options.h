@@ -12,7 +12,9 @@ enum command_bit {
     COMMAND_TOKENIZE = 1 << 2,
     COMMAND_EVAL = 1 << 3,
     COMMAND_INSPECT = 1 << 4,
-    COMMAND_DEVICES = 1 << 5
+    COMMAND_DEVICES = 1 << 5,
+    COMMAND_COMPARE = 1 << 6,
+    COMMAND_QUANTIZE = 1 << 7
 };
 
 /// A number that may have been given.
@@ -53,9 +55,21 @@ struct option_ids {
 /// `--gpu-layers auto`, and the flag's default.
 #define GPU_LAYERS_AUTO UINT32_MAX
 
+/// What `quantize` is to do. Choices are positions in the table's lists, which are those of the
+/// enumerations of <nibble/quantize.h>.
+struct option_quantize {
+    unsigned method, container, granularity, range, activations, activation_range;
+    const char *format, *mix;
+    struct option_count bits, group, windows, context;
+    struct option_real percentile, damping, smoothing, outlier_threshold;
+    bool symmetric, asymmetric, act_order, no_static_groups, single_quantized;
+};
+
 /// Everything that a command line can say. Texts are borrowed from it; what was not given is zero.
 struct options {
-    const char *model; ///< the operand
+    const char *model;  ///< the first operand
+    const char *output; ///< the second one, of `quantize`
+    struct option_texts operands;
     bool help, version, json;
 
     struct option_device device;
@@ -80,13 +94,17 @@ struct options {
     unsigned score; ///< enum nib_score
 
     bool tensors;
+
+    struct option_quantize quantize;
+    const char *calibration;
 };
 
 /// What a command needs beside flags.
 struct command {
     enum command_bit bit;
     const char *name;
-    const char *operand;  ///< "MODEL", or NULL where there is none
+    const char *operand; ///< "MODEL", or NULL where there is none
+    size_t most_operands;
     const char *synopsis; ///< what follows the operand in its usage
     const char *summary;
     const char *notes; ///< printed below the flags, or NULL
