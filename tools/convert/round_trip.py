@@ -5,8 +5,8 @@
 
 Each row of the table is one way to quantize one model. The folder is loaded by the tool that is
 named, and the logits of a prompt are compared with `nibble run --precise`, as a share of their
-standard deviation. Where the tool computes in half precision alone, its module's own
-dequantization takes its place ("dequantized"), so that the limit can be that of fp32.
+standard deviation. Where the tool computes in half precision alone, its own dequantization
+in fp32 is run by transformers ("dequantized"), so that the limit can be that of fp32.
 """
 
 import argparse
@@ -24,8 +24,9 @@ os.environ.update(HF_HUB_OFFLINE="1", TORCHDYNAMO_DISABLE="1", GPTQMODEL_CPU_WOR
 
 PROMPT = [(i * 37 + 11) % 500 + 5 for i in range(24)]
 # Largest difference and root mean square, in standard deviations of the logits: the order of
-# summation, and codes of int8 activations that turn where an input differs in its last bit.
+# summation; 16-bit floats; codes of int8 activations that turn where an input's last bit does.
 FP32 = (2e-4, 1e-4)
+HALF = (0.06, 0.015)
 INT8 = (0.35, 0.05)
 
 
@@ -40,24 +41,63 @@ def load_plain(folder):
     return transformers_model(folder)
 
 
-def load_dequantized(folder):
-    """transformers 5.23 reads packed zero points in this way alone."""
-    from transformers import CompressedTensorsConfig
-    return transformers_model(folder, quantization_config=CompressedTensorsConfig(dequantize=True))
+def load_packed(folder):
+    """transformers 5.23 cannot load packed zero points, be they the tool's own; its rows go through
+    compressed-tensors' decompression in fp32."""
+    import torch
+    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
+    from compressed_tensors.quantization import QuantizationConfig
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+    tensors = load_file(folder / "model.safetensors")
+    config = AutoConfig.from_pretrained(folder)
+    scheme, = QuantizationConfig.model_validate(config.quantization_config).config_groups.values()
+    del config.quantization_config
+    weights = {}
+    for name, tensor in tensors.items():
+        module, _, part = name.rpartition(".")
+        if part == "weight_packed":
+            parts = {key[len(module) + 1:]: value for key, value in tensors.items()
+                     if key.startswith(module + ".")}
+            parts["weight_scale"] = parts["weight_scale"].float()
+            done = PackedQuantizationCompressor.decompress(parts, scheme)
+            weights[module + ".weight"] = done["weight"].float()
+        elif part in ("weight", "bias"):
+            weights[name] = tensor.float()
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32,
+                                             attn_implementation="eager")
+    model.load_state_dict(weights, strict=False)
+    model.tie_weights()
+    return model
 
 
 def load_bitsandbytes(folder):
+    """As the tool runs, in the element type of the model."""
+    return transformers_model(folder)
+
+
+def load_bitsandbytes_weights(folder):
     import torch
+    from bitsandbytes.functional import dequantize_4bit
     model = transformers_model(folder)
-    for module in model.modules():
-        if type(module).__name__ == "Linear4bit":
-            module.compute_dtype = torch.float32
-            module.compute_type_is_set = True
-            module.weight.quant_state.dtype = torch.float32
-    for tensor in list(model.parameters()) + list(model.buffers()):
-        if tensor.dtype in (torch.float16, torch.bfloat16):
-            tensor.data = tensor.data.float()
-    return model
+    for name, module in list(model.named_modules()):
+        if type(module).__name__ != "Linear4bit":
+            continue
+        state = module.weight.quant_state
+        state.dtype = torch.float32
+        replace(model, name, dequantize_4bit(module.weight.data, state), module.bias)
+    return model.float()
+
+
+def replace(model, name, weight, bias):
+    """Puts a plain linear layer of fp32 in the place of module `name`."""
+    import torch
+    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    linear.weight.data = weight.float().contiguous()
+    if bias is not None:
+        linear.bias.data = bias.float()
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, linear)
 
 
 def load_gptqmodel(folder):
@@ -72,13 +112,8 @@ def load_gptqmodel(folder):
         if not hasattr(module, "qweight"):
             continue
         module.scales = module.scales.float()
-        weight = (awq_weight(module) if is_awq else module.dequantize_weight()).float()
-        linear = torch.nn.Linear(*weight.shape, bias=module.bias is not None)
-        linear.weight.data = weight.t().contiguous()
-        if module.bias is not None:
-            linear.bias.data = module.bias.float()
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, linear)
+        weight = awq_weight(module) if is_awq else module.dequantize_weight()
+        replace(model, name, weight.t(), module.bias)
     return model.float()
 
 
@@ -105,13 +140,15 @@ CASES = [
      "--method awq --as awq --group " + GROUP + " {calib}"),
     ("awq-rtn", load_gptqmodel, "GPTQModel, dequantized", FP32,
      "--method rtn --as awq --group " + GROUP),
-    ("bnb-nf4", load_bitsandbytes, "bitsandbytes", FP32, "--method nf4"),
-    ("bnb-nf4-single", load_bitsandbytes, "bitsandbytes", FP32, "--method nf4 --single-quant"),
-    ("bnb-fp4", load_bitsandbytes, "bitsandbytes", FP32, "--method fp4"),
+    ("bnb-nf4-run", load_bitsandbytes, "bitsandbytes", HALF, "--method nf4"),
+    ("bnb-nf4", load_bitsandbytes_weights, "bitsandbytes, dequantized", FP32, "--method nf4"),
+    ("bnb-nf4-single", load_bitsandbytes_weights, "bitsandbytes, dequantized", FP32,
+     "--method nf4 --single-quant"),
+    ("bnb-fp4", load_bitsandbytes_weights, "bitsandbytes, dequantized", FP32, "--method fp4"),
     ("bnb-int8", load_bitsandbytes, "bitsandbytes", INT8, "--method llm-int8"),
     ("ct-w4a16", load_plain, "compressed-tensors", FP32,
      "--method rtn --as compressed-tensors --group " + GROUP),
-    ("ct-w4a16-asym", load_dequantized, "compressed-tensors, dequantized", FP32,
+    ("ct-w4a16-asym", load_packed, "compressed-tensors, dequantized", FP32,
      "--method rtn --as compressed-tensors --asym --group " + GROUP),
     ("ct-w8a16", load_plain, "compressed-tensors", FP32,
      "--method rtn --as compressed-tensors --bits 8"),
