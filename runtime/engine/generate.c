@@ -44,6 +44,9 @@ static enum nib_status check_begin(const struct nib_session *session,
     if (params->n_stops > 0 && !has_tokenizer)
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "stop strings need a tokenizer, which this model does not have");
+    if (params->max_draft > NIB_ENGINE_MAX_DRAFT)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "max_draft is %u, but at most %d are drafted",
+                        params->max_draft, NIB_ENGINE_MAX_DRAFT);
     uint32_t vocabulary = session->engine->plan->vocabulary;
     for (uint32_t i = 0; i < params->n_biases; i++) {
         struct nib_logit_bias bias = params->biases[i];
@@ -64,6 +67,10 @@ static enum nib_status generator_init(struct nib_generator *generator,
         .sampling = params->sampling,
         .max_tokens = params->max_tokens,
         .n_top = params->n_top_logprobs,
+        .max_draft = params->max_draft,
+        .draft_length = params->max_draft,
+        .shift = params->shift,
+        .shift_keep = params->shift_keep,
         .ignore_eos = params->ignore_eos,
         .mask = params->mask,
         .on_token = params->on_token,
@@ -245,12 +252,29 @@ static void take_time(struct nib_generator *generator)
     generator->result.decode_ns = now - generator->first_token_ns;
 }
 
+/// Drops half of the tokens behind those to be kept, where that is wanted and there are any. The
+/// draw then waits until those behind are computed anew.
+static bool make_room(struct nib_session *session)
+{
+    struct nib_generator *generator = &session->generator;
+    uint32_t keep = generator->shift_keep;
+    uint32_t count = keep < session->n_tokens ? (session->n_tokens - keep) / 2 : 0;
+    if (!generator->shift || count == 0)
+        return false;
+    nib_session_drop(session, keep, count);
+    generator->result.n_dropped += count;
+    if (generator->result.n_generated == 0)
+        generator->result.n_prompt += session->n_tokens - session->n_computed;
+    return true;
+}
+
 enum nib_status nib_generator_draw(struct nib_session *session, const float *logits,
                                    struct nib_error *err)
 {
     struct nib_generator *generator = &session->generator;
     if (session->n_tokens == session->engine->plan->context) {
-        nib_generator_end(session, NIB_STOP_CONTEXT);
+        if (!make_room(session))
+            nib_generator_end(session, NIB_STOP_CONTEXT);
         return NIB_OK;
     }
     enum nib_status status = NIB_OK;
