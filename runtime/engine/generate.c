@@ -205,6 +205,26 @@ fail:
     return status;
 }
 
+/// Returns how many tokens are dropped when the context is full: half of those behind the ones to
+/// be kept, where that is wanted.
+static uint32_t droppable(const struct nib_session *session)
+{
+    const struct nib_generator *generator = &session->generator;
+    uint32_t keep = generator->shift_keep;
+    return generator->shift && keep < session->n_tokens ? (session->n_tokens - keep) / 2 : 0;
+}
+
+/// Drops them. The next draw then waits until the tokens behind are computed anew.
+static void make_room(struct nib_session *session)
+{
+    struct nib_generator *generator = &session->generator;
+    uint32_t count = droppable(session);
+    nib_session_drop(session, generator->shift_keep, count);
+    generator->result.n_dropped += count;
+    if (generator->result.n_generated == 0)
+        generator->result.n_prompt += session->n_tokens - session->n_computed;
+}
+
 /// Makes the event's text and finds out whether the new token, already appended, ends the
 /// generation.
 static enum nib_status settle(struct nib_session *session, struct nib_token_event *event,
@@ -214,7 +234,7 @@ static enum nib_status settle(struct nib_session *session, struct nib_token_even
     const struct nib_engine *engine = session->engine;
     const struct nib_tokenizer *tokenizer = nib_source_tokenizer(engine->model->source);
     enum nib_stop stop = NIB_STOP_NONE;
-    if (session->n_tokens == engine->plan->context)
+    if (session->n_tokens == engine->plan->context && droppable(session) == 0)
         stop = NIB_STOP_CONTEXT;
     if (generator->max_tokens > 0 && generator->result.n_generated == generator->max_tokens)
         stop = NIB_STOP_LENGTH;
@@ -252,28 +272,14 @@ static void take_time(struct nib_generator *generator)
     generator->result.decode_ns = now - generator->first_token_ns;
 }
 
-/// Drops half of the tokens behind those to be kept, where that is wanted and there are any. The
-/// draw then waits until those behind are computed anew.
-static bool make_room(struct nib_session *session)
-{
-    struct nib_generator *generator = &session->generator;
-    uint32_t keep = generator->shift_keep;
-    uint32_t count = keep < session->n_tokens ? (session->n_tokens - keep) / 2 : 0;
-    if (!generator->shift || count == 0)
-        return false;
-    nib_session_drop(session, keep, count);
-    generator->result.n_dropped += count;
-    if (generator->result.n_generated == 0)
-        generator->result.n_prompt += session->n_tokens - session->n_computed;
-    return true;
-}
-
 enum nib_status nib_generator_draw(struct nib_session *session, const float *logits,
                                    struct nib_error *err)
 {
     struct nib_generator *generator = &session->generator;
     if (session->n_tokens == session->engine->plan->context) {
-        if (!make_room(session))
+        if (droppable(session) > 0)
+            make_room(session);
+        else
             nib_generator_end(session, NIB_STOP_CONTEXT);
         return NIB_OK;
     }
@@ -294,5 +300,7 @@ fail:
         stop = NIB_STOP_ERROR;
     if (stop != NIB_STOP_NONE)
         nib_generator_end(session, stop);
+    else if (session->n_tokens == session->engine->plan->context)
+        make_room(session);
     return status;
 }
