@@ -143,8 +143,10 @@ static enum nib_status make_pool(struct nib_engine *engine, struct nib_error *er
         if (params.window[layer->kv_class] < layer->window)
             params.window[layer->kv_class] = layer->window;
     }
-    for (uint32_t c = 0; c < plan->n_kv_classes; c++)
+    for (uint32_t c = 0; c < plan->n_kv_classes; c++) {
         params.window[c] = everything[c] ? 0 : params.window[c];
+        engine->windows[c] = params.window[c];
+    }
     return nib_kv_pool_create(&params, &engine->pool, err);
 }
 
@@ -217,6 +219,7 @@ enum nib_status nib_engine_build(struct nib_model *model, const struct nib_engin
     engine->model = model;
     nib_model_retain(model);
     engine->log = params->log;
+    engine->precise = params->precise;
     NIB_TRY(make_plan(engine, params, err));
     NIB_TRY(make_parts(engine, params, err));
     NIB_TRY(check_ops(engine, err));

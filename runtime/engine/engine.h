@@ -66,6 +66,8 @@ struct nib_engine {
     uint32_t max_sessions;
     uint32_t next_session; ///< whose turn it is to be first in a step
     struct nib_kv_pool *pool;
+    uint32_t windows[NIB_KV_MAX_CLASSES]; ///< tokens a row sees; 0: all before it
+    bool precise;
     bool is_chunked; ///< results depend on how a sequence is cut into chunks: cuts are fixed, no
                      ///< prefix is shared, no token drafted
 

@@ -196,7 +196,7 @@ enum nib_status nib_kv_pool_extend(struct nib_kv_pool *pool, uint32_t table, uin
     // What the last whole page's end sees stays, so that a sequence can be saved from there.
     uint32_t whole = state->n_tokens - state->n_tokens % NIB_KV_PAGE_TOKENS;
     for (uint32_t c = 0; c < pool->params.n_classes; c++)
-        narrow(pool, table, c, nib_kv_first_seen(pool, c, whole), end);
+        narrow(pool, table, c, nib_kv_first_seen(pool->params.window[c], whole), end);
     enum nib_status status = require_pages(pool, table, end, err);
     for (uint32_t c = 0; c < pool->params.n_classes && status == NIB_OK; c++)
         status = own_end(pool, table, c, err);
@@ -238,7 +238,7 @@ uint32_t nib_kv_pool_truncate(struct nib_kv_pool *pool, uint32_t table, uint32_t
     struct nib_kv_table_state *state = &pool->states[table];
     uint32_t kept = min_u32(n_tokens, state->n_tokens);
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
-        if (state->held[c].first > nib_kv_first_seen(pool, c, kept))
+        if (state->held[c].first > nib_kv_first_seen(pool->params.window[c], kept))
             kept = 0;
     }
     for (uint32_t c = 0; c < pool->params.n_classes; c++)
@@ -264,11 +264,10 @@ void nib_kv_pool_fork(struct nib_kv_pool *pool, uint32_t from, uint32_t to)
     }
 }
 
-struct nib_kv_range nib_kv_pool_restored(const struct nib_kv_pool *pool, uint32_t kv_class,
-                                         uint32_t n_tokens)
+struct nib_kv_range nib_kv_needed(uint32_t window, uint32_t n_tokens)
 {
     uint32_t end = pages_for(n_tokens);
-    return (struct nib_kv_range){min_u32(nib_kv_first_seen(pool, kv_class, n_tokens), end), end};
+    return (struct nib_kv_range){min_u32(nib_kv_first_seen(window, n_tokens), end), end};
 }
 
 enum nib_status nib_kv_pool_restore(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
@@ -276,19 +275,19 @@ enum nib_status nib_kv_pool_restore(struct nib_kv_pool *pool, uint32_t table, ui
 {
     struct nib_kv_table_state *state = &pool->states[table];
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
-        struct nib_kv_range range = nib_kv_pool_restored(pool, c, n_tokens);
+        struct nib_kv_range range = nib_kv_needed(pool->params.window[c], n_tokens);
         if (range.end - range.first > pages_left(pool, c))
             return nib_fail(err, NIB_ERROR_KV_FULL,
                             "the KV pool has %u free pages, %u are needed; end a session",
                             pages_left(pool, c), range.end - range.first);
     }
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
-        struct nib_kv_range range = nib_kv_pool_restored(pool, c, n_tokens);
+        struct nib_kv_range range = nib_kv_needed(pool->params.window[c], n_tokens);
         state->held[c] = (struct nib_kv_range){range.first, range.first};
         take_until(pool, table, c, range.end);
     }
     state->n_tokens = n_tokens;
-    state->is_private = true;
+    state->is_private = n_tokens > 0;
     return NIB_OK;
 }
 

@@ -92,8 +92,7 @@ struct nib_kv_range {
 };
 struct nib_kv_range nib_kv_pool_held(const struct nib_kv_pool *pool, uint32_t table,
                                      uint32_t kv_class);
-/// The pages of `kv_class` that a table restored to `n_tokens` holds.
-struct nib_kv_range nib_kv_pool_restored(const struct nib_kv_pool *pool, uint32_t kv_class,
-                                         uint32_t n_tokens);
+/// The pages that a sequence of `n_tokens` tokens needs to go on, in a class with this window.
+struct nib_kv_range nib_kv_needed(uint32_t window, uint32_t n_tokens);
 
 #endif

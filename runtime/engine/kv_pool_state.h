@@ -39,10 +39,8 @@ static inline uint32_t *nib_kv_table(const struct nib_kv_pool *pool, uint32_t ta
 }
 
 /// The first page that a row at `position` sees.
-static inline uint32_t nib_kv_first_seen(const struct nib_kv_pool *pool, uint32_t kv_class,
-                                         uint32_t position)
+static inline uint32_t nib_kv_first_seen(uint32_t window, uint32_t position)
 {
-    uint32_t window = pool->params.window[kv_class];
     if (window == 0 || position < window)
         return 0;
     return (position - window + 1) / NIB_KV_PAGE_TOKENS;

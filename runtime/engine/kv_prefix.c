@@ -90,7 +90,8 @@ static uint32_t find_blocks(struct nib_kv_pool *pool, uint32_t table, const int3
         bool complete = true;
         for (uint32_t c = 0; c < pool->params.n_classes; c++) {
             run[c] = pool->pages.blocks[block].pages[c] == NIB_NONE ? 0 : run[c] + 1;
-            uint32_t first = nib_kv_first_seen(pool, c, (i + 1) * NIB_KV_PAGE_TOKENS);
+            uint32_t first =
+                nib_kv_first_seen(pool->params.window[c], (i + 1) * NIB_KV_PAGE_TOKENS);
             complete = complete && run[c] >= i + 1 - first;
         }
         best = complete ? i + 1 : best;
@@ -110,7 +111,7 @@ uint32_t nib_kv_pool_attach(struct nib_kv_pool *pool, uint32_t table, const int3
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
         struct nib_kv_range *held = &state->held[c];
         uint32_t *pages = nib_kv_table(pool, table, c);
-        uint32_t first = nib_kv_first_seen(pool, c, end * NIB_KV_PAGE_TOKENS);
+        uint32_t first = nib_kv_first_seen(pool->params.window[c], end * NIB_KV_PAGE_TOKENS);
         // Retained before others are released, so that none is taken for idle in between.
         uint32_t from = first > state->n_known ? first : state->n_known;
         for (uint32_t i = from; i < end; i++) {

@@ -178,13 +178,13 @@ static void save(struct run *run, uint32_t t, struct file *file)
     file->table.n_computed -= file->table.n_computed % NIB_KV_PAGE_TOKENS;
     // After a cut, the pages that the last whole page's end sees may be gone.
     for (uint32_t c = 0; c < run->params.n_classes; c++) {
-        uint32_t first = nib_kv_pool_restored(run->pool, c, file->table.n_computed).first;
+        uint32_t first = nib_kv_needed(run->params.window[c], file->table.n_computed).first;
         if (nib_kv_pool_held(run->pool, t, c).first > first)
             file->table.n_computed = 0;
     }
     uint32_t n = file->table.n_computed;
     for (uint32_t c = 0; c < run->params.n_classes; c++) {
-        for (uint32_t p = nib_kv_pool_restored(run->pool, c, n).first * NIB_KV_PAGE_TOKENS; p < n;
+        for (uint32_t p = nib_kv_needed(run->params.window[c], n).first * NIB_KV_PAGE_TOKENS; p < n;
              p++)
             file->pages[c][p] = *slot(run, t, c, p);
     }
@@ -198,7 +198,7 @@ static void load(struct run *run, uint32_t t, const struct file *file)
         return;
     run->tables[t] = file->table;
     for (uint32_t c = 0; c < run->params.n_classes; c++) {
-        for (uint32_t p = nib_kv_pool_restored(run->pool, c, n).first * NIB_KV_PAGE_TOKENS; p < n;
+        for (uint32_t p = nib_kv_needed(run->params.window[c], n).first * NIB_KV_PAGE_TOKENS; p < n;
              p++)
             *slot(run, t, c, p) = file->pages[c][p];
     }
