@@ -151,9 +151,10 @@ enum nib_status engine_create(struct nib_model *model, struct setup *setup, uint
     const struct nib_engine_params *params =
         nib_engine_params(.log = message_log(), .progress = progress_hook(&setup->progress),
                           .placements = placements, .n_placements = n_placements,
-                          .context = context, .key_format = options->kv.keys,
-                          .value_format = options->kv.values, .precise = options->precise,
-                          .fallback = options->fallback, .profile = options->profile);
+                          .context = context, .max_sessions = setup->max_sessions,
+                          .key_format = options->kv.keys, .value_format = options->kv.values,
+                          .precise = options->precise, .fallback = options->fallback,
+                          .profile = options->profile);
     return nib_engine_create(model, params, out_engine, err);
 }
 

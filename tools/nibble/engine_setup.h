@@ -12,6 +12,7 @@ struct setup {
     struct nib_device *gpu; ///< or NULL
     struct nib_device *cpu; ///< or NULL where nothing runs there
     uint32_t gpu_layers;    ///< GPU_LAYERS_AUTO: all
+    uint32_t max_sessions;  ///< 0: 1
     struct progress progress;
 };
 

@@ -26,6 +26,12 @@ static const struct command commands[] = {
      "Shows what a model is made of and what memory it takes.",
      "--ctx and --kv add a context length and a cache format to the table of memory.",
      command_inspect},
+    {COMMAND_BENCH, "bench", "MODEL", "[FLAG...]",
+     "Measures speed and memory as batch and context grow.",
+     "Each sequence has a prompt of its own and then generates the last -n tokens of its context,\n"
+     "all sequences side by side. Prefill is timed on the sequences that a batch adds to the one\n"
+     "before it. KV cache and memory are what is in use.",
+     command_bench},
     {COMMAND_DEVICES, "devices", NULL, "[FLAG...]", "Lists what a model can run on.", NULL,
      command_devices},
 };

@@ -12,7 +12,8 @@ enum command_bit {
     COMMAND_TOKENIZE = 1 << 2,
     COMMAND_EVAL = 1 << 3,
     COMMAND_INSPECT = 1 << 4,
-    COMMAND_DEVICES = 1 << 5
+    COMMAND_DEVICES = 1 << 5,
+    COMMAND_BENCH = 1 << 6
 };
 
 /// A number that may have been given.
@@ -50,6 +51,13 @@ struct option_ids {
     size_t count;
 };
 
+/// Numbers in ascending order, each once.
+struct option_list {
+    bool given;
+    uint32_t *values;
+    size_t count;
+};
+
 /// `--gpu-layers auto`, and the flag's default.
 #define GPU_LAYERS_AUTO UINT32_MAX
 
@@ -80,6 +88,9 @@ struct options {
     unsigned score; ///< enum nib_score
 
     bool tensors;
+
+    struct option_list batches, contexts;
+    struct option_count shared;
 };
 
 /// What a command needs beside flags.
