@@ -24,7 +24,7 @@ struct axis {
 /// What was measured with one batch and one context.
 struct result {
     uint32_t context, batch;
-    uint64_t prefill_tokens, prefill_ns;
+    uint64_t prefill_tokens, computed_tokens, prefill_ns;
     uint64_t decode_tokens, decode_ns;
     struct nib_engine_info info;
 };
@@ -146,6 +146,11 @@ static enum nib_status prefill(struct bench *bench, struct result *result, struc
     }
     TRY(run_all(bench, &result->prefill_ns, err));
     result->prefill_tokens = (uint64_t)(bench->n_sessions - first) * length;
+    for (uint32_t i = first; i < bench->n_sessions; i++) {
+        struct nib_generation generation;
+        nib_session_get_generation(bench->sessions[i], &generation);
+        result->computed_tokens += generation.n_prompt;
+    }
 
 fail:
     return status;
@@ -223,6 +228,7 @@ static void write_result(struct json_out *json, const struct result *result)
     json_size(json, "context", result->context);
     json_size(json, "batch", result->batch);
     json_size(json, "prefill_tokens", result->prefill_tokens);
+    json_size(json, "computed_tokens", result->computed_tokens);
     json_real(json, "prefill_tps", rate(result->prefill_tokens, result->prefill_ns));
     json_size(json, "decode_tokens", result->decode_tokens);
     json_real(json, "decode_tps", rate(result->decode_tokens, result->decode_ns));

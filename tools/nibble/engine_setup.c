@@ -165,3 +165,15 @@ enum nib_status engine_load(struct nib_engine *engine, struct setup *setup, stru
     progress_end(&setup->progress);
     return status;
 }
+
+enum nib_status session_open(struct nib_engine *engine, const struct options *options,
+                             struct nib_session **out_session, struct nib_error *err)
+{
+    const char *path = options->save_session;
+    const char *why = path ? system_why_not_writable(path) : NULL;
+    if (why)
+        return fail_with(err, NIB_ERROR_IO, "%s: cannot write: %s", path, why);
+    if (options->session)
+        return nib_session_load(engine, options->session, out_session, err);
+    return nib_session_create(engine, out_session, err);
+}

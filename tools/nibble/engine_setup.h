@@ -32,4 +32,9 @@ enum nib_status engine_create(struct nib_model *model, struct setup *setup, uint
 /// Loads the weights, showing progress. Errors: those of nib_engine_prepare.
 enum nib_status engine_load(struct nib_engine *engine, struct setup *setup, struct nib_error *err);
 
+/// Makes a session: the one saved in the file of --session, or an empty one. Errors: those of
+/// nib_session_load and nib_session_create; io where the file of --save-session cannot be made.
+enum nib_status session_open(struct nib_engine *engine, const struct options *options,
+                             struct nib_session **out_session, struct nib_error *err);
+
 #endif

@@ -56,7 +56,7 @@ static const struct option table[] = {
     {"tokens", 'n', OPTION_COUNT, SAMPLE, FIELD(tokens), "N",
      "generate at most N tokens (default: to the end)", 1, MAX_COUNT},
     {"tokens", 'n', OPTION_COUNT, COMMAND_BENCH, FIELD(tokens), "N",
-     "each sequence generates the last N of its tokens (default: 32)", 2, 65536},
+     "generate the last N tokens of each sequence (default: 32)", 2, 65536},
     {"chat", 0, OPTION_FLAG, COMMAND_RUN, FIELD(chat), NULL,
      "the text is a user's message: apply the chat template", 0, 0},
     {"chat-template", 0, OPTION_TEXT, SAMPLE, FIELD(chat_template), "NAME",
@@ -79,6 +79,12 @@ static const struct option table[] = {
      0},
     {"ignore-eos", 0, OPTION_FLAG, SAMPLE, FIELD(ignore_eos), NULL,
      "go on past the end of sequence", 0, 0},
+    {"draft", 0, OPTION_COUNT, SAMPLE, FIELD(draft), "N",
+     "check N tokens at once that once followed these (default: 0)", 0, 31},
+    {"session", 0, OPTION_TEXT, SAMPLE, FIELD(session), "FILE",
+     "go on with the session that was saved in FILE", 0, 0},
+    {"save-session", 0, OPTION_TEXT, SAMPLE, FIELD(save_session), "FILE",
+     "save the session to FILE at the end", 0, 0},
     {"windows", 0, OPTION_COUNT, COMMAND_EVAL, FIELD(windows), "N", "at most N windows", 1,
      MAX_COUNT},
     {"score", 0, OPTION_CHOICE, COMMAND_EVAL, FIELD(score), "half|all",
@@ -339,9 +345,15 @@ static enum nib_status check(const struct command *command, const struct options
         return fail_with(err, NIB_ERROR_ARGUMENT, "%s: give only one of -p, -f and %s",
                          command->name,
                          command->bit == COMMAND_RUN ? "--prompt-ids" : "--detokenize");
-    if (texts == 0 && command->bit == COMMAND_RUN)
+    if (texts == 0 && command->bit == COMMAND_RUN && !options->session)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "run: no prompt; give -p TEXT, -f FILE or --prompt-ids 1,2,3");
+    if (texts == 0 && command->bit == COMMAND_RUN && options->chat)
+        return fail_with(err, NIB_ERROR_ARGUMENT, "run: --chat needs a text; give -p or -f");
+    if (options->session && options->save_logits)
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "run: --save-logits needs all positions, of which --session leaves out "
+                         "those computed before");
     if (texts == 0 && command->bit == COMMAND_TOKENIZE)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "tokenize: no text; give -p TEXT, -f FILE or --detokenize 1,2,3");

@@ -82,6 +82,8 @@ struct options {
     struct option_real temperature, top_p, min_p, repeat_penalty;
     struct option_texts stops;
     bool greedy, ignore_eos;
+    struct option_count draft;
+    const char *session, *save_session;
 
     const char *save_logits, *reference;
     struct option_count windows;
