@@ -351,7 +351,7 @@ int main(void)
         .n_classes = 2, .n_pages = {24, 60}, .window = {90, 0}};
     const struct nib_kv_pool_params window_only = {
         .n_classes = 1, .n_pages = {30}, .window = {100}};
-    const struct nib_kv_pool_params whole = {.n_classes = 1, .n_pages = {48}};
+    const struct nib_kv_pool_params whole = {.n_classes = 1, .n_pages = {40}};
     int failed = property(run, &both, 1, N_OPERATIONS) ||
                  property(run, &window_first, 2, N_OPERATIONS / 4) ||
                  property(run, &window_only, 3, N_OPERATIONS / 4) ||
