@@ -1,5 +1,6 @@
 #include "runtime/engine/kv_pages.h"
 
+#include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include <stdlib.h>
 #include <string.h>
@@ -50,7 +51,7 @@ static enum nib_status init_blocks(struct nib_kv_pages *pages, struct nib_error 
 enum nib_status nib_kv_pages_init(struct nib_kv_pages *pages, uint32_t n_classes,
                                   const uint32_t *n_pages, uint32_t anchor, struct nib_error *err)
 {
-    *pages = (struct nib_kv_pages){.n_classes = n_classes, .anchor = anchor};
+    *pages = (struct nib_kv_pages){.n_classes = n_classes, .anchor = anchor, .seed = nib_entropy()};
     for (uint32_t c = 0; c < n_classes; c++) {
         enum nib_status status = init_class(&pages->classes[c], n_pages[c], err);
         if (status != NIB_OK)
@@ -123,7 +124,8 @@ void nib_kv_pages_release(struct nib_kv_pages *pages, uint32_t kv_class, uint32_
 
 static uint32_t *bucket_of(const struct nib_kv_pages *pages, const struct nib_kv_block *block)
 {
-    return &pages->buckets[nib_kv_block_hash(block->parent, block->tokens) & pages->bucket_mask];
+    return &pages->buckets[nib_kv_block_hash(pages, block->parent, block->tokens) &
+                           pages->bucket_mask];
 }
 
 /// Forgets a block without pages.
@@ -181,11 +183,11 @@ uint32_t nib_kv_pages_take(struct nib_kv_pages *pages, uint32_t kv_class)
     return page;
 }
 
-uint64_t nib_kv_block_hash(uint64_t parent, const int32_t *tokens)
+uint64_t nib_kv_block_hash(const struct nib_kv_pages *pages, uint64_t parent, const int32_t *tokens)
 {
     // Multiplied by odd constants from the fraction of the golden ratio and the square root of 3,
     // the high bits folded into the low ones, which number the buckets.
-    uint64_t hash = parent * 0x9e3779b97f4a7c15u;
+    uint64_t hash = (parent ^ pages->seed) * 0x9e3779b97f4a7c15u;
     for (uint32_t i = 0; i < NIB_KV_PAGE_TOKENS; i++) {
         hash = (hash ^ (uint32_t)tokens[i]) * 0xbb67ae8584caa73bu;
         hash ^= hash >> 32;
@@ -195,7 +197,7 @@ uint64_t nib_kv_block_hash(uint64_t parent, const int32_t *tokens)
 
 uint32_t nib_kv_block_find(const struct nib_kv_pages *pages, uint64_t parent, const int32_t *tokens)
 {
-    uint32_t b = pages->buckets[nib_kv_block_hash(parent, tokens) & pages->bucket_mask];
+    uint32_t b = pages->buckets[nib_kv_block_hash(pages, parent, tokens) & pages->bucket_mask];
     for (; b != NIB_NONE; b = pages->blocks[b].next) {
         const struct nib_kv_block *block = &pages->blocks[b];
         if (block->parent == parent && memcmp(block->tokens, tokens, sizeof block->tokens) == 0)

@@ -47,6 +47,7 @@ struct nib_kv_pages {
     uint32_t unused_block;
     uint32_t *buckets; ///< [bucket_mask + 1]
     uint64_t bucket_mask;
+    uint64_t seed; ///< of hashes, so that nobody can choose tokens that collide
     uint64_t last_serial;
 };
 
@@ -65,7 +66,8 @@ void nib_kv_pages_release(struct nib_kv_pages *pages, uint32_t kv_class, uint32_
 void nib_kv_pages_detach(struct nib_kv_pages *pages, uint32_t kv_class, uint32_t page);
 
 /// Returns the hash of the block of `tokens` behind `parent`.
-uint64_t nib_kv_block_hash(uint64_t parent, const int32_t *tokens);
+uint64_t nib_kv_block_hash(const struct nib_kv_pages *pages, uint64_t parent,
+                           const int32_t *tokens);
 /// Returns the block of `tokens` [NIB_KV_PAGE_TOKENS] behind `parent`, or NIB_NONE. Tokens are
 /// compared, not only hashes.
 uint32_t nib_kv_block_find(const struct nib_kv_pages *pages, uint64_t parent,

@@ -147,8 +147,8 @@ bool nib_kv_pool_claim(struct nib_kv_pool *pool, uint32_t table, const int32_t *
     const struct nib_kv_table_state *state = &pool->states[table];
     if (!pool->params.share || !is_known(state) || n_tokens / NIB_KV_PAGE_TOKENS <= state->n_known)
         return true;
-    uint64_t hash =
-        nib_kv_block_hash(state->serial, tokens + (size_t)state->n_known * NIB_KV_PAGE_TOKENS);
+    uint64_t hash = nib_kv_block_hash(&pool->pages, state->serial,
+                                      tokens + (size_t)state->n_known * NIB_KV_PAGE_TOKENS);
     uint64_t place = hash & pool->claim_mask;
     while (pool->claims[place].step == pool->step) {
         if (pool->claims[place].hash == hash)
