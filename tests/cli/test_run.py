@@ -139,6 +139,7 @@ class RunTest(cli.Case):
         self.assertEqual([entry.name for entry in self.folder.iterdir()], ["s"])
         self.bad(cli.USAGE, "run", cli.tiny(), "--session", str(path), "--save-logits", "l")
         self.bad(cli.USAGE, "run", cli.tiny(), "--session", str(path), "--chat")
+        self.bad(cli.USAGE, "chat", cli.tiny(), "--session", str(path), "--system", "x")
 
     def test_save_logits(self):
         """One row for each position but the last; each chose the token that follows."""

@@ -71,12 +71,17 @@ static enum nib_status count_kept(const struct chat *chat, size_t *out_count, st
     const int32_t *tokens = nib_session_tokens(chat->session, &n_tokens);
     struct nib_tokenizer_info info;
     nib_tokenizer_get_info(chat->tokenizer, &info);
-    *out_count = n_tokens > 0 && info.bos >= 0 && tokens[0] == info.bos && info.add_bos ? 1 : 0;
-    for (size_t i = 0; i < count && i < n_tokens && ids[i] == tokens[i]; i++) {
-        if (nib_tokenizer_is_end(chat->tokenizer, ids[i]))
-            *out_count = i + 1;
+    size_t common = 0, end = 0;
+    for (; common < count && common < n_tokens && ids[common] == tokens[common]; common++) {
+        if (nib_tokenizer_is_end(chat->tokenizer, ids[common]))
+            end = common + 1;
     }
     nib_ids_free(ids);
+    bool has_bos = n_tokens > 0 && info.add_bos && tokens[0] == info.bos;
+    // Some templates have no turn for the system message and put it before the user's first one.
+    if (end == 0)
+        end = chat->system.ptr ? common : has_bos;
+    *out_count = end;
     return NIB_OK;
 }
 
@@ -119,8 +124,10 @@ static enum nib_status make_room(struct chat *chat, size_t count, bool *out_fits
     struct nib_engine_info info;
     nib_engine_get_info(chat->engine, &info);
     enum nib_status status = count_kept(chat, &keep, err);
+    if (status != NIB_OK)
+        return status;
     *out_fits = keep + count <= info.context;
-    if (status == NIB_OK && !*out_fits)
+    if (!*out_fits)
         message_print("the message of %zu tokens does not fit: the context holds %" PRIu32
                       "; shorten it or raise --ctx",
                       count, info.context);

@@ -350,6 +350,10 @@ static enum nib_status check(const struct command *command, const struct options
                          "run: no prompt; give -p TEXT, -f FILE or --prompt-ids 1,2,3");
     if (texts == 0 && command->bit == COMMAND_RUN && options->chat)
         return fail_with(err, NIB_ERROR_ARGUMENT, "run: --chat needs a text; give -p or -f");
+    if (options->session && options->system)
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "%s: the saved session has its system message already; leave out --system",
+                         command->name);
     if (options->session && options->save_logits)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "run: --save-logits needs all positions, of which --session leaves out "
