@@ -14,7 +14,8 @@ enum command_bit {
     COMMAND_INSPECT = 1 << 4,
     COMMAND_DEVICES = 1 << 5,
     COMMAND_COMPARE = 1 << 6,
-    COMMAND_QUANTIZE = 1 << 7
+    COMMAND_QUANTIZE = 1 << 7,
+    COMMAND_BENCH = 1 << 8
 };
 
 /// A number that may have been given.
@@ -49,6 +50,13 @@ struct option_texts {
 struct option_ids {
     bool given;
     int32_t *ids;
+    size_t count;
+};
+
+/// Numbers in ascending order, each once.
+struct option_list {
+    bool given;
+    uint32_t *values;
     size_t count;
 };
 
@@ -88,6 +96,8 @@ struct options {
     struct option_real temperature, top_p, min_p, repeat_penalty;
     struct option_texts stops;
     bool greedy, ignore_eos;
+    struct option_count draft;
+    const char *session, *save_session;
 
     const char *save_logits, *reference;
     struct option_count windows;
@@ -97,6 +107,8 @@ struct options {
 
     struct option_quantize quantize;
     const char *calibration;
+    struct option_list batches, contexts;
+    struct option_count shared;
 };
 
 /// What a command needs beside flags.
