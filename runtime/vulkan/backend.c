@@ -40,12 +40,6 @@ static enum nib_status supports_matmul(const struct nib_vk_device *d, const stru
     if (op->experts != NIB_NO_WEIGHT)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "the Vulkan backend has no mixtures of experts");
-    if (op->activation == NIB_ACTIVATION_LLM_INT8) {
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the Vulkan backend has no kernels for activation mode %s yet; use "
-                        "--device cpu",
-                        nib_activation_name(op->activation));
-    }
     return nib_vk_layout_make(&weight->format, weight->rows, weight->cols,
                               d->snapshot.max_storage_range, &layout, err);
 }

@@ -130,16 +130,20 @@ static enum nib_status reserve_caches(struct nib_vk_instance *instance, struct n
     return NIB_OK;
 }
 
-/// Returns the most granules that a row of a matmul's input makes.
-static uint64_t most_granules(const struct nib_vk_instance *instance)
+/// Returns the most granules that a row of a matmul's input makes, and the most columns of inputs
+/// whose outliers are told apart.
+static uint64_t most_granules(const struct nib_vk_instance *instance, uint32_t *out_llm_cols)
 {
     uint64_t most = 1;
+    *out_llm_cols = 0;
     for (uint32_t i = 0; i < instance->plan->n_ops; i++) {
         const struct nib_op *op = &instance->plan->ops[i];
         if (!is_ours(instance, op) || op->kind != NIB_OP_MATMUL)
             continue;
         const struct nib_vk_matrix *weight = nib_vk_instance_weight(instance, op->matmul.weight);
         most = weight->layout.n_granules > most ? weight->layout.n_granules : most;
+        if (op->matmul.activation == NIB_ACTIVATION_LLM_INT8 && weight->layout.cols > *out_llm_cols)
+            *out_llm_cols = (uint32_t)weight->layout.cols;
     }
     return most;
 }
@@ -156,11 +160,17 @@ static enum nib_status reserve_values(struct nib_vk_instance *instance, struct n
         uint64_t size = n * plan->values[v].width * sizeof(float);
         NIB_TRY(reserve_bound(instance, size, plan->values[v].name, &instance->values[v], err));
     }
-    uint64_t granules = rows * most_granules(instance);
+    uint64_t granules = rows * most_granules(instance, &instance->mask_stride);
     NIB_TRY(reserve_bound(instance, granules * NIB_GRANULE * sizeof(float), "a matmul's input",
                           &instance->prepared, err));
     NIB_TRY(reserve_bound(instance, granules * 4 * sizeof(float), "a matmul's sums",
                           &instance->sums, err));
+    if (instance->mask_stride > 0) {
+        NIB_TRY(reserve_bound(instance, granules * NIB_GRANULE * sizeof(float), "outliers",
+                              &instance->outliers, err));
+        NIB_TRY(reserve_bound(instance, rows * instance->mask_stride * sizeof(uint32_t),
+                              "the mask of outliers", &instance->mask, err));
+    }
 fail:
     return status;
 }

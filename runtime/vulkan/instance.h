@@ -16,10 +16,11 @@ struct nib_vk_access {
     uint32_t end;
     bool is_write;
 };
-#define NIB_VK_MAX_ACCESSES 5
+#define NIB_VK_MAX_ACCESSES 6
 /// Resources besides the plan's values, which are numbered from 0.
 #define NIB_VK_PREPARED NIB_PLAN_MAX_VALUES
-#define NIB_VK_CACHES (NIB_PLAN_MAX_VALUES + 1) ///< keys, then values, of each layer
+#define NIB_VK_MASK (NIB_PLAN_MAX_VALUES + 1)
+#define NIB_VK_CACHES (NIB_PLAN_MAX_VALUES + 2) ///< keys, then values, of each layer
 
 /// One dispatch, whatever the bucket.
 struct nib_vk_pass {
@@ -82,6 +83,9 @@ struct nib_vk_instance {
     struct nib_vk_range values[NIB_PLAN_MAX_VALUES];
     struct nib_vk_range prepared; ///< a matmul's input, and its scales and sums
     struct nib_vk_range sums;
+    struct nib_vk_range outliers; ///< what LLM.int8 multiplies in fp32, as `prepared`; or size 0
+    struct nib_vk_range mask;     ///< its columns: [sequence or line][mask_stride]
+    uint32_t mask_stride;
     struct nib_vk_range step;
     struct nib_vk_range step_upload;
     struct nib_vk_range hidden_upload;

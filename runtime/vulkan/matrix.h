@@ -43,6 +43,7 @@ struct nib_vk_matrix {
     bool is_vector;
     bool has_permutation;
     float activation_scale;
+    float outlier_threshold;
     struct nib_vk_range slices[NIB_VK_MAX_SLICES];
     struct nib_vk_range table; ///< spans of granules and permutation; size 0: neither
     uint64_t bytes;

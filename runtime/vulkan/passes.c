@@ -3,36 +3,7 @@
 
 #include "runtime/base/checked.h"
 #include "runtime/base/status.h"
-#include "runtime/vulkan/instance.h"
-
-/// Buffers that a pass binds; those left at size 0 are bound to the step block.
-struct bindings {
-    const struct nib_vk_range *range[NIB_BINDINGS];
-};
-
-/// The segment that is being built.
-struct builder {
-    struct nib_vk_instance *self;
-    const struct nib_plan *plan;
-    struct nib_vk_segment *segment;
-    uint32_t op;
-    bool is_lines; ///< a gather stands before
-    /// What the prepared input holds, if anything.
-    bool has_prepared;
-    struct nib_view prepared_view;
-    struct nib_vk_kernel prepared_kernel;
-    float prepared_scale;
-};
-
-/// What a pass is made of.
-struct pass_params {
-    struct nib_vk_kernel kernel;
-    struct bindings bind;
-    const void *push;
-    uint32_t push_size;
-    uint64_t groups; ///< workgroups; of a matmul tiles
-    bool is_matmul;
-};
+#include "runtime/vulkan/passes.h"
 
 /// A matmul for 1, 2, 4 or 8 rows of input, with so many rows of the weight an invocation.
 struct matmul_variant {
@@ -101,8 +72,7 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
     return NIB_OK;
 }
 
-/// Appends a pass; its accesses are added by the caller. `*out_pass` stays valid.
-static enum nib_status add_pass(struct builder *b, const struct pass_params *params,
+enum nib_status nib_vk_pass_add(struct builder *b, const struct pass_params *params,
                                 struct nib_vk_pass **out_pass, struct nib_error *err)
 {
     struct nib_vk_instance *self = b->self;
@@ -126,37 +96,6 @@ static enum nib_status add_pass(struct builder *b, const struct pass_params *par
     b->segment->n_passes++;
     *out_pass = pass;
     return NIB_OK;
-}
-
-static void add_access(struct nib_vk_pass *pass, uint32_t resource, uint32_t begin, uint32_t end,
-                       bool is_write)
-{
-    pass->accesses[pass->n_accesses++] = (struct nib_vk_access){resource, begin, end, is_write};
-}
-
-static void reads(struct nib_vk_pass *pass, const struct nib_view *view)
-{
-    add_access(pass, view->value, view->offset, view->offset + view->width, false);
-}
-
-/// Notes a write, after which a prepared input made of these columns is out of date.
-static void writes(struct builder *b, struct nib_vk_pass *pass, const struct nib_view *view)
-{
-    uint32_t end = view->offset + view->width;
-    add_access(pass, view->value, view->offset, end, true);
-    const struct nib_view *p = &b->prepared_view;
-    if (p->value == view->value && p->offset < end && view->offset < p->offset + p->width)
-        b->has_prepared = false;
-}
-
-static const struct nib_vk_range *value_of(const struct builder *b, const struct nib_view *view)
-{
-    return &b->self->values[view->value];
-}
-
-static uint32_t stride_of(const struct builder *b, const struct nib_view *view)
-{
-    return b->plan->values[view->value].width;
 }
 
 static enum nib_status build_embed(struct builder *b, const struct nib_op_embed *op,
@@ -187,7 +126,7 @@ static enum nib_status build_embed(struct builder *b, const struct nib_op_embed 
         };
         nib_vk_layout_specs(layout, params.kernel.specs);
         struct nib_vk_pass *pass;
-        enum nib_status status = add_pass(b, &params, &pass, err);
+        enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
         if (status != NIB_OK)
             return status;
         writes(b, pass, &op->out);
@@ -218,125 +157,12 @@ static enum nib_status build_norm(struct builder *b, const struct nib_op_norm *o
         .groups = op->n_groups,
     };
     struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     reads(pass, &op->in);
     writes(b, pass, &op->out);
     return NIB_OK;
-}
-
-/// Returns whether the matmul multiplies integers: the mode makes codes, and so are the weights.
-static bool has_codes(enum nib_activation activation, const struct nib_format *format)
-{
-    return activation != NIB_ACTIVATION_F32 &&
-           (format->code == NIB_CODE_UNIFORM || format->book_int != NULL);
-}
-
-static uint32_t prepare_mode(enum nib_activation activation)
-{
-    switch (activation) {
-    case NIB_ACTIVATION_INT8_GROUP:
-        return NIB_PREPARE_GROUP;
-    case NIB_ACTIVATION_INT8_TOKEN:
-        return NIB_PREPARE_TOKEN;
-    case NIB_ACTIVATION_INT8_STATIC:
-        return NIB_PREPARE_STATIC;
-    default:
-        return NIB_PREPARE_F32;
-    }
-}
-
-static enum nib_status build_prepare(struct builder *b, const struct nib_op_matmul *op,
-                                     const struct nib_vk_matrix *weight, struct nib_error *err)
-{
-    const struct nib_vk_layout *l = &weight->layout;
-    bool as_values = op->activation != NIB_ACTIVATION_F32 && !has_codes(op->activation, &l->format);
-    struct nib_vk_kernel kernel = {
-        .shader = "prepare",
-        .specs = {[NIB_PREPARE_MODE] = prepare_mode(op->activation),
-                  [NIB_PREPARE_AS_VALUES] = as_values,
-                  [NIB_PREPARE_HAS_SPANS] = l->has_spans,
-                  [NIB_PREPARE_HAS_PERMUTATION] = weight->has_permutation},
-    };
-    // Tables differ from matrix to matrix; without them the input looks the same to all.
-    bool has_table = l->has_spans || weight->has_permutation;
-    if (b->has_prepared && !has_table && b->prepared_view.value == op->in.value &&
-        b->prepared_view.offset == op->in.offset && b->prepared_view.width == op->in.width &&
-        b->prepared_scale == weight->activation_scale &&
-        memcmp(b->prepared_kernel.specs, kernel.specs, sizeof kernel.specs) == 0)
-        return NIB_OK;
-    struct nib_prepare_args args = {
-        .in_at = op->in.offset,
-        .in_stride = stride_of(b, &op->in),
-        .n_cols = (uint32_t)l->cols,
-        .n_granules = l->n_granules,
-        .permutation_at = l->has_spans ? 2 * l->n_granules : 0,
-        .scale = weight->activation_scale,
-    };
-    struct pass_params params = {
-        .kernel = kernel,
-        .bind.range = {[NIB_BIND_IN] = value_of(b, &op->in),
-                       [NIB_BIND_INPUT] = &b->self->prepared,
-                       [NIB_BIND_SUMS] = &b->self->sums,
-                       [NIB_BIND_TABLE] = has_table ? &weight->table : NULL},
-        .push = &args,
-        .push_size = sizeof args,
-        .groups = 1,
-    };
-    struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
-    if (status != NIB_OK)
-        return status;
-    reads(pass, &op->in);
-    add_access(pass, NIB_VK_PREPARED, 0, 1, true);
-    b->has_prepared = true;
-    b->prepared_view = op->in;
-    b->prepared_kernel = kernel;
-    b->prepared_scale = weight->activation_scale;
-    return NIB_OK;
-}
-
-static enum nib_status build_matmul(struct builder *b, const struct nib_op_matmul *op,
-                                    struct nib_error *err)
-{
-    const struct nib_vk_matrix *weight = nib_vk_instance_weight(b->self, op->weight);
-    const struct nib_vk_matrix *bias = nib_vk_instance_weight(b->self, op->bias);
-    const struct nib_vk_layout *l = &weight->layout;
-    enum nib_status status = build_prepare(b, op, weight, err);
-    for (uint32_t s = 0; status == NIB_OK && s < l->n_slices; s++) {
-        uint32_t first = s * l->slice_rows, n_rows = nib_vk_layout_slice_rows(l, s);
-        struct nib_matmul_args args = {.n_rows = n_rows,
-                                       .out_at = op->out.offset + first,
-                                       .out_stride = stride_of(b, &op->out),
-                                       .bias_at = first};
-        nib_vk_layout_args(l, s, &args.matrix);
-        struct pass_params params = {
-            .kernel.shader = "matmul",
-            .bind.range = {[NIB_BIND_OUT] = value_of(b, &op->out),
-                           [NIB_BIND_MATRIX] = &weight->slices[s],
-                           [NIB_BIND_INPUT] = &b->self->prepared,
-                           [NIB_BIND_SUMS] = &b->self->sums,
-                           [NIB_BIND_TABLE] = bias ? &bias->slices[0] : NULL},
-            .push = &args,
-            .push_size = sizeof args,
-            .groups = nib_ceil_div_u64(n_rows, NIB_TILE_ROWS),
-            .is_matmul = true,
-        };
-        nib_vk_layout_specs(l, params.kernel.specs);
-        params.kernel.specs[NIB_SPEC_LANES] = b->self->device->plan.matmul_lanes;
-        params.kernel.specs[NIB_SPEC_WIDTH] = b->self->device->plan.matmul_width;
-        params.kernel.specs[NIB_SPEC_HAS_INPUT_SCALES] = has_codes(op->activation, &l->format);
-        params.kernel.specs[NIB_SPEC_HAS_BIAS] = bias != NULL;
-        struct nib_vk_pass *pass;
-        status = add_pass(b, &params, &pass, err);
-        if (status != NIB_OK)
-            return status;
-        struct nib_view out = {op->out.value, op->out.offset + first, n_rows};
-        add_access(pass, NIB_VK_PREPARED, 0, 1, false);
-        writes(b, pass, &out);
-    }
-    return status;
 }
 
 static enum nib_status build_rope(struct builder *b, const struct nib_op_rope *op,
@@ -361,7 +187,7 @@ static enum nib_status build_rope(struct builder *b, const struct nib_op_rope *o
     struct nib_vk_pass *pass;
     if (args.half_dims == 0)
         return NIB_OK;
-    enum nib_status status = add_pass(b, &params, &pass, err);
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     writes(b, pass, &op->x);
@@ -401,7 +227,7 @@ static enum nib_status store_plane(struct builder *b, uint32_t kv_layer, const s
         .groups = nib_ceil_div_u64((uint64_t)args.n_heads * args.head_words, 64),
     };
     struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     reads(pass, plane->view);
@@ -459,7 +285,7 @@ static enum nib_status build_attention(struct builder *b, const struct nib_op_at
         .groups = op->n_heads,
     };
     struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     reads(pass, &op->query);
@@ -502,7 +328,7 @@ static enum nib_status build_elementwise(struct builder *b, const struct element
         .groups = nib_ceil_div_u64(out->width, 64),
     };
     struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     if (in)
@@ -513,13 +339,18 @@ static enum nib_status build_elementwise(struct builder *b, const struct element
     return NIB_OK;
 }
 
-static enum nib_status build_activate(struct builder *b, const struct nib_op_activate *op,
-                                      struct nib_error *err)
+uint32_t nib_vk_gate_function(enum nib_gate_function function)
 {
     static const uint32_t functions[] = {[NIB_GATE_SILU] = NIB_ELEMENTWISE_SILU,
                                          [NIB_GATE_GELU_TANH] = NIB_ELEMENTWISE_GELU_TANH,
                                          [NIB_GATE_GELU] = NIB_ELEMENTWISE_GELU};
-    struct elementwise params = {functions[op->function], 0, &op->gate, &op->up, &op->out};
+    return functions[function];
+}
+
+static enum nib_status build_activate(struct builder *b, const struct nib_op_activate *op,
+                                      struct nib_error *err)
+{
+    struct elementwise params = {nib_vk_gate_function(op->function), 0, &op->gate, &op->up, &op->out};
     return build_elementwise(b, &params, err);
 }
 
@@ -540,7 +371,7 @@ static enum nib_status build_gather(struct builder *b, const struct nib_op_gathe
         .groups = nib_ceil_div_u64(op->out.width, 64),
     };
     struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     reads(pass, &op->in);
@@ -550,15 +381,20 @@ static enum nib_status build_gather(struct builder *b, const struct nib_op_gathe
     return NIB_OK;
 }
 
-static enum nib_status build_op(struct builder *b, const struct nib_op *op, struct nib_error *err)
+/// `*out_skip` tells whether the next op has been built with this one.
+static enum nib_status build_op(struct builder *b, const struct nib_op *op, bool *out_skip,
+                                struct nib_error *err)
 {
+    *out_skip = false;
+    if (nib_vk_defer(b, op))
+        return NIB_OK;
     switch (op->kind) {
     case NIB_OP_EMBED:
         return build_embed(b, &op->embed, err);
     case NIB_OP_NORM:
         return build_norm(b, &op->norm, err);
     case NIB_OP_MATMUL:
-        return build_matmul(b, &op->matmul, err);
+        return nib_vk_build_matmul(b, &op->matmul, out_skip, err);
     case NIB_OP_ROPE:
         return build_rope(b, &op->rope, err);
     case NIB_OP_KV_STORE:
@@ -598,9 +434,10 @@ enum nib_status nib_vk_segment_build(struct nib_vk_instance *instance, uint32_t 
     struct builder b = {.self = instance, .plan = plan, .segment = &instance->segments[segment]};
     b.segment->first_pass = instance->n_passes;
     b.segment->n_passes = 0;
-    for (uint32_t i = 0; i < planned->n_ops; i++) {
-        b.op = planned->first_op + i;
-        enum nib_status status = build_op(&b, &plan->ops[b.op], err);
+    b.end_op = planned->first_op + planned->n_ops;
+    bool skip = false;
+    for (b.op = planned->first_op; b.op < b.end_op; b.op += 1 + skip) {
+        enum nib_status status = build_op(&b, &plan->ops[b.op], &skip, err);
         if (status != NIB_OK)
             return nib_fail_context(err, status, "op %u (%s)", b.op,
                                     nib_op_name(plan->ops[b.op].kind));
@@ -621,7 +458,7 @@ uint32_t nib_vk_count_passes(const struct nib_vk_instance *instance)
             weight = nib_vk_instance_weight(instance, op->embed.weight);
         else if (op->kind == NIB_OP_MATMUL)
             weight = nib_vk_instance_weight(instance, op->matmul.weight);
-        count += weight ? weight->layout.n_slices + 1 : 2;
+        count += weight ? weight->layout.n_slices + 2 : 2;
     }
     return count;
 }

@@ -32,10 +32,12 @@
 #define NIB_SPEC_CENTER 7
 // matmul, besides
 #define NIB_SPEC_LANES 8 // invocations that share a row of the weight
-#define NIB_SPEC_HAS_INPUT_SCALES 9
+#define NIB_SPEC_HAS_CODES 9 // the input is int8 codes with scales; sums are taken in integers
 #define NIB_SPEC_HAS_BIAS 10
 #define NIB_SPEC_WIDTH 11 // invocations side by side: 16 / rows of each, times tiles
-#define NIB_SPECS 12
+#define NIB_SPEC_HAS_OUTLIERS 12 // LLM.int8: some columns are multiplied in fp32
+#define NIB_SPEC_HAS_ADD 13      // the output is added to what is there
+#define NIB_SPECS 14
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
@@ -53,6 +55,16 @@
 #define NIB_PREPARE_GROUP 1
 #define NIB_PREPARE_TOKEN 2
 #define NIB_PREPARE_STATIC 3
+#define NIB_PREPARE_LLM 4
+#define NIB_PREPARE_IS_LINES 4 // constant: rows are lines of logits
+#define NIB_PREPARE_SOURCE 5   // constant: what the input is computed from
+#define NIB_PREPARE_SOURCE_VALUES 0
+#define NIB_PREPARE_SOURCE_NORM 1       // a norm without weight
+#define NIB_PREPARE_SOURCE_NORM_TIMES 2 // a norm with one
+#define NIB_PREPARE_SOURCE_GATE 3       // and up: NIB_ELEMENTWISE_SILU and the functions behind it
+
+// outliers
+#define NIB_OUTLIERS_IS_LINES 0
 
 // elementwise
 #define NIB_ELEMENTWISE_SILU 0
@@ -91,6 +103,7 @@ struct nib_matmul_args {
     nib_uint out_at;
     nib_uint out_stride;
     nib_uint bias_at;
+    float factor; // NIB_SPEC_HAS_ADD
 };
 
 struct nib_embed_args {
@@ -110,6 +123,20 @@ struct nib_prepare_args {
     nib_uint n_granules;
     nib_uint permutation_at;
     float scale; // NIB_PREPARE_STATIC
+    float limit; // NIB_PREPARE_LLM: outliers begin here
+    nib_uint mask_stride;
+    nib_uint up_at; // NIB_PREPARE_SOURCE_GATE
+    nib_uint up_stride;
+    float epsilon; // NIB_PREPARE_SOURCE_NORM
+};
+
+struct nib_outliers_args {
+    nib_uint in_at;
+    nib_uint in_stride;
+    nib_uint n_cols;
+    nib_uint mask_stride;
+    nib_uint sequences_at;
+    float limit;
 };
 
 struct nib_norm_args {
