@@ -5,6 +5,7 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "lib/activate.glsl"
+#include "lib/divide.glsl"
 #include "lib/half.glsl"
 #include "lib/step.glsl"
 #include "shared/kernels.h"
@@ -141,7 +142,7 @@ float quantize(float value, float scale, float inverse)
     if (MODE == NIB_PREPARE_GROUP)
         return roundEven(clamp(value * inverse, -127.0, 127.0));
     float least = IS_LLM ? -127.0 : -128.0;
-    return scale > 0.0 ? roundEven(clamp(value / scale, least, 127.0)) : 0.0;
+    return scale > 0.0 ? roundEven(clamp(divide(value, scale), least, 127.0)) : 0.0;
 }
 
 // Leaves the codes of a quad in `v`, numbers in `exact` where the column has outliers. Returns
@@ -172,9 +173,9 @@ void main()
     if (IS_NORM)
         norm_factor = find_norm_factor(row);
     if (MODE == NIB_PREPARE_TOKEN)
-        scale = row_maximum(row) / 127.5;
+        scale = divide(row_maximum(row), 127.5);
     else if (IS_LLM)
-        scale = row_maximum(row) / 127.0;
+        scale = divide(row_maximum(row), 127.0);
     uint mask_at = IS_LLM ? mask_row(row) : NIB_NONE;
     mask_at = mask_at == NIB_NONE ? NIB_NONE : mask_at * p.mask_stride;
     for (uint g = gl_LocalInvocationIndex; g < p.n_granules; g += 64u) {

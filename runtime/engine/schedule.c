@@ -28,12 +28,58 @@ uint32_t nib_schedule_share(const uint32_t *pending, uint32_t n, uint32_t budget
     return budget - left;
 }
 
+uint32_t nib_schedule_share_whole(const uint32_t *pending, uint32_t n, uint32_t budget,
+                                  uint32_t *out_rows)
+{
+    uint32_t sum = 0, i = 0;
+    for (; i < n && pending[i] <= budget - sum; i++) {
+        out_rows[i] = pending[i];
+        sum += pending[i];
+    }
+    for (; i < n; i++)
+        out_rows[i] = 0;
+    return sum;
+}
+
+uint32_t nib_schedule_chunk(uint32_t n_computed, uint32_t n_tokens, uint32_t size)
+{
+    uint32_t left = n_tokens - n_computed, chunk = size - n_computed % size;
+    return left < chunk ? left : chunk;
+}
+
 uint32_t nib_schedule_bucket(uint32_t n_rows)
 {
     uint32_t bucket = 1;
     while (bucket < n_rows)
         bucket *= 2;
     return bucket;
+}
+
+/// Returns whether a row's results depend on the rows of its sequence that share its step: LLM.int8
+/// looks for outliers in all of them.
+static bool depends_on_chunks(const struct nib_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->n_ops; i++) {
+        if (plan->ops[i].kind == NIB_OP_MATMUL &&
+            plan->ops[i].matmul.activation == NIB_ACTIVATION_LLM_INT8)
+            return true;
+    }
+    return false;
+}
+
+/// Shares the rows of the step out, so that what else runs in it changes no session's results.
+static void share_rows(struct nib_engine *engine, uint32_t n)
+{
+    uint32_t max_rows = engine->plan->max_rows;
+    if (!depends_on_chunks(engine->plan)) {
+        nib_schedule_share(engine->pending, n, max_rows, engine->shares);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const struct nib_session *session = engine->scheduled[i];
+        engine->pending[i] = nib_schedule_chunk(session->n_computed, session->n_tokens, max_rows);
+    }
+    nib_schedule_share_whole(engine->pending, n, max_rows, engine->shares);
 }
 
 /// Puts the sessions that can run into engine->scheduled, from the one whose turn it is, and
@@ -99,7 +145,7 @@ enum nib_status nib_step_schedule(struct nib_engine *engine, struct nib_session 
     };
     *out_logits = 0;
     uint32_t n = collect(engine, only);
-    nib_schedule_share(engine->pending, n, engine->plan->max_rows, engine->shares);
+    share_rows(engine, n);
 
     uint32_t last_turn = engine->next_session;
     for (uint32_t i = 0; i < n && engine->shares[i] > 0; i++) {

@@ -66,3 +66,23 @@ Test(schedule, uses_the_budget_and_no_more)
         cr_assert_eq(sum, sum_pending < budget ? sum_pending : budget);
     }
 }
+
+Test(schedule, chunks_end_at_multiples_whatever_else_runs)
+{
+    cr_assert_eq(nib_schedule_chunk(0, 700, 512), 512);
+    cr_assert_eq(nib_schedule_chunk(512, 700, 512), 188);
+    cr_assert_eq(nib_schedule_chunk(100, 700, 512), 412);
+    cr_assert_eq(nib_schedule_chunk(100, 101, 512), 1);
+}
+
+Test(schedule, whole_chunks_are_never_parted)
+{
+    uint32_t rows[4];
+    const uint32_t pending[4] = {1, 300, 212, 1};
+    cr_assert_eq(nib_schedule_share_whole(pending, 4, 512, rows), 301);
+    cr_assert_eq(rows[1], 300);
+    cr_assert_eq(rows[2], 0);
+    // Nobody overtakes the first that has to wait, which begins the next step.
+    cr_assert_eq(rows[3], 0);
+    cr_assert_eq(nib_schedule_share_whole(pending, 4, 514, rows), 514);
+}

@@ -10,11 +10,15 @@
 /// divide exactly: the code may be the other one.
 #define TOLERANCE_TOKEN 5e-3
 
+/// LLM.int8: such codes may differ as well, but their scale divides the largest number by 127.
+#define TOLERANCE_LLM 1e-4
+
 static void check(void *device, const struct rig_matmul *p)
 {
     double worst = rig_compare(device, p);
     double limit = p->activation == NIB_ACTIVATION_F32          ? TOLERANCE_F32
                    : p->activation == NIB_ACTIVATION_INT8_TOKEN ? TOLERANCE_TOKEN
+                   : p->activation == NIB_ACTIVATION_LLM_INT8   ? TOLERANCE_LLM
                                                                 : TOLERANCE_INT8;
     cr_expect(worst <= limit, "%s group %u, %s, %u x %u, %u inputs%s: off by %g", p->format.name,
               p->format.group, nib_activation_name(p->activation), p->rows, p->cols, p->n_inputs,
@@ -55,6 +59,29 @@ Test(vulkan_matmul, every_format_with_int8_tokens)
 Test(vulkan_matmul, every_format_with_static_int8)
 {
     check_formats(NIB_ACTIVATION_INT8_STATIC);
+}
+
+Test(vulkan_matmul, every_format_with_llm_int8)
+{
+    check_formats(NIB_ACTIVATION_LLM_INT8);
+}
+
+Test(vulkan_matmul, outliers_stay_with_their_sequence)
+{
+    static const uint32_t inputs[] = {1, 2, 5, 33};
+    void *device = rig_open(NULL);
+    for (uint32_t i = 0; i < 8; i++) {
+        struct rig_matmul p = {.format = *nib_format_get(NIB_FORMAT_INT8),
+                               .activation = NIB_ACTIVATION_LLM_INT8,
+                               .rows = 40,
+                               .cols = 130,
+                               .n_inputs = inputs[i % 4],
+                               .n_sequences = (inputs[i % 4] + 1) / 2,
+                               .is_apart = i < 4,
+                               .has_permutation = i % 2 == 1};
+        check(device, &p);
+    }
+    rig_close(device);
 }
 
 Test(vulkan_matmul, odd_groups)
