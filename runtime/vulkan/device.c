@@ -44,18 +44,20 @@ static enum nib_status create_device(struct nib_vk_device *d, struct nib_error *
 static enum nib_status create_layout(struct nib_vk_device *d, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    VkDescriptorSetLayoutBinding bindings[NIB_BINDINGS];
-    for (uint32_t i = 0; i < NIB_BINDINGS; i++) {
+    VkDescriptorSetLayoutBinding bindings[NIB_BINDINGS + NIB_TEXEL_BINDINGS];
+    uint32_t count = NIB_BINDINGS + (d->plan.has_texels ? NIB_TEXEL_BINDINGS : 0);
+    for (uint32_t i = 0; i < count; i++) {
         bindings[i] = (VkDescriptorSetLayoutBinding){
             .binding = i,
-            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+            .descriptorType = i < NIB_BINDINGS ? VK_DESCRIPTOR_TYPE_STORAGE_BUFFER
+                                               : VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER,
             .descriptorCount = 1,
             .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT,
         };
     }
     VkDescriptorSetLayoutCreateInfo set = {.sType =
                                                VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
-                                           .bindingCount = NIB_BINDINGS,
+                                           .bindingCount = count,
                                            .pBindings = bindings};
     NIB_TRY(nib_vk_check(d->table.CreateDescriptorSetLayout(d->device, &set, NULL, &d->set_layout),
                          "vkCreateDescriptorSetLayout", err));

@@ -5,6 +5,7 @@
 
 // The least device that must run; every kernel keeps to these.
 #define LEAST_STORAGE_RANGE (128u << 20)
+#define LEAST_TEXELS (64u << 10)
 #define LEAST_PUSH_CONSTANTS 128u
 #define LEAST_INVOCATIONS 128u
 #define LEAST_SHARED_MEMORY (16u << 10)
@@ -12,6 +13,8 @@
 /// Of a heap without a budget, what is left to others.
 #define HEAD_ROOM_NUMERATOR 9
 #define HEAD_ROOM_DENOMINATOR 10
+
+#define TEXEL_BYTES 16u
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
@@ -22,6 +25,7 @@ void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
 {
     snapshot->max_storage_range = min_u32(snapshot->max_storage_range, LEAST_STORAGE_RANGE);
     snapshot->max_storage_buffers = min_u32(snapshot->max_storage_buffers, NIB_BINDINGS);
+    snapshot->max_texels = min_u32(snapshot->max_texels, LEAST_TEXELS);
     snapshot->max_push_constants = min_u32(snapshot->max_push_constants, LEAST_PUSH_CONSTANTS);
     snapshot->max_invocations = min_u32(snapshot->max_invocations, LEAST_INVOCATIONS);
     snapshot->max_shared_memory = min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
@@ -145,8 +149,10 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     bool is_cpu = snapshot->type == VK_PHYSICAL_DEVICE_TYPE_CPU;
     bool is_narrow = is_cpu && snapshot->subgroup_size < 8;
     out_plan->has_tall_matmul = is_cpu && !is_narrow;
+    out_plan->has_texels = is_cpu && !is_narrow &&
+                           snapshot->max_texels >= snapshot->max_storage_range / TEXEL_BYTES;
     out_plan->matmul_lanes = is_cpu ? 1 : 8;
-    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 1 : 3;
+    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : 3;
     out_plan->matmul_width = 8;
 }
 

@@ -5,6 +5,7 @@
 #include "runtime/base/checked.h"
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
+#include "runtime/vulkan/profile.h"
 
 uint32_t nib_vk_bucket(uint32_t n)
 {
@@ -267,12 +268,14 @@ static enum nib_status create_passes(struct nib_vk_instance *instance, struct ni
     instance->passes = new_array(n, sizeof *instance->passes);
     if (!instance->passes)
         return nib_fail_memory(err);
-    VkDescriptorPoolSize size = {.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                                 .descriptorCount = (n + 1) * NIB_BINDINGS};
+    VkDescriptorPoolSize sizes[2] = {{.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                      .descriptorCount = (n + 1) * NIB_BINDINGS},
+                                     {.type = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER,
+                                      .descriptorCount = (n + 1) * NIB_TEXEL_BINDINGS}};
     VkDescriptorPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
                                        .maxSets = n + 1,
-                                       .poolSizeCount = 1,
-                                       .pPoolSizes = &size};
+                                       .poolSizeCount = d->plan.has_texels ? 2 : 1,
+                                       .pPoolSizes = sizes};
     return nib_vk_check(d->table.CreateDescriptorPool(d->device, &info, NULL, &instance->sets),
                         "vkCreateDescriptorPool", err);
 }
@@ -289,6 +292,7 @@ enum nib_status nib_vk_instance_create(const struct nib_instance_params *params,
     instance->plan = params->plan;
     instance->device = d;
     instance->log = params->log;
+    instance->profile = params->profile;
     instance->first_segment = params->first_segment;
     instance->n_segments = params->n_segments;
     instance->max_rows = 1u << nib_vk_bucket(params->plan->max_rows);
@@ -331,6 +335,10 @@ void nib_vk_instance_destroy(void *self)
     if (instance->sets)
         d->table.DestroyDescriptorPool(d->device, instance->sets, NULL);
     nib_vk_clock_destroy(d, &instance->clock);
+    for (size_t i = 0; i < instance->n_views; i++)
+        d->table.DestroyBufferView(d->device, instance->views[i].view, NULL);
+    free(instance->views);
+    nib_vk_profile_destroy(instance);
     nib_vk_pool_destroy(&instance->memory);
     nib_vk_pool_destroy(&instance->upload);
     nib_vk_pool_destroy(&instance->readback);
@@ -376,6 +384,7 @@ enum nib_status nib_vk_instance_ready(void *self, uint64_t budget_ns, bool *out_
     if (!instance->passes) {
         NIB_TRY(nib_vk_transfer_flush(&instance->transfer, err));
         NIB_TRY(create_passes(instance, err));
+        NIB_TRY(nib_vk_profile_create(instance, err));
     }
     if (!instance->commands)
         NIB_TRY(nib_vk_record_copies(instance, err));

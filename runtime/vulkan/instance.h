@@ -28,12 +28,20 @@ struct nib_vk_pass {
     VkPipeline pipelines[4]; ///< for 1, 2, 4, 8 rows a workgroup; all the same but for a matmul
     bool is_matmul;
     bool is_lines;      ///< works on lines of logits, not on the step's rows
-    uint32_t groups[4]; ///< workgroups across, with each of the pipelines
+    uint32_t groups[4];  ///< workgroups across, with each of the pipelines
+    uint32_t columns[4]; ///< binary logarithm of the rows a workgroup of each, of a matmul
     VkDescriptorSet set;
     uint32_t push[32];
     uint32_t push_size; ///< bytes
     struct nib_vk_access accesses[NIB_VK_MAX_ACCESSES];
     uint32_t n_accesses;
+};
+
+/// A range bound as a texel buffer.
+struct nib_vk_view {
+    VkBuffer buffer;
+    uint64_t offset;
+    VkBufferView view;
 };
 
 /// The cache of one layer.
@@ -98,6 +106,9 @@ struct nib_vk_instance {
     struct nib_vk_pass *passes;
     uint32_t n_passes;
     struct nib_vk_segment *segments; ///< [n_segments]
+    struct nib_vk_view *views;
+    size_t n_views;
+    size_t views_capacity;
     VkDescriptorPool sets;
     VkCommandPool command_pool;
     VkCommandBuffer *commands;
@@ -117,6 +128,13 @@ struct nib_vk_instance {
     const struct nib_step *pending_step; ///< whose logits are awaited, or NULL
     float *pending_hidden;               ///< where hidden states go, or NULL
     uint32_t pending_rows;
+    bool profile;
+    VkQueryPool queries;  ///< of timestamps; null without --profile
+    uint64_t *timestamps; ///< room for those of a segment
+    uint64_t *op_calls;   ///< [plan->n_ops], NULL without --profile
+    uint64_t *op_ns;
+    uint32_t pending_first; ///< segments that are under way
+    uint32_t pending_last;
     uint64_t n_dispatches;
     uint64_t host_ns;
 };

@@ -282,6 +282,24 @@ static const struct nib_op_add *find_add(const struct builder *b, const struct n
     return &next->add;
 }
 
+/// For devices with registers to spare for many invocations, for those that run them in turn, and
+/// for those that read texel buffers best.
+static const struct matmul_variant wide_variants[4] = {
+    {"matmul_2x1", 2}, {"matmul_2x2", 2}, {"matmul_4x4", 4}, {"matmul_4x8", 4}};
+static const struct matmul_variant tall_variants[4] = {{"matmul_8x1", 8}, {"matmul_8x2", 8}};
+static const struct matmul_variant texel_variants[4] = {
+    {"matmul_texel_x1", 8}, {"matmul_texel_x2", 8}, {"matmul_texel_x4", 8}};
+
+static const struct matmul_variant *choose_variants(const struct nib_vk_device_plan *plan,
+                                                    const uint32_t specs[NIB_SPECS])
+{
+    uint32_t bits = specs[NIB_SPEC_CODE_BITS];
+    if (plan->has_texels && specs[NIB_SPEC_HAS_CODES] && !specs[NIB_SPEC_HAS_BOOK] &&
+        !specs[NIB_SPEC_HAS_OUTLIERS] && (bits == 4 || bits == 8))
+        return texel_variants;
+    return plan->has_tall_matmul ? tall_variants : wide_variants;
+}
+
 static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul *op,
                                    const struct nib_op_add *add, uint32_t slice,
                                    struct nib_error *err)
@@ -320,6 +338,8 @@ static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul
     specs[NIB_SPEC_HAS_BIAS] = bias != NULL;
     specs[NIB_SPEC_HAS_OUTLIERS] = has_outliers;
     specs[NIB_SPEC_HAS_ADD] = add != NULL;
+    params.variants = choose_variants(&b->self->device->plan, specs);
+    params.bind.has_texels = params.variants == texel_variants;
     struct nib_vk_pass *pass;
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)

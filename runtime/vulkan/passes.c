@@ -2,19 +2,60 @@
 #include <string.h>
 
 #include "runtime/base/checked.h"
+#include "runtime/base/buffer.h"
 #include "runtime/base/status.h"
 #include "runtime/vulkan/passes.h"
 
-/// A matmul for 1, 2, 4 or 8 rows of input, with so many rows of the weight an invocation.
-struct matmul_variant {
-    const char *shader;
-    uint32_t rows;
-};
-/// For devices with registers to spare for many invocations, and for those that run them in turn.
-static const struct matmul_variant matmul_variants[2][4] = {
-    {{"matmul_2x1", 2}, {"matmul_2x2", 2}, {"matmul_4x4", 4}, {"matmul_4x8", 4}},
-    {{"matmul_8x1", 8}, {"matmul_8x2", 8}}, // the plan takes no more columns
-};
+/// Returns a view of the range as texels of four words, the one made before where there is one.
+static enum nib_status view_of(struct nib_vk_instance *self, const struct nib_vk_range *range,
+                               VkBufferView *out_view, struct nib_error *err)
+{
+    VkBuffer buffer = nib_vk_pool_buffer(range);
+    for (size_t i = 0; i < self->n_views; i++) {
+        if (self->views[i].buffer == buffer && self->views[i].offset == range->offset) {
+            *out_view = self->views[i].view;
+            return NIB_OK;
+        }
+    }
+    void *array = self->views;
+    enum nib_status status = nib_array_reserve(&array, &self->views_capacity, self->n_views + 1,
+                                               sizeof *self->views, err);
+    self->views = array;
+    if (status != NIB_OK)
+        return status;
+    VkBufferViewCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO,
+                                   .buffer = buffer,
+                                   .format = VK_FORMAT_R32G32B32A32_UINT,
+                                   .offset = range->offset,
+                                   .range = range->size / 16 * 16};
+    const struct nib_vk_device *d = self->device;
+    status = nib_vk_check(d->table.CreateBufferView(d->device, &info, NULL, out_view),
+                          "vkCreateBufferView", err);
+    if (status == NIB_OK)
+        self->views[self->n_views++] = (struct nib_vk_view){buffer, range->offset, *out_view};
+    return status;
+}
+
+static enum nib_status set_texels(const struct builder *b, const struct bindings *bind,
+                                  VkDescriptorSet set, struct nib_error *err)
+{
+    const struct nib_vk_device *d = b->self->device;
+    VkBufferView views[NIB_TEXEL_BINDINGS];
+    VkWriteDescriptorSet write = {.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+                                  .dstSet = set,
+                                  .descriptorCount = 1,
+                                  .descriptorType = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER};
+    for (uint32_t i = 0; i < NIB_TEXEL_BINDINGS; i++) {
+        enum nib_status status =
+            view_of(b->self, bind->range[NIB_BIND_MATRIX + i], &views[i], err);
+        if (status != NIB_OK)
+            return status;
+        write.dstBinding = NIB_BIND_MATRIX_TEXELS + i;
+        write.pTexelBufferView = &views[i];
+        d->table.UpdateDescriptorSets(d->device, 1, &write, 0, NULL);
+    }
+    return NIB_OK;
+}
 
 static enum nib_status make_set(struct builder *b, const struct bindings *bind,
                                 VkDescriptorSet *out_set, struct nib_error *err)
@@ -43,7 +84,7 @@ static enum nib_status make_set(struct builder *b, const struct bindings *bind,
                                            .pBufferInfo = &buffers[i]};
     }
     d->table.UpdateDescriptorSets(d->device, NIB_BINDINGS, writes, 0, NULL);
-    return NIB_OK;
+    return bind->has_texels ? set_texels(b, bind, *out_set, err) : NIB_OK;
 }
 
 static enum nib_status make_pipelines(struct builder *b, const struct pass_params *params,
@@ -58,8 +99,10 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
             // Buckets beyond the largest are never recorded; they get its pipeline.
             uint32_t columns = i < d->plan.matmul_columns ? i : d->plan.matmul_columns;
             columns = 1u << columns <= most ? columns : nib_vk_bucket(most);
-            const struct matmul_variant *variant =
-                &matmul_variants[d->plan.has_tall_matmul][columns];
+            while (!params->variants[columns].shader)
+                columns--;
+            const struct matmul_variant *variant = &params->variants[columns];
+            pass->columns[i] = columns;
             uint32_t tiles = d->plan.matmul_width * variant->rows / NIB_TILE_ROWS;
             kernel.shader = variant->shader;
             pass->groups[i] = (uint32_t)nib_ceil_div_u64(params->groups, tiles);

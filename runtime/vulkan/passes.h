@@ -7,6 +7,7 @@
 /// Buffers that a pass binds; those left at size 0 are bound to the step block.
 struct bindings {
     const struct nib_vk_range *range[NIB_BINDINGS];
+    bool has_texels; ///< matrix, input and sums are bound as texel buffers too
 };
 
 /// The segment that is being built.
@@ -27,6 +28,12 @@ struct builder {
     uint32_t deferred_end;         ///< the last op that reads its output
 };
 
+/// A matmul for 1, 2, 4 or 8 rows of input, with so many rows of the weight an invocation.
+struct matmul_variant {
+    const char *shader; ///< NULL: the one for fewer rows of input serves
+    uint32_t rows;
+};
+
 /// What a pass is made of.
 struct pass_params {
     struct nib_vk_kernel kernel;
@@ -35,6 +42,7 @@ struct pass_params {
     uint32_t push_size;
     uint64_t groups; ///< workgroups; of a matmul tiles
     bool is_matmul;
+    const struct matmul_variant *variants; ///< [4], of a matmul
 };
 
 /// Appends a pass; its accesses are added by the caller. `*out_pass` stays valid.

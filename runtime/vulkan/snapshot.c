@@ -47,6 +47,8 @@ static void take_limits(const VkPhysicalDeviceProperties *properties,
     snapshot->max_storage_range = limits->maxStorageBufferRange;
     snapshot->max_storage_buffers = min_u32(limits->maxPerStageDescriptorStorageBuffers,
                                             limits->maxDescriptorSetStorageBuffers);
+    snapshot->timestamp_ns = limits->timestampPeriod;
+    snapshot->max_texels = limits->maxTexelBufferElements;
     snapshot->max_push_constants = limits->maxPushConstantsSize;
     snapshot->max_invocations =
         min_u32(limits->maxComputeWorkGroupInvocations, limits->maxComputeWorkGroupSize[0]);

@@ -23,6 +23,7 @@ struct nib_vk_snapshot {
     bool has_memory_budget;       ///< VK_EXT_memory_budget is listed
     uint32_t max_storage_range;   ///< bytes of one storage binding
     uint32_t max_storage_buffers; ///< a stage
+    uint32_t max_texels;          ///< elements of a texel buffer
     uint32_t max_push_constants;  ///< bytes
     uint32_t max_invocations;     ///< of a workgroup
     uint32_t max_shared_memory;   ///< bytes
@@ -30,6 +31,7 @@ struct nib_vk_snapshot {
     uint64_t storage_alignment;   ///< of a binding's offset
     uint64_t max_allocation;      ///< bytes of one VkDeviceMemory
     uint32_t subgroup_size;
+    float timestamp_ns; ///< a tick of the queue's clock
     uint32_t n_families;
     VkQueueFamilyProperties families[NIB_VK_MAX_FAMILIES];
     VkPhysicalDeviceMemoryProperties memory;
@@ -53,6 +55,7 @@ struct nib_vk_device_plan {
     bool is_direct;                ///< the host writes device memory itself
     uint64_t memory_bytes;         ///< that weights, cache and buffers may take
     // Matmuls.
+    bool has_texels;         ///< those of int8 codes read through texel buffers
     bool has_tall_matmul;    ///< 8 rows of the weight an invocation, not 2 or 4
     uint32_t matmul_lanes;   ///< invocations that share a row of the weight
     uint32_t matmul_columns; ///< binary logarithm of the most rows of input an invocation: 0 to 3

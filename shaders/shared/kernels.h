@@ -16,6 +16,11 @@
 #define NIB_BIND_SUMS 6   // its scales and sums
 #define NIB_BIND_TABLE 7  // bias, norm's weight, or a matrix's granules and permutation
 #define NIB_BINDINGS 8
+// Uniform texel buffers of 4 words, where the device plan has them: the same as 4 to 6.
+#define NIB_BIND_MATRIX_TEXELS 8
+#define NIB_BIND_INPUT_TEXELS 9
+#define NIB_BIND_SUMS_TEXELS 10
+#define NIB_TEXEL_BINDINGS 3
 
 // Tiles of a matrix: rows side by side, weights of a row in one granule.
 #define NIB_TILE_ROWS 16
