@@ -1,16 +1,23 @@
 #version 450
-// As matmul.comp, of codes of 4 and 8 bits, for drivers that run invocations side by side in a
+// As matmul.comp, of weights of 4 and 8 bits, for drivers that run invocations side by side in a
 // CPU's vectors but read storage buffers one invocation after the other: everything is read through
 // texel buffers, four words at once. An invocation makes 8 neighbouring rows of the weight for COLS
-// rows of x.
+// rows of x. With IS_SINGLE there is one row of x, and every workgroup of 8 invocations, a subgroup,
+// prepares it anew, which costs no more than reading what another dispatch has prepared.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
+#ifdef IS_SINGLE
+#extension GL_KHR_shader_subgroup_arithmetic : require
+#extension GL_KHR_shader_subgroup_ballot : require
+#include "lib/activate.glsl"
+#endif
 #include "lib/weights.glsl"
 #include "shared/kernels.h"
 
 #define ROWS 8u
 #define TILE_THREADS (TILE_ROWS / ROWS)
 
+layout(constant_id = NIB_SPEC_HAS_CODES) const bool HAS_CODES = true;
 layout(constant_id = NIB_SPEC_HAS_BIAS) const bool HAS_BIAS = false;
 layout(constant_id = NIB_SPEC_WIDTH) const uint WIDTH = 8;
 layout(constant_id = NIB_SPEC_HAS_ADD) const bool HAS_ADD = false;
@@ -30,8 +37,14 @@ layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Bias {
     float bias[];
 };
 layout(set = 0, binding = NIB_BIND_MATRIX_TEXELS) uniform utextureBuffer matrix;
-layout(set = 0, binding = NIB_BIND_INPUT_TEXELS) uniform utextureBuffer codes;
+#ifdef IS_SINGLE
+layout(constant_id = NIB_SPEC_SOURCE) const uint SOURCE = NIB_PREPARE_SOURCE_VALUES;
+layout(set = 0, binding = NIB_BIND_IN_TEXELS) uniform utextureBuffer in_values;
+layout(set = 0, binding = NIB_BIND_IN_2_TEXELS) uniform utextureBuffer in_2_values; // weight or up
+#else
+layout(set = 0, binding = NIB_BIND_INPUT_TEXELS) uniform utextureBuffer codes; // or floats
 layout(set = 0, binding = NIB_BIND_SUMS_TEXELS) uniform utextureBuffer sums;
+#endif
 
 // A scale or minimum of each row.
 void load_scales(uint at, uint entry, out float v[ROWS])
@@ -48,8 +61,10 @@ void load_scales(uint at, uint entry, out float v[ROWS])
     uvec4 w = texelFetch(matrix, int((at + entry / 2u) / 4u));
     [[unroll]] for (uint k = 0u; k < 4u; k++) {
         if (SCALE_TYPE == NIB_SCALES_F16) {
-            v[2u * k] = half_to_float(w[k] & 0xffffu);
-            v[2u * k + 1u] = half_to_float(w[k] >> 16);
+            // Exact on CPUs, which convert in hardware.
+            vec2 pair = unpackHalf2x16(w[k]);
+            v[2u * k] = pair.x;
+            v[2u * k + 1u] = pair.y;
         } else {
             v[2u * k] = uintBitsToFloat(w[k] << 16);
             v[2u * k + 1u] = uintBitsToFloat(w[k] & 0xffff0000u);
@@ -139,21 +154,134 @@ ivec2 multiply_bytes(uvec4 low, uvec4 high, const int input_codes[32])
     return result;
 }
 
+// The codes of a granule of a row of x, with their scale and the sums of both halves.
+struct InputGranule {
+    uvec4 low;
+    uvec4 high;
+    float scale;
+    vec2 half_sums;
+};
+
+#ifdef IS_SINGLE
+float norm_factor = 1.0;
+
+// The sum of 16 signed bytes: those of all words side by side, then the halves of pairs.
+float sum_bytes(uvec4 w)
+{
+    uvec4 even = (w & 0x00ff00ffu) ^ 0x00800080u, odd = ((w >> 8) & 0x00ff00ffu) ^ 0x00800080u;
+    uvec4 both = even + odd;
+    uint sum = (both.x + both.y) + (both.z + both.w);
+    return float(int((sum & 0xffffu) + (sum >> 16)) - 16 * 128);
+}
+
+vec4 float_texel(uvec4 texel)
+{
+    return uintBitsToFloat(texel);
+}
+
+// Quad `q` of the row.
+vec4 load_quad(uint q)
+{
+    vec4 v = float_texel(texelFetch(in_values, int(p.in_at / 4u + q)));
+    if (SOURCE >= NIB_PREPARE_SOURCE_GATE) {
+        vec4 up = float_texel(texelFetch(in_2_values, int(p.up_at / 4u + q)));
+        [[unroll]] for (uint i = 0u; i < 4u; i++)
+            v[i] = activate(SOURCE - NIB_PREPARE_SOURCE_GATE, v[i]) * up[i];
+    } else if (SOURCE != NIB_PREPARE_SOURCE_VALUES) {
+        v *= norm_factor;
+        if (SOURCE == NIB_PREPARE_SOURCE_NORM_TIMES)
+            v *= float_texel(texelFetch(in_2_values, int(q)));
+    }
+    return q * 4u < p.n_cols ? v : vec4(0.0);
+}
+
+void find_norm_factor()
+{
+    float sum = 0.0;
+    for (uint q = gl_SubgroupInvocationID; q < p.n_cols / 4u; q += 8u) {
+        vec4 v = float_texel(texelFetch(in_values, int(p.in_at / 4u + q)));
+        sum += dot(v, v);
+    }
+    norm_factor = 1.0 / sqrt(subgroupAdd(sum) / float(p.n_cols) + p.epsilon);
+}
+
+InputGranule load_input(uint row, uint g)
+{
+    vec4 v = load_quad(g * 8u + gl_SubgroupInvocationID);
+    float most = subgroupMax(max(max(abs(v.x), abs(v.y)), max(abs(v.z), abs(v.w))));
+    bool is_zero = most < 7.888609052210118e-31; // as prepare.comp has it
+    v = roundEven(clamp(v * (is_zero ? 0.0 : 127.0 / most), -127.0, 127.0));
+    uvec4 c = uvec4(ivec4(v)) & 255u;
+    uint w = c.x | (c.y << 8) | (c.z << 16) | (c.w << 24);
+    InputGranule result;
+    result.low = uvec4(subgroupBroadcast(w, 0u), subgroupBroadcast(w, 1u),
+                       subgroupBroadcast(w, 2u), subgroupBroadcast(w, 3u));
+    result.high = uvec4(subgroupBroadcast(w, 4u), subgroupBroadcast(w, 5u),
+                        subgroupBroadcast(w, 6u), subgroupBroadcast(w, 7u));
+    result.scale = is_zero ? 0.0 : most / 127.0;
+    result.half_sums = vec2(sum_bytes(result.low), sum_bytes(result.high));
+    return result;
+}
+#else
+InputGranule load_input(uint row, uint g)
+{
+    uint place = row * p.matrix.n_granules + g;
+    uvec4 s = texelFetch(sums, int(place));
+    InputGranule result = InputGranule(uvec4(0u), uvec4(0u), uintBitsToFloat(s.x),
+                                       vec2(uintBitsToFloat(s.y), uintBitsToFloat(s.z)));
+    if (HAS_CODES) {
+        result.low = texelFetch(codes, int(2u * place));
+        result.high = texelFetch(codes, int(2u * place + 1u));
+    }
+    return result;
+}
+#endif
+
+// The numbers of a granule of a row of x, where they are no codes.
+void load_floats(uint row, uint g, out vec4 v[8])
+{
+#ifndef IS_SINGLE
+    if (!HAS_CODES) {
+        [[unroll]] for (uint q = 0u; q < 8u; q++)
+            v[q] = uintBitsToFloat(
+                texelFetch(codes, int((row * p.matrix.n_granules + g) * 8u + q)));
+    }
+#endif
+}
+
+// Weights 4 q to 4 q + 3 of a granule as numbers less the format's center.
+vec4 float_weights(uvec4 low, uvec4 high, uint q)
+{
+    uint w = CODE_BITS == 4u ? low[q / 2u] >> (16u * (q & 1u)) : q < 4u ? low[q & 3u] : high[q & 3u];
+    uint mask = CODE_BITS == 4u ? 15u : 255u;
+    vec4 v;
+    [[unroll]] for (uint i = 0u; i < 4u; i++)
+        v[i] = float(int((w >> (CODE_BITS * i)) & mask) - CENTER);
+    return v;
+}
+
+vec2 multiply_floats(uvec4 low, uvec4 high, const vec4 v[8])
+{
+    vec2 result = vec2(0.0);
+    [[unroll]] for (uint q = 0u; q < 8u; q++)
+        result[q / 4u] += dot(float_weights(low, high, q), v[q]);
+    return result;
+}
+
 // Adds the products of one granule to the sums of each row and column.
 void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][COLS])
 {
     uint pairs[COLS][16];
     int input_codes[COLS][32];
+    vec4 input_floats[COLS][8];
     float input_scale[COLS];
     vec2 half_sums[COLS];
     [[unroll]] for (uint c = 0u; c < COLS; c++) {
-        uint place = (first + c) * p.matrix.n_granules + g;
-        uvec4 s = texelFetch(sums, int(place));
-        input_scale[c] = uintBitsToFloat(s.x);
-        half_sums[c] = vec2(uintBitsToFloat(s.y), uintBitsToFloat(s.z));
-        uvec4 a[2];
-        a[0] = texelFetch(codes, int(2u * place));
-        a[1] = texelFetch(codes, int(2u * place + 1u));
+        InputGranule granule = load_input(first + c, g);
+        input_scale[c] = granule.scale;
+        half_sums[c] = granule.half_sums;
+        load_floats(first + c, g, input_floats[c]);
+        uvec4 a[2] = uvec4[2](granule.low, granule.high);
         [[unroll]] for (uint k = 0u; k < 16u; k++) {
             if (CODE_BITS == 4u) {
                 uvec4 from = a[k / 8u];
@@ -170,16 +298,30 @@ void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][
     if (HAS_HALVES)
         high = load_groups(tile, group_of(p.matrix, g, 1u), r);
     uint cell = (tile * p.matrix.n_granules + g) * (CODE_BITS / 4u) * TILE_ROWS + r;
+    // All loads before the first use, so that a CPU waits for memory once.
+    uvec4 words[ROWS], high_words[ROWS];
     [[unroll]] for (uint k = 0u; k < ROWS; k++) {
-        uvec4 w = texelFetch(matrix, int(cell + k)), w_high = w;
+        words[k] = texelFetch(matrix, int(cell + k));
+        high_words[k] = words[k];
         if (CODE_BITS == 8u)
-            w_high = texelFetch(matrix, int(cell + TILE_ROWS + k));
+            high_words[k] = texelFetch(matrix, int(cell + TILE_ROWS + k));
+    }
+    [[unroll]] for (uint k = 0u; k < ROWS; k++) {
+        uvec4 w = words[k], w_high = high_words[k];
         [[unroll]] for (uint c = 0u; c < COLS; c++) {
-            ivec2 exact = CODE_BITS == 4u ? multiply_nibbles(w, pairs[c])
-                                          : multiply_bytes(w, w_high, input_codes[c]);
-            vec2 part = HAS_HALVES ? vec2(exact) : vec2(float(exact.x + exact.y), 0.0);
-            vec2 part_sums = HAS_HALVES ? half_sums[c] : vec2(half_sums[c].x + half_sums[c].y, 0.0);
-            if (CENTER != 0)
+            vec2 part;
+            if (!HAS_CODES)
+                part = multiply_floats(w, w_high, input_floats[c]);
+            else if (CODE_BITS == 4u)
+                part = vec2(multiply_nibbles(w, pairs[c]));
+            else
+                part = vec2(multiply_bytes(w, w_high, input_codes[c]));
+            vec2 part_sums = half_sums[c];
+            if (!HAS_HALVES) {
+                part = vec2(part.x + part.y, 0.0);
+                part_sums = vec2(part_sums.x + part_sums.y, 0.0);
+            }
+            if (HAS_CODES && CENTER != 0)
                 part -= float(CENTER) * part_sums;
             if (ZERO_BITS > 0u)
                 part -= vec2(low.zero[k], high.zero[k]) * part_sums;
@@ -201,6 +343,10 @@ void main()
     uint n_tiles = (p.n_rows + TILE_ROWS - 1u) / TILE_ROWS;
     bool is_used = tile < n_tiles;
     tile = min(tile, n_tiles - 1u);
+#ifdef IS_SINGLE
+    if (SOURCE == NIB_PREPARE_SOURCE_NORM || SOURCE == NIB_PREPARE_SOURCE_NORM_TIMES)
+        find_norm_factor();
+#endif
     float total[ROWS][COLS];
     [[unroll]] for (uint k = 0u; k < ROWS; k++)
         [[unroll]] for (uint c = 0u; c < COLS; c++)

@@ -30,6 +30,7 @@ void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
     snapshot->max_invocations = min_u32(snapshot->max_invocations, LEAST_INVOCATIONS);
     snapshot->max_shared_memory = min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
     snapshot->subgroup_size = 1;
+    snapshot->has_subgroups = false;
     // What is known of the class of device would choose kernels that others do not get.
     snapshot->type = VK_PHYSICAL_DEVICE_TYPE_OTHER;
 }
@@ -151,6 +152,8 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     out_plan->has_tall_matmul = is_cpu && !is_narrow;
     out_plan->has_texels = is_cpu && !is_narrow &&
                            snapshot->max_texels >= snapshot->max_storage_range / TEXEL_BYTES;
+    out_plan->has_single =
+        out_plan->has_texels && snapshot->subgroup_size == 8 && snapshot->has_subgroups;
     out_plan->matmul_lanes = is_cpu ? 1 : 8;
     out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : 3;
     out_plan->matmul_width = 8;

@@ -208,8 +208,23 @@ static bool is_prepared(const struct builder *b, const struct nib_view *in,
            memcmp(b->prepared_kernel.specs, kernel->specs, sizeof kernel->specs) == 0;
 }
 
+/// Returns whether the input is what a deferred op would have written.
+static bool is_deferred(const struct builder *b, const struct nib_op_matmul *op)
+{
+    return b->deferred && b->op <= b->deferred_end &&
+           is_same_view(views_of(b->deferred).written, &op->in);
+}
+
+/// Returns what the matmul's input is computed from: what it, or the deferred op, reads.
+static struct views source_of(const struct builder *b, const struct nib_op_matmul *op)
+{
+    return views_of(is_deferred(b, op) ? b->deferred : &b->plan->ops[b->op]);
+}
+
+/// `is_single`: the matmul does without for one row.
 static enum nib_status build_prepare(struct builder *b, const struct nib_op_matmul *op,
-                                     const struct nib_vk_matrix *weight, struct nib_error *err)
+                                     const struct nib_vk_matrix *weight, bool is_single,
+                                     struct nib_error *err)
 {
     const struct nib_vk_layout *l = &weight->layout;
     bool is_llm = op->activation == NIB_ACTIVATION_LLM_INT8;
@@ -243,19 +258,20 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
         .push_size = sizeof args,
         .groups = 1,
     };
-    bool is_deferred = b->deferred && b->op <= b->deferred_end &&
-                       is_same_view(views_of(b->deferred).written, &op->in);
-    if (is_deferred)
+    if (is_deferred(b, op))
         take_deferred(b, &args, &params);
-    if (is_prepared(b, &op->in, weight, &params.kernel))
+    if (is_prepared(b, &op->in, weight, &params.kernel)) {
+        if (!is_single)
+            b->prepared_by->min_bucket = 0;
         return NIB_OK;
+    }
     enum nib_status status = is_llm ? find_outliers(b, &op->in, weight, err) : NIB_OK;
     struct nib_vk_pass *pass;
     if (status == NIB_OK)
         status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
-    struct views source = views_of(is_deferred ? b->deferred : &b->plan->ops[b->op]);
+    struct views source = source_of(b, op);
     for (uint32_t i = 0; i < 2; i++) {
         if (source.read[i])
             reads(pass, source.read[i]);
@@ -263,7 +279,9 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
     if (is_llm)
         add_access(pass, NIB_VK_MASK, 0, 1, false);
     add_access(pass, NIB_VK_PREPARED, 0, 1, true);
+    pass->min_bucket = is_single ? 1 : 0;
     b->has_prepared = true;
+    b->prepared_by = pass;
     b->prepared_view = op->in;
     b->prepared_kernel = params.kernel;
     b->prepared_scale = is_llm ? outlier_limit(weight) : weight->activation_scale;
@@ -294,10 +312,70 @@ static const struct matmul_variant *choose_variants(const struct nib_vk_device_p
                                                     const uint32_t specs[NIB_SPECS])
 {
     uint32_t bits = specs[NIB_SPEC_CODE_BITS];
-    if (plan->has_texels && specs[NIB_SPEC_HAS_CODES] && !specs[NIB_SPEC_HAS_BOOK] &&
-        !specs[NIB_SPEC_HAS_OUTLIERS] && (bits == 4 || bits == 8))
+    if (plan->has_texels && !specs[NIB_SPEC_HAS_BOOK] && !specs[NIB_SPEC_HAS_OUTLIERS] &&
+        (bits == 4 || bits == 8))
         return texel_variants;
     return plan->has_tall_matmul ? tall_variants : wide_variants;
+}
+
+static const struct matmul_variant single_variants[4] = {
+    {"matmul_texel_single", 8}, {"matmul_texel_x2", 8}, {"matmul_texel_x4", 8}};
+
+static void make_specs(const struct builder *b, const struct nib_op_matmul *op,
+                       const struct nib_op_add *add, uint32_t specs[NIB_SPECS])
+{
+    const struct nib_vk_layout *l = &nib_vk_instance_weight(b->self, op->weight)->layout;
+    nib_vk_layout_specs(l, specs);
+    specs[NIB_SPEC_LANES] = b->self->device->plan.matmul_lanes;
+    specs[NIB_SPEC_WIDTH] = b->self->device->plan.matmul_width;
+    specs[NIB_SPEC_HAS_CODES] = has_codes(op->activation, &l->format);
+    specs[NIB_SPEC_HAS_BIAS] = op->bias != NIB_NO_WEIGHT;
+    specs[NIB_SPEC_HAS_OUTLIERS] =
+        specs[NIB_SPEC_HAS_CODES] && op->activation == NIB_ACTIVATION_LLM_INT8;
+    specs[NIB_SPEC_HAS_ADD] = add != NULL;
+}
+
+/// Returns whether the matmul can prepare a single row itself: in groups of neighbouring columns
+/// that begin at whole texels, and from values that it does not write.
+static bool prepares_single(const struct builder *b, const struct nib_op_matmul *op,
+                            const struct nib_op_add *add)
+{
+    const struct nib_vk_device_plan *plan = &b->self->device->plan;
+    const struct nib_vk_matrix *weight = nib_vk_instance_weight(b->self, op->weight);
+    uint32_t specs[NIB_SPECS] = {0};
+    make_specs(b, op, add, specs);
+    if (!plan->has_single || op->activation != NIB_ACTIVATION_INT8_GROUP || op->in.width % 4 ||
+        weight->layout.has_spans || weight->has_permutation ||
+        choose_variants(plan, specs) != texel_variants)
+        return false;
+    struct views source = source_of(b, op);
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct nib_view *view = source.read[i];
+        if (view && (view->offset % 4 || view->value == (add ? add->out.value : op->out.value)))
+            return false;
+    }
+    return true;
+}
+
+/// Lets the matmul compute its input for a single row.
+static void take_single(const struct builder *b, const struct nib_op_matmul *op,
+                        struct nib_matmul_args *args, struct pass_params *params)
+{
+    struct nib_prepare_args from = {.in_at = op->in.offset};
+    struct pass_params prepare = {.bind.range = {[NIB_BIND_IN] = value_of(b, &op->in)}};
+    if (is_deferred(b, op))
+        take_deferred(b, &from, &prepare);
+    uint32_t source = prepare.kernel.specs[NIB_PREPARE_SOURCE];
+    params->variants = single_variants;
+    params->kernel.specs[NIB_SPEC_SOURCE] = source;
+    params->bind.range[NIB_BIND_IN] = prepare.bind.range[NIB_BIND_IN];
+    params->bind.range[NIB_BIND_IN_2] = source == NIB_PREPARE_SOURCE_NORM_TIMES
+                                            ? prepare.bind.range[NIB_BIND_MATRIX]
+                                            : prepare.bind.range[NIB_BIND_IN_2];
+    args->in_at = from.in_at;
+    args->up_at = from.up_at;
+    args->epsilon = from.epsilon;
+    args->n_cols = op->in.width;
 }
 
 static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul *op,
@@ -309,8 +387,6 @@ static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul
     const struct nib_vk_layout *l = &weight->layout;
     const struct nib_view *target = add ? &add->out : &op->out;
     uint32_t first = slice * l->slice_rows, n_rows = nib_vk_layout_slice_rows(l, slice);
-    bool is_integer = has_codes(op->activation, &l->format);
-    bool has_outliers = is_integer && op->activation == NIB_ACTIVATION_LLM_INT8;
     struct nib_matmul_args args = {.n_rows = n_rows,
                                    .out_at = target->offset + first,
                                    .out_stride = stride_of(b, target),
@@ -319,7 +395,7 @@ static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul
     nib_vk_layout_args(l, slice, &args.matrix);
     struct pass_params params = {
         .kernel.shader = "matmul",
-        .bind.range = {[NIB_BIND_IN] = has_outliers ? &b->self->outliers : NULL,
+        .bind.range = {[NIB_BIND_IN] = b->self->outliers.size ? &b->self->outliers : NULL,
                        [NIB_BIND_OUT] = value_of(b, target),
                        [NIB_BIND_MATRIX] = &weight->slices[slice],
                        [NIB_BIND_INPUT] = &b->self->prepared,
@@ -330,22 +406,23 @@ static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul
         .groups = nib_ceil_div_u64(n_rows, NIB_TILE_ROWS),
         .is_matmul = true,
     };
-    uint32_t *specs = params.kernel.specs;
-    nib_vk_layout_specs(l, specs);
-    specs[NIB_SPEC_LANES] = b->self->device->plan.matmul_lanes;
-    specs[NIB_SPEC_WIDTH] = b->self->device->plan.matmul_width;
-    specs[NIB_SPEC_HAS_CODES] = is_integer;
-    specs[NIB_SPEC_HAS_BIAS] = bias != NULL;
-    specs[NIB_SPEC_HAS_OUTLIERS] = has_outliers;
-    specs[NIB_SPEC_HAS_ADD] = add != NULL;
-    params.variants = choose_variants(&b->self->device->plan, specs);
+    make_specs(b, op, add, params.kernel.specs);
+    params.variants = choose_variants(&b->self->device->plan, params.kernel.specs);
     params.bind.has_texels = params.variants == texel_variants;
+    bool is_single = prepares_single(b, op, add);
+    if (is_single)
+        take_single(b, op, &args, &params);
     struct nib_vk_pass *pass;
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     struct nib_view out = {target->value, target->offset + first, n_rows};
     add_access(pass, NIB_VK_PREPARED, 0, 1, false);
+    struct views source = source_of(b, op);
+    for (uint32_t i = 0; is_single && i < 2; i++) {
+        if (source.read[i])
+            reads(pass, source.read[i]);
+    }
     writes(b, pass, &out);
     return NIB_OK;
 }
@@ -356,7 +433,7 @@ enum nib_status nib_vk_build_matmul(struct builder *b, const struct nib_op_matmu
     const struct nib_vk_matrix *weight = nib_vk_instance_weight(b->self, op->weight);
     const struct nib_op_add *add = find_add(b, op);
     *out_skip = add != NULL;
-    enum nib_status status = build_prepare(b, op, weight, err);
+    enum nib_status status = build_prepare(b, op, weight, prepares_single(b, op, add), err);
     for (uint32_t s = 0; status == NIB_OK && s < weight->layout.n_slices; s++)
         status = build_slice(b, op, add, s, err);
     return status;

@@ -7,7 +7,7 @@
 /// Buffers that a pass binds; those left at size 0 are bound to the step block.
 struct bindings {
     const struct nib_vk_range *range[NIB_BINDINGS];
-    bool has_texels; ///< matrix, input and sums are bound as texel buffers too
+    bool has_texels; ///< bound as texel buffers too, where there is one
 };
 
 /// The segment that is being built.
@@ -23,6 +23,7 @@ struct builder {
     struct nib_view prepared_view;
     struct nib_vk_kernel prepared_kernel;
     float prepared_scale;
+    struct nib_vk_pass *prepared_by;
     /// An op that every prepare of its output computes anew, so that it needs no pass of its own.
     const struct nib_op *deferred; ///< norm or activation, or NULL
     uint32_t deferred_end;         ///< the last op that reads its output

@@ -211,8 +211,11 @@ static enum nib_status record(const struct nib_vk_instance *instance, uint32_t i
     nib_vk_profile_begin(instance, buffer, segment);
     for (uint32_t i = 0; i < segment->n_passes; i++) {
         const struct nib_vk_pass *pass = &instance->passes[segment->first_pass + i];
-        synchronize(instance, buffer, pass, &dirty);
-        record_pass(instance, buffer, pass, pass->is_lines ? line_bucket : row_bucket);
+        uint32_t bucket = pass->is_lines ? line_bucket : row_bucket;
+        if (bucket >= pass->min_bucket) {
+            synchronize(instance, buffer, pass, &dirty);
+            record_pass(instance, buffer, pass, bucket);
+        }
         nib_vk_profile_mark(instance, buffer, segment, i);
     }
     if (segment->has_lines) {

@@ -74,11 +74,14 @@ static VkCommandBuffer segment_command(struct nib_vk_instance *instance, uint32_
                                        uint32_t row_bucket, const struct nib_step *step)
 {
     const struct nib_vk_segment *s = &instance->segments[segment];
-    instance->n_dispatches += s->n_passes;
-    if (!s->has_lines)
-        return instance->commands[s->first_command + row_bucket];
     uint32_t lines = nib_vk_bucket(instance->max_lines) + 1;
     uint32_t line_bucket = nib_vk_bucket(step->header.n_logits ? step->header.n_logits : 1);
+    for (uint32_t i = 0; i < s->n_passes; i++) {
+        const struct nib_vk_pass *pass = &instance->passes[s->first_pass + i];
+        instance->n_dispatches += (pass->is_lines ? line_bucket : row_bucket) >= pass->min_bucket;
+    }
+    if (!s->has_lines)
+        return instance->commands[s->first_command + row_bucket];
     return instance->commands[s->first_command + row_bucket * lines + line_bucket];
 }
 

@@ -96,6 +96,10 @@ enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
     take_limits(&properties.properties, out_snapshot);
     out_snapshot->max_allocation = maintenance.maxMemoryAllocationSize;
     out_snapshot->subgroup_size = subgroup.subgroupSize;
+    const VkSubgroupFeatureFlags needed =
+        VK_SUBGROUP_FEATURE_BALLOT_BIT | VK_SUBGROUP_FEATURE_ARITHMETIC_BIT;
+    out_snapshot->has_subgroups = (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
+                                  (subgroup.supportedOperations & needed) == needed;
     snprintf(out_snapshot->driver, sizeof out_snapshot->driver, "%.120s %.120s", driver.driverName,
              driver.driverInfo);
 

@@ -31,6 +31,7 @@ struct nib_vk_snapshot {
     uint64_t storage_alignment;   ///< of a binding's offset
     uint64_t max_allocation;      ///< bytes of one VkDeviceMemory
     uint32_t subgroup_size;
+    bool has_subgroups; ///< broadcasts and reductions within a subgroup, in compute
     float timestamp_ns; ///< a tick of the queue's clock
     uint32_t n_families;
     VkQueueFamilyProperties families[NIB_VK_MAX_FAMILIES];
@@ -56,6 +57,7 @@ struct nib_vk_device_plan {
     uint64_t memory_bytes;         ///< that weights, cache and buffers may take
     // Matmuls.
     bool has_texels;         ///< those of int8 codes read through texel buffers
+    bool has_single;         ///< and prepare a single row themselves
     bool has_tall_matmul;    ///< 8 rows of the weight an invocation, not 2 or 4
     uint32_t matmul_lanes;   ///< invocations that share a row of the weight
     uint32_t matmul_columns; ///< binary logarithm of the most rows of input an invocation: 0 to 3

@@ -16,11 +16,13 @@
 #define NIB_BIND_SUMS 6   // its scales and sums
 #define NIB_BIND_TABLE 7  // bias, norm's weight, or a matrix's granules and permutation
 #define NIB_BINDINGS 8
-// Uniform texel buffers of 4 words, where the device plan has them: the same as 4 to 6.
+// Uniform texel buffers of 4 words, where the device plan has them: the same as 4 to 6, 1 and 2.
 #define NIB_BIND_MATRIX_TEXELS 8
 #define NIB_BIND_INPUT_TEXELS 9
 #define NIB_BIND_SUMS_TEXELS 10
-#define NIB_TEXEL_BINDINGS 3
+#define NIB_BIND_IN_TEXELS 11
+#define NIB_BIND_IN_2_TEXELS 12
+#define NIB_TEXEL_BINDINGS 5
 
 // Tiles of a matrix: rows side by side, weights of a row in one granule.
 #define NIB_TILE_ROWS 16
@@ -42,7 +44,8 @@
 #define NIB_SPEC_WIDTH 11 // invocations side by side: 16 / rows of each, times tiles
 #define NIB_SPEC_HAS_OUTLIERS 12 // LLM.int8: some columns are multiplied in fp32
 #define NIB_SPEC_HAS_ADD 13      // the output is added to what is there
-#define NIB_SPECS 14
+#define NIB_SPEC_SOURCE 14       // what a single row is computed from: NIB_PREPARE_SOURCE_*
+#define NIB_SPECS 15
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
@@ -109,6 +112,10 @@ struct nib_matmul_args {
     nib_uint out_stride;
     nib_uint bias_at;
     float factor; // NIB_SPEC_HAS_ADD
+    nib_uint in_at; // of a single row, which the matmul prepares itself
+    nib_uint up_at;
+    nib_uint n_cols;
+    float epsilon;
 };
 
 struct nib_embed_args {
