@@ -27,7 +27,7 @@ const bool HAS_HALVES = HALVES == 2u;
 const uint N_HALVES = HAS_HALVES ? 2u : 1u;
 
 layout(push_constant) uniform Push {
-    nib_matmul_args p;
+    nib_matmul_texel_args p;
 };
 
 layout(std430, set = 0, binding = NIB_BIND_OUT) buffer Out {
@@ -46,19 +46,28 @@ layout(set = 0, binding = NIB_BIND_INPUT_TEXELS) uniform utextureBuffer codes; /
 layout(set = 0, binding = NIB_BIND_SUMS_TEXELS) uniform utextureBuffer sums;
 #endif
 
+// What the workgroup works on.
+nib_matmul_part part;
+uint n_tiles; // of the part
+
+// Returns texel `word` / 4 of a plane of the part.
+uvec4 load_plane(uint at, uint word)
+{
+    return texelFetch(matrix, int(part.begin + (at * n_tiles + word) / 4u));
+}
+
 // A scale or minimum of each row.
 void load_scales(uint at, uint entry, out float v[ROWS])
 {
     if (SCALE_TYPE == NIB_SCALES_F32) {
-        uvec4 a = texelFetch(matrix, int((at + entry) / 4u));
-        uvec4 b = texelFetch(matrix, int((at + entry) / 4u + 1u));
+        uvec4 a = load_plane(at, entry), b = load_plane(at, entry + 4u);
         [[unroll]] for (uint k = 0u; k < 4u; k++) {
             v[k] = uintBitsToFloat(a[k]);
             v[k + 4u] = uintBitsToFloat(b[k]);
         }
         return;
     }
-    uvec4 w = texelFetch(matrix, int((at + entry / 2u) / 4u));
+    uvec4 w = load_plane(at, entry / 2u);
     [[unroll]] for (uint k = 0u; k < 4u; k++) {
         if (SCALE_TYPE == NIB_SCALES_F16) {
             // Exact on CPUs, which convert in hardware.
@@ -75,7 +84,7 @@ void load_scales(uint at, uint entry, out float v[ROWS])
 // A byte of each row.
 void load_bytes(uint at, uint entry, out uint v[ROWS])
 {
-    uvec4 w = texelFetch(matrix, int((at + entry / 4u) / 4u));
+    uvec4 w = load_plane(at, entry / 4u);
     uvec2 pair = (entry & 8u) == 0u ? w.xy : w.zw;
     [[unroll]] for (uint k = 0u; k < 4u; k++) {
         v[k] = (pair.x >> (8u * k)) & 255u;
@@ -115,7 +124,7 @@ Groups load_groups(uint tile, uint group, uint r)
         [[unroll]] for (uint k = 0u; k < ROWS; k++)
             result.zero[k] = float(v[k]);
     } else if (ZERO_BITS == 16u) {
-        uvec4 w = texelFetch(matrix, int((p.matrix.zero_at + entry / 2u) / 4u));
+        uvec4 w = load_plane(p.matrix.zero_at, entry / 2u);
         [[unroll]] for (uint k = 0u; k < 4u; k++) {
             result.zero[2u * k] = float(w[k] & 0xffffu);
             result.zero[2u * k + 1u] = float(w[k] >> 16);
@@ -297,7 +306,7 @@ void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][
     Groups low = load_groups(tile, group_of(p.matrix, g, 0u), r), high = low;
     if (HAS_HALVES)
         high = load_groups(tile, group_of(p.matrix, g, 1u), r);
-    uint cell = (tile * p.matrix.n_granules + g) * (CODE_BITS / 4u) * TILE_ROWS + r;
+    uint cell = part.begin + (tile * p.matrix.n_granules + g) * (CODE_BITS / 4u) * TILE_ROWS + r;
     // All loads before the first use, so that a CPU waits for memory once.
     uvec4 words[ROWS], high_words[ROWS];
     [[unroll]] for (uint k = 0u; k < ROWS; k++) {
@@ -309,38 +318,52 @@ void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][
     [[unroll]] for (uint k = 0u; k < ROWS; k++) {
         uvec4 w = words[k], w_high = high_words[k];
         [[unroll]] for (uint c = 0u; c < COLS; c++) {
-            vec2 part;
+            vec2 product;
             if (!HAS_CODES)
-                part = multiply_floats(w, w_high, input_floats[c]);
+                product = multiply_floats(w, w_high, input_floats[c]);
             else if (CODE_BITS == 4u)
-                part = vec2(multiply_nibbles(w, pairs[c]));
+                product = vec2(multiply_nibbles(w, pairs[c]));
             else
-                part = vec2(multiply_bytes(w, w_high, input_codes[c]));
-            vec2 part_sums = half_sums[c];
+                product = vec2(multiply_bytes(w, w_high, input_codes[c]));
+            vec2 sums_of = half_sums[c];
             if (!HAS_HALVES) {
-                part = vec2(part.x + part.y, 0.0);
-                part_sums = vec2(part_sums.x + part_sums.y, 0.0);
+                product = vec2(product.x + product.y, 0.0);
+                sums_of = vec2(sums_of.x + sums_of.y, 0.0);
             }
             if (HAS_CODES && CENTER != 0)
-                part -= float(CENTER) * part_sums;
+                product -= float(CENTER) * sums_of;
             if (ZERO_BITS > 0u)
-                part -= vec2(low.zero[k], high.zero[k]) * part_sums;
-            float sum = low.scale[k] * part.x;
+                product -= vec2(low.zero[k], high.zero[k]) * sums_of;
+            float sum = low.scale[k] * product.x;
             if (HAS_HALVES)
-                sum += high.scale[k] * part.y;
+                sum += high.scale[k] * product.y;
             if (HAS_MIN)
-                sum += low.min[k] * part_sums.x + (HAS_HALVES ? high.min[k] * part_sums.y : 0.0);
+                sum += low.min[k] * sums_of.x + (HAS_HALVES ? high.min[k] * sums_of.y : 0.0);
             total[k][c] += input_scale[c] * sum;
         }
     }
 }
 
+// Finds the part that the workgroup belongs to, and returns the workgroup's number in it.
+uint choose_part()
+{
+    uint group = gl_WorkGroupID.x, rows = WIDTH * ROWS;
+    for (uint i = 0u; i < uint(NIB_MATMUL_PARTS); i++) {
+        part = p.parts[i];
+        uint n_groups = (part.n_rows + rows - 1u) / rows;
+        if (group < n_groups)
+            break;
+        group -= n_groups;
+    }
+    n_tiles = (part.n_rows + TILE_ROWS - 1u) / TILE_ROWS;
+    return group;
+}
+
 void main()
 {
     uint place = gl_LocalInvocationID.x;
-    uint tile = gl_WorkGroupID.x * (WIDTH / TILE_THREADS) + place / TILE_THREADS;
+    uint tile = choose_part() * (WIDTH / TILE_THREADS) + place / TILE_THREADS;
     uint r = place % TILE_THREADS * ROWS, first = gl_WorkGroupID.y * COLS;
-    uint n_tiles = (p.n_rows + TILE_ROWS - 1u) / TILE_ROWS;
     bool is_used = tile < n_tiles;
     tile = min(tile, n_tiles - 1u);
 #ifdef IS_SINGLE
@@ -358,12 +381,12 @@ void main()
     [[unroll]] for (uint k = 0u; k < ROWS; k++) {
         uint row = tile * TILE_ROWS + r + k;
         [[unroll]] for (uint c = 0u; c < COLS; c++) {
-            if (row >= p.n_rows)
+            if (row >= part.n_rows)
                 continue;
             float sum = total[k][c];
             if (HAS_BIAS)
                 sum += bias[p.bias_at + row];
-            uint at = (first + c) * p.out_stride + p.out_at + row;
+            uint at = (first + c) * part.out_stride + part.out_at + row;
             y[at] = HAS_ADD ? y[at] + p.factor * sum : sum;
         }
     }

@@ -359,7 +359,7 @@ static bool prepares_single(const struct builder *b, const struct nib_op_matmul 
 
 /// Lets the matmul compute its input for a single row.
 static void take_single(const struct builder *b, const struct nib_op_matmul *op,
-                        struct nib_matmul_args *args, struct pass_params *params)
+                        struct nib_matmul_texel_args *args, struct pass_params *params)
 {
     struct nib_prepare_args from = {.in_at = op->in.offset};
     struct pass_params prepare = {.bind.range = {[NIB_BIND_IN] = value_of(b, &op->in)}};
@@ -408,33 +408,170 @@ static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul
     };
     make_specs(b, op, add, params.kernel.specs);
     params.variants = choose_variants(&b->self->device->plan, params.kernel.specs);
-    params.bind.has_texels = params.variants == texel_variants;
-    bool is_single = prepares_single(b, op, add);
-    if (is_single)
-        take_single(b, op, &args, &params);
     struct nib_vk_pass *pass;
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     struct nib_view out = {target->value, target->offset + first, n_rows};
     add_access(pass, NIB_VK_PREPARED, 0, 1, false);
+    writes(b, pass, &out);
+    return NIB_OK;
+}
+
+/// Matmuls of one input that one dispatch makes.
+struct group {
+    const struct nib_op_matmul *ops[NIB_MATMUL_PARTS];
+    uint32_t n;
+    struct nib_vk_range weights; ///< from the first weight's beginning to the last one's end
+    struct nib_vk_range outputs;
+};
+
+/// Widens `range` so that it holds `other` too; returns false where a binding cannot hold both.
+static bool widen(struct nib_vk_range *range, const struct nib_vk_range *other, uint64_t most)
+{
+    if (range->pool != other->pool || range->block != other->block)
+        return false;
+    uint64_t begin = range->offset < other->offset ? range->offset : other->offset;
+    uint64_t end = range->offset + range->size, other_end = other->offset + other->size;
+    end = end > other_end ? end : other_end;
+    if (end - begin > most)
+        return false;
+    range->offset = begin;
+    range->size = end - begin;
+    return true;
+}
+
+/// Adds a matmul to the group if it differs from the first in nothing but weight and output.
+static bool add_to_group(const struct builder *b, const struct nib_op *op, struct group *group)
+{
+    const struct nib_op_matmul *first = group->ops[0], *next = &op->matmul;
+    uint64_t most = b->self->device->snapshot.max_storage_range;
+    if (op->kind != NIB_OP_MATMUL || group->n == NIB_MATMUL_PARTS ||
+        next->activation != first->activation || !is_same_view(&next->in, &first->in) ||
+        next->bias != NIB_NO_WEIGHT || first->bias != NIB_NO_WEIGHT)
+        return false;
+    const struct nib_vk_matrix *a = nib_vk_instance_weight(b->self, first->weight);
+    const struct nib_vk_matrix *w = nib_vk_instance_weight(b->self, next->weight);
+    uint32_t specs[2][NIB_SPECS] = {{0}};
+    make_specs(b, first, NULL, specs[0]);
+    make_specs(b, next, NULL, specs[1]);
+    if (memcmp(specs[0], specs[1], sizeof specs[0]) != 0 || w->layout.n_slices != 1 ||
+        a->layout.n_slices != 1 || w->layout.n_entries != a->layout.n_entries ||
+        w->layout.format.group != a->layout.format.group || w->has_permutation ||
+        w->layout.has_spans || a->activation_scale != w->activation_scale)
+        return false;
+    struct nib_vk_range weights = group->weights, outputs = group->outputs;
+    if (!widen(&weights, &w->slices[0], most) ||
+        !widen(&outputs, value_of(b, &next->out), most))
+        return false;
+    group->weights = weights;
+    group->outputs = outputs;
+    group->ops[group->n++] = next;
+    return true;
+}
+
+/// Fills the parts, slice `slice` of each.
+static void make_parts(const struct builder *b, const struct group *group,
+                       const struct nib_op_add *add, uint32_t slice,
+                       struct nib_matmul_texel_args *args, struct pass_params *params)
+{
+    for (uint32_t i = 0; i < group->n; i++) {
+        const struct nib_op_matmul *op = group->ops[i];
+        const struct nib_vk_matrix *weight = nib_vk_instance_weight(b->self, op->weight);
+        const struct nib_vk_layout *l = &weight->layout;
+        const struct nib_view *target = add ? &add->out : &op->out;
+        uint64_t out = (value_of(b, target)->offset - group->outputs.offset) / sizeof(float);
+        uint32_t first = slice * l->slice_rows, n_rows = nib_vk_layout_slice_rows(l, slice);
+        args->parts[i] = (struct nib_matmul_part){
+            .n_rows = n_rows,
+            .begin = (uint32_t)((weight->slices[slice].offset - group->weights.offset) / 16),
+            .out_at = (uint32_t)out + target->offset + first,
+            .out_stride = stride_of(b, target),
+        };
+        // Each part begins with a workgroup of its own.
+        uint32_t tiles = b->self->device->plan.matmul_width * params->variants->rows / NIB_TILE_ROWS;
+        uint64_t n_tiles = nib_ceil_div_u64(n_rows, NIB_TILE_ROWS);
+        params->groups += nib_ceil_div_u64(n_tiles, tiles) * tiles;
+    }
+}
+
+/// Matmuls through texel buffers.
+static enum nib_status build_texels(struct builder *b, struct group *group,
+                                    const struct nib_op_add *add, uint32_t slice, bool is_single,
+                                    struct nib_error *err)
+{
+    const struct nib_op_matmul *op = group->ops[0];
+    const struct nib_vk_matrix *weight = nib_vk_instance_weight(b->self, op->weight);
+    const struct nib_vk_matrix *bias = nib_vk_instance_weight(b->self, op->bias);
+    if (slice > 0)
+        group->weights = weight->slices[slice];
+    struct nib_matmul_texel_args args = {.bias_at = slice * weight->layout.slice_rows,
+                                         .factor = add ? add->scale : 0};
+    nib_vk_layout_tile_args(&weight->layout, &args.matrix);
+    struct pass_params params = {
+        .kernel.shader = "matmul",
+        .bind = {.range = {[NIB_BIND_OUT] = &group->outputs,
+                           [NIB_BIND_MATRIX] = &group->weights,
+                           [NIB_BIND_INPUT] = &b->self->prepared,
+                           [NIB_BIND_SUMS] = &b->self->sums,
+                           [NIB_BIND_TABLE] = bias ? &bias->slices[0] : NULL},
+                 .has_texels = true},
+        .push = &args,
+        .push_size = sizeof args,
+        .is_matmul = true,
+        .variants = texel_variants,
+    };
+    make_specs(b, op, add, params.kernel.specs);
+    make_parts(b, group, add, slice, &args, &params);
+    if (is_single)
+        take_single(b, op, &args, &params);
+    struct nib_vk_pass *pass;
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
+    if (status != NIB_OK)
+        return status;
+    add_access(pass, NIB_VK_PREPARED, 0, 1, false);
     struct views source = source_of(b, op);
     for (uint32_t i = 0; is_single && i < 2; i++) {
         if (source.read[i])
             reads(pass, source.read[i]);
     }
-    writes(b, pass, &out);
+    for (uint32_t i = 0; i < group->n; i++)
+        writes(b, pass, add ? &add->out : &group->ops[i]->out);
     return NIB_OK;
 }
 
+/// Returns whether all of the group can prepare a single row themselves.
+static bool group_prepares_single(const struct builder *b, const struct group *group,
+                                  const struct nib_op_add *add)
+{
+    bool is_single = true;
+    for (uint32_t i = 0; i < group->n; i++)
+        is_single = is_single && prepares_single(b, group->ops[i], add);
+    return is_single;
+}
+
 enum nib_status nib_vk_build_matmul(struct builder *b, const struct nib_op_matmul *op,
-                                    bool *out_skip, struct nib_error *err)
+                                    uint32_t *out_taken, struct nib_error *err)
 {
     const struct nib_vk_matrix *weight = nib_vk_instance_weight(b->self, op->weight);
     const struct nib_op_add *add = find_add(b, op);
-    *out_skip = add != NULL;
-    enum nib_status status = build_prepare(b, op, weight, prepares_single(b, op, add), err);
-    for (uint32_t s = 0; status == NIB_OK && s < weight->layout.n_slices; s++)
-        status = build_slice(b, op, add, s, err);
+    uint32_t specs[NIB_SPECS] = {0};
+    make_specs(b, op, add, specs);
+    bool has_texels = choose_variants(&b->self->device->plan, specs) == texel_variants;
+    struct group group = {.ops = {op},
+                          .n = 1,
+                          .weights = weight->slices[0],
+                          .outputs = *value_of(b, add ? &add->out : &op->out)};
+    bool may_join = has_texels && !add && !weight->layout.has_spans && !weight->has_permutation;
+    while (may_join && b->op + group.n < b->end_op &&
+           add_to_group(b, &b->plan->ops[b->op + group.n], &group))
+        continue;
+    *out_taken = add ? 1 : group.n - 1;
+    bool is_single = has_texels && group_prepares_single(b, &group, add);
+    enum nib_status status = build_prepare(b, op, weight, is_single, err);
+    for (uint32_t s = 0; status == NIB_OK && s < weight->layout.n_slices; s++) {
+        status = has_texels ? build_texels(b, &group, add, s, is_single, err)
+                            : build_slice(b, op, add, s, err);
+    }
     return status;
 }

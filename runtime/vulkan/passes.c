@@ -427,11 +427,11 @@ static enum nib_status build_gather(struct builder *b, const struct nib_op_gathe
     return NIB_OK;
 }
 
-/// `*out_skip` tells whether the next op has been built with this one.
-static enum nib_status build_op(struct builder *b, const struct nib_op *op, bool *out_skip,
+/// `*out_taken` is the number of ops behind this one that have been built with it.
+static enum nib_status build_op(struct builder *b, const struct nib_op *op, uint32_t *out_taken,
                                 struct nib_error *err)
 {
-    *out_skip = false;
+    *out_taken = 0;
     if (nib_vk_defer(b, op))
         return NIB_OK;
     switch (op->kind) {
@@ -440,7 +440,7 @@ static enum nib_status build_op(struct builder *b, const struct nib_op *op, bool
     case NIB_OP_NORM:
         return build_norm(b, &op->norm, err);
     case NIB_OP_MATMUL:
-        return nib_vk_build_matmul(b, &op->matmul, out_skip, err);
+        return nib_vk_build_matmul(b, &op->matmul, out_taken, err);
     case NIB_OP_ROPE:
         return build_rope(b, &op->rope, err);
     case NIB_OP_KV_STORE:
@@ -481,9 +481,9 @@ enum nib_status nib_vk_segment_build(struct nib_vk_instance *instance, uint32_t 
     b.segment->first_pass = instance->n_passes;
     b.segment->n_passes = 0;
     b.end_op = planned->first_op + planned->n_ops;
-    bool skip = false;
-    for (b.op = planned->first_op; b.op < b.end_op; b.op += 1 + skip) {
-        enum nib_status status = build_op(&b, &plan->ops[b.op], &skip, err);
+    uint32_t taken = 0;
+    for (b.op = planned->first_op; b.op < b.end_op; b.op += 1 + taken) {
+        enum nib_status status = build_op(&b, &plan->ops[b.op], &taken, err);
         if (status != NIB_OK)
             return nib_fail_context(err, status, "op %u (%s)", b.op,
                                     nib_op_name(plan->ops[b.op].kind));

@@ -94,10 +94,10 @@ static inline uint32_t stride_of(const struct builder *b, const struct nib_view 
 /// Returns the function's number as kernels have it: NIB_ELEMENTWISE_*.
 uint32_t nib_vk_gate_function(enum nib_gate_function function);
 
-/// Builds a matmul with all that makes its input ready, and the op behind it where `*out_skip` says
-/// so. Errors: unsupported, memory, device.
+/// Builds a matmul with all that makes its input ready, and the `*out_taken` ops behind it with it.
+/// Errors: unsupported, memory, device.
 enum nib_status nib_vk_build_matmul(struct builder *b, const struct nib_op_matmul *op,
-                                    bool *out_skip, struct nib_error *err);
+                                    uint32_t *out_taken, struct nib_error *err);
 /// Returns whether the op needs no pass: it is a norm or an activation that matmuls alone read.
 bool nib_vk_defer(struct builder *b, const struct nib_op *op);
 

@@ -112,6 +112,23 @@ struct nib_matmul_args {
     nib_uint out_stride;
     nib_uint bias_at;
     float factor; // NIB_SPEC_HAS_ADD
+};
+
+// A matmul through texel buffers multiplies up to three matrices with the same input. Offsets of
+// the matrix's planes are those in a slice of one tile: a slice of n tiles has them n times as far.
+#define NIB_MATMUL_PARTS 3
+struct nib_matmul_part {
+    nib_uint n_rows; // 0: no such part
+    nib_uint begin;  // texel where the slice begins
+    nib_uint out_at;
+    nib_uint out_stride;
+};
+
+struct nib_matmul_texel_args {
+    NIB_STRUCT(nib_matrix_args) matrix;
+    NIB_STRUCT(nib_matmul_part) parts[NIB_MATMUL_PARTS];
+    nib_uint bias_at;
+    float factor;   // NIB_SPEC_HAS_ADD
     nib_uint in_at; // of a single row, which the matmul prepares itself
     nib_uint up_at;
     nib_uint n_cols;
