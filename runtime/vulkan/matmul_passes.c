@@ -262,7 +262,7 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
         take_deferred(b, &args, &params);
     if (is_prepared(b, &op->in, weight, &params.kernel)) {
         if (!is_single)
-            b->prepared_by->min_bucket = 0;
+            b->prepared_by->height[0] = 1;
         return NIB_OK;
     }
     enum nib_status status = is_llm ? find_outliers(b, &op->in, weight, err) : NIB_OK;
@@ -279,7 +279,7 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
     if (is_llm)
         add_access(pass, NIB_VK_MASK, 0, 1, false);
     add_access(pass, NIB_VK_PREPARED, 0, 1, true);
-    pass->min_bucket = is_single ? 1 : 0;
+    pass->height[0] = is_single ? 0 : 1;
     b->has_prepared = true;
     b->prepared_by = pass;
     b->prepared_view = op->in;
@@ -426,21 +426,6 @@ struct group {
     struct nib_vk_range outputs;
 };
 
-/// Widens `range` so that it holds `other` too; returns false where a binding cannot hold both.
-static bool widen(struct nib_vk_range *range, const struct nib_vk_range *other, uint64_t most)
-{
-    if (range->pool != other->pool || range->block != other->block)
-        return false;
-    uint64_t begin = range->offset < other->offset ? range->offset : other->offset;
-    uint64_t end = range->offset + range->size, other_end = other->offset + other->size;
-    end = end > other_end ? end : other_end;
-    if (end - begin > most)
-        return false;
-    range->offset = begin;
-    range->size = end - begin;
-    return true;
-}
-
 /// Adds a matmul to the group if it differs from the first in nothing but weight and output.
 static bool add_to_group(const struct builder *b, const struct nib_op *op, struct group *group)
 {
@@ -461,8 +446,8 @@ static bool add_to_group(const struct builder *b, const struct nib_op *op, struc
         w->layout.has_spans || a->activation_scale != w->activation_scale)
         return false;
     struct nib_vk_range weights = group->weights, outputs = group->outputs;
-    if (!widen(&weights, &w->slices[0], most) ||
-        !widen(&outputs, value_of(b, &next->out), most))
+    if (!nib_vk_range_widen(&weights, &w->slices[0], most) ||
+        !nib_vk_range_widen(&outputs, value_of(b, &next->out), most))
         return false;
     group->weights = weights;
     group->outputs = outputs;

@@ -96,6 +96,7 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
     struct nib_vk_kernel kernel = params->kernel;
     const struct nib_vk_device *d = b->self->device;
     uint32_t most = pass->is_lines ? b->self->max_lines : b->self->max_rows;
+    uint32_t each[4] = {0}; // binary logarithm of the rows of input a workgroup
     for (uint32_t i = 0; i < 4; i++) {
         pass->groups[i] = (uint32_t)params->groups;
         if (params->is_matmul) {
@@ -105,7 +106,7 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
             while (!params->variants[columns].shader)
                 columns--;
             const struct matmul_variant *variant = &params->variants[columns];
-            pass->columns[i] = columns;
+            each[i] = columns;
             uint32_t tiles = d->plan.matmul_width * variant->rows / NIB_TILE_ROWS;
             kernel.shader = variant->shader;
             pass->groups[i] = (uint32_t)nib_ceil_div_u64(params->groups, tiles);
@@ -115,7 +116,27 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
         if (status != NIB_OK)
             return status;
     }
+    for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++) {
+        uint32_t largest = d->plan.matmul_columns;
+        pass->height[i] = 1u << (i - each[i < largest ? i : largest]);
+        pass->depth[i] = 1;
+    }
     return NIB_OK;
+}
+
+bool nib_vk_range_widen(struct nib_vk_range *range, const struct nib_vk_range *other,
+                        uint64_t most)
+{
+    if (range->pool != other->pool || range->block != other->block)
+        return false;
+    uint64_t begin = range->offset < other->offset ? range->offset : other->offset;
+    uint64_t end = range->offset + range->size, other_end = other->offset + other->size;
+    end = end > other_end ? end : other_end;
+    if (end - begin > most)
+        return false;
+    range->offset = begin;
+    range->size = end - begin;
+    return true;
 }
 
 enum nib_status nib_vk_pass_add(struct builder *b, const struct pass_params *params,
@@ -211,32 +232,61 @@ static enum nib_status build_norm(struct builder *b, const struct nib_op_norm *o
     return NIB_OK;
 }
 
+/// Returns the op behind a rope if it turns other heads by the same angles.
+static const struct nib_op_rope *find_other_rope(const struct builder *b,
+                                                 const struct nib_op_rope *op,
+                                                 struct nib_vk_range *range)
+{
+    if (b->op + 1 >= b->end_op || b->plan->ops[b->op + 1].kind != NIB_OP_ROPE)
+        return NULL;
+    const struct nib_op_rope *next = &b->plan->ops[b->op + 1].rope;
+    bool is_alike = next->table == op->table && next->head_dim == op->head_dim &&
+                    next->interleaved == op->interleaved && !views_overlap(&op->x, &next->x);
+    uint64_t most = b->self->device->snapshot.max_storage_range;
+    return is_alike && nib_vk_range_widen(range, value_of(b, &next->x), most) ? next : NULL;
+}
+
+/// Returns what kernels get of the heads of `view`, in a binding of `range`.
+static struct nib_rope_part rope_part(const struct builder *b, const struct nib_op_rope *op,
+                                      const struct nib_vk_range *range)
+{
+    uint64_t begin = (value_of(b, &op->x)->offset - range->offset) / sizeof(float);
+    return (struct nib_rope_part){(uint32_t)begin + op->x.offset, stride_of(b, &op->x),
+                                  op->n_heads};
+}
+
 static enum nib_status build_rope(struct builder *b, const struct nib_op_rope *op,
-                                  struct nib_error *err)
+                                  uint32_t *out_taken, struct nib_error *err)
 {
     uint32_t angles_at = b->self->step_layout.angles_at;
     for (uint32_t t = 0; t < op->table; t++)
         angles_at += b->self->max_rows * b->plan->ropes[t].dims;
-    struct nib_rope_args args = {.at = op->x.offset,
-                                 .stride = stride_of(b, &op->x),
-                                 .n_heads = op->n_heads,
-                                 .head_dim = op->head_dim,
+    struct nib_vk_range range = *value_of(b, &op->x);
+    const struct nib_op_rope *other = find_other_rope(b, op, &range);
+    struct nib_rope_args args = {.head_dim = op->head_dim,
                                  .half_dims = b->plan->ropes[op->table].dims / 2,
                                  .angles_at = angles_at};
+    args.parts[0] = rope_part(b, op, &range);
+    if (other)
+        args.parts[1] = rope_part(b, other, &range);
+    uint64_t n_heads = (uint64_t)args.parts[0].n_heads + args.parts[1].n_heads;
     struct pass_params params = {
         .kernel = {.shader = "rope", .specs = {op->interleaved}},
-        .bind.range = {[NIB_BIND_OUT] = value_of(b, &op->x)},
+        .bind.range = {[NIB_BIND_OUT] = &range},
         .push = &args,
         .push_size = sizeof args,
-        .groups = nib_ceil_div_u64((uint64_t)args.n_heads * args.half_dims, 64),
+        .groups = nib_ceil_div_u64(n_heads * args.half_dims, 64),
     };
     struct nib_vk_pass *pass;
+    *out_taken = other != NULL;
     if (args.half_dims == 0)
         return NIB_OK;
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     writes(b, pass, &op->x);
+    if (other)
+        writes(b, pass, &other->x);
     return NIB_OK;
 }
 
@@ -442,7 +492,7 @@ static enum nib_status build_op(struct builder *b, const struct nib_op *op, uint
     case NIB_OP_MATMUL:
         return nib_vk_build_matmul(b, &op->matmul, out_taken, err);
     case NIB_OP_ROPE:
-        return build_rope(b, &op->rope, err);
+        return build_rope(b, &op->rope, out_taken, err);
     case NIB_OP_KV_STORE:
         return build_kv_store(b, &op->kv_store, err);
     case NIB_OP_ATTENTION:

@@ -91,6 +91,10 @@ static inline uint32_t stride_of(const struct builder *b, const struct nib_view 
     return b->plan->values[view->value].width;
 }
 
+/// Widens `range` so that it holds `other` too; returns false where they lie in different blocks or
+/// take more than `most` bytes.
+bool nib_vk_range_widen(struct nib_vk_range *range, const struct nib_vk_range *other,
+                        uint64_t most);
 /// Returns the function's number as kernels have it: NIB_ELEMENTWISE_*.
 uint32_t nib_vk_gate_function(enum nib_gate_function function);
 

@@ -189,14 +189,12 @@ static void record_pass(const struct nib_vk_instance *instance, VkCommandBuffer 
     const struct nib_vk_device_table *table = &instance->device->table;
     uint32_t most = instance->device->plan.matmul_columns;
     uint32_t columns = bucket < most ? bucket : most;
-    uint32_t each = pass->is_matmul ? pass->columns[columns] : 0;
     table->CmdBindPipeline(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pass->pipelines[columns]);
     table->CmdBindDescriptorSets(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, instance->device->layout,
                                  0, 1, &pass->set, 0, NULL);
     table->CmdPushConstants(buffer, instance->device->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
                             pass->push_size, pass->push);
-    table->CmdDispatch(buffer, pass->groups[columns],
-                       1u << (bucket - each), 1);
+    table->CmdDispatch(buffer, pass->groups[columns], pass->height[bucket], pass->depth[bucket]);
 }
 
 static enum nib_status record(const struct nib_vk_instance *instance, uint32_t index,
@@ -212,7 +210,7 @@ static enum nib_status record(const struct nib_vk_instance *instance, uint32_t i
     for (uint32_t i = 0; i < segment->n_passes; i++) {
         const struct nib_vk_pass *pass = &instance->passes[segment->first_pass + i];
         uint32_t bucket = pass->is_lines ? line_bucket : row_bucket;
-        if (bucket >= pass->min_bucket) {
+        if (pass->height[bucket] > 0) {
             synchronize(instance, buffer, pass, &dirty);
             record_pass(instance, buffer, pass, bucket);
         }

@@ -78,7 +78,7 @@ static VkCommandBuffer segment_command(struct nib_vk_instance *instance, uint32_
     uint32_t line_bucket = nib_vk_bucket(step->header.n_logits ? step->header.n_logits : 1);
     for (uint32_t i = 0; i < s->n_passes; i++) {
         const struct nib_vk_pass *pass = &instance->passes[s->first_pass + i];
-        instance->n_dispatches += (pass->is_lines ? line_bucket : row_bucket) >= pass->min_bucket;
+        instance->n_dispatches += pass->height[pass->is_lines ? line_bucket : row_bucket] > 0;
     }
     if (!s->has_lines)
         return instance->commands[s->first_command + row_bucket];

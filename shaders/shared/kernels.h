@@ -177,10 +177,14 @@ struct nib_norm_args {
     float epsilon;
 };
 
-struct nib_rope_args {
+struct nib_rope_part {
     nib_uint at;
     nib_uint stride;
-    nib_uint n_heads;
+    nib_uint n_heads; // 0: no such part
+};
+
+struct nib_rope_args {
+    NIB_STRUCT(nib_rope_part) parts[2];
     nib_uint head_dim;
     nib_uint half_dims;
     nib_uint angles_at;
