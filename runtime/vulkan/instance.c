@@ -268,10 +268,10 @@ static enum nib_status create_passes(struct nib_vk_instance *instance, struct ni
     instance->passes = new_array(n, sizeof *instance->passes);
     if (!instance->passes)
         return nib_fail_memory(err);
-    VkDescriptorPoolSize sizes[2] = {{.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                                      .descriptorCount = (n + 1) * NIB_BINDINGS},
-                                     {.type = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER,
-                                      .descriptorCount = (n + 1) * NIB_TEXEL_BINDINGS}};
+    VkDescriptorPoolSize sizes[2] = {
+        {.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = (n + 1) * NIB_BINDINGS},
+        {.type = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER,
+         .descriptorCount = (n + 1) * NIB_TEXEL_BINDINGS}};
     VkDescriptorPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
                                        .maxSets = n + 1,
                                        .poolSizeCount = d->plan.has_texels ? 2 : 1,

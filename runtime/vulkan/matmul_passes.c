@@ -300,27 +300,6 @@ static const struct nib_op_add *find_add(const struct builder *b, const struct n
     return &next->add;
 }
 
-/// For devices with registers to spare for many invocations, for those that run them in turn, and
-/// for those that read texel buffers best.
-static const struct matmul_variant wide_variants[4] = {
-    {"matmul_2x1", 2}, {"matmul_2x2", 2}, {"matmul_4x4", 4}, {"matmul_4x8", 4}};
-static const struct matmul_variant tall_variants[4] = {{"matmul_8x1", 8}, {"matmul_8x2", 8}};
-static const struct matmul_variant texel_variants[4] = {
-    {"matmul_texel_x1", 8}, {"matmul_texel_x2", 8}, {"matmul_texel_x4", 8}};
-
-static const struct matmul_variant *choose_variants(const struct nib_vk_device_plan *plan,
-                                                    const uint32_t specs[NIB_SPECS])
-{
-    uint32_t bits = specs[NIB_SPEC_CODE_BITS];
-    if (plan->has_texels && !specs[NIB_SPEC_HAS_BOOK] && !specs[NIB_SPEC_HAS_OUTLIERS] &&
-        (bits == 4 || bits == 8))
-        return texel_variants;
-    return plan->has_tall_matmul ? tall_variants : wide_variants;
-}
-
-static const struct matmul_variant single_variants[4] = {
-    {"matmul_texel_single", 8}, {"matmul_texel_x2", 8}, {"matmul_texel_x4", 8}};
-
 static void make_specs(const struct builder *b, const struct nib_op_matmul *op,
                        const struct nib_op_add *add, uint32_t specs[NIB_SPECS])
 {
@@ -337,16 +316,12 @@ static void make_specs(const struct builder *b, const struct nib_op_matmul *op,
 
 /// Returns whether the matmul can prepare a single row itself: in groups of neighbouring columns
 /// that begin at whole texels, and from values that it does not write.
-static bool prepares_single(const struct builder *b, const struct nib_op_matmul *op,
-                            const struct nib_op_add *add)
+static bool may_be_single(const struct builder *b, const struct nib_op_matmul *op,
+                          const struct nib_op_add *add)
 {
-    const struct nib_vk_device_plan *plan = &b->self->device->plan;
     const struct nib_vk_matrix *weight = nib_vk_instance_weight(b->self, op->weight);
-    uint32_t specs[NIB_SPECS] = {0};
-    make_specs(b, op, add, specs);
-    if (!plan->has_single || op->activation != NIB_ACTIVATION_INT8_GROUP || op->in.width % 4 ||
-        weight->layout.has_spans || weight->has_permutation ||
-        choose_variants(plan, specs) != texel_variants)
+    if (op->activation != NIB_ACTIVATION_INT8_GROUP || op->in.width % 4 ||
+        weight->layout.has_spans || weight->has_permutation)
         return false;
     struct views source = source_of(b, op);
     for (uint32_t i = 0; i < 2; i++) {
@@ -355,6 +330,19 @@ static bool prepares_single(const struct builder *b, const struct nib_op_matmul 
             return false;
     }
     return true;
+}
+
+static enum nib_vk_family choose_family(const struct builder *b, const struct nib_op_matmul *op,
+                                        const struct nib_op_add *add)
+{
+    uint32_t specs[NIB_SPECS] = {0};
+    make_specs(b, op, add, specs);
+    struct nib_vk_matmul_need need = {.bits = specs[NIB_SPEC_CODE_BITS],
+                                      .has_book = specs[NIB_SPEC_HAS_BOOK],
+                                      .has_codes = specs[NIB_SPEC_HAS_CODES],
+                                      .has_outliers = specs[NIB_SPEC_HAS_OUTLIERS],
+                                      .may_be_single = may_be_single(b, op, add)};
+    return nib_vk_family_choose(&b->self->device->plan, &need);
 }
 
 /// Lets the matmul compute its input for a single row.
@@ -366,7 +354,6 @@ static void take_single(const struct builder *b, const struct nib_op_matmul *op,
     if (is_deferred(b, op))
         take_deferred(b, &from, &prepare);
     uint32_t source = prepare.kernel.specs[NIB_PREPARE_SOURCE];
-    params->variants = single_variants;
     params->kernel.specs[NIB_SPEC_SOURCE] = source;
     params->bind.range[NIB_BIND_IN] = prepare.bind.range[NIB_BIND_IN];
     params->bind.range[NIB_BIND_IN_2] = source == NIB_PREPARE_SOURCE_NORM_TIMES
@@ -406,8 +393,8 @@ static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul
         .groups = nib_ceil_div_u64(n_rows, NIB_TILE_ROWS),
         .is_matmul = true,
     };
+    params.variants = nib_vk_family_get(choose_family(b, op, add))->variants;
     make_specs(b, op, add, params.kernel.specs);
-    params.variants = choose_variants(&b->self->device->plan, params.kernel.specs);
     struct nib_vk_pass *pass;
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
@@ -422,6 +409,7 @@ static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul
 struct group {
     const struct nib_op_matmul *ops[NIB_MATMUL_PARTS];
     uint32_t n;
+    enum nib_vk_family family;
     struct nib_vk_range weights; ///< from the first weight's beginning to the last one's end
     struct nib_vk_range outputs;
 };
@@ -443,7 +431,8 @@ static bool add_to_group(const struct builder *b, const struct nib_op *op, struc
     if (memcmp(specs[0], specs[1], sizeof specs[0]) != 0 || w->layout.n_slices != 1 ||
         a->layout.n_slices != 1 || w->layout.n_entries != a->layout.n_entries ||
         w->layout.format.group != a->layout.format.group || w->has_permutation ||
-        w->layout.has_spans || a->activation_scale != w->activation_scale)
+        w->layout.has_spans || a->activation_scale != w->activation_scale ||
+        choose_family(b, next, NULL) != group->family)
         return false;
     struct nib_vk_range weights = group->weights, outputs = group->outputs;
     if (!nib_vk_range_widen(&weights, &w->slices[0], most) ||
@@ -474,7 +463,8 @@ static void make_parts(const struct builder *b, const struct group *group,
             .out_stride = stride_of(b, target),
         };
         // Each part begins with a workgroup of its own.
-        uint32_t tiles = b->self->device->plan.matmul_width * params->variants->rows / NIB_TILE_ROWS;
+        uint32_t tiles =
+            b->self->device->plan.matmul_width * params->variants->rows / NIB_TILE_ROWS;
         uint64_t n_tiles = nib_ceil_div_u64(n_rows, NIB_TILE_ROWS);
         params->groups += nib_ceil_div_u64(n_tiles, tiles) * tiles;
     }
@@ -482,7 +472,7 @@ static void make_parts(const struct builder *b, const struct group *group,
 
 /// Matmuls through texel buffers.
 static enum nib_status build_texels(struct builder *b, struct group *group,
-                                    const struct nib_op_add *add, uint32_t slice, bool is_single,
+                                    const struct nib_op_add *add, uint32_t slice,
                                     struct nib_error *err)
 {
     const struct nib_op_matmul *op = group->ops[0];
@@ -504,10 +494,11 @@ static enum nib_status build_texels(struct builder *b, struct group *group,
         .push = &args,
         .push_size = sizeof args,
         .is_matmul = true,
-        .variants = texel_variants,
+        .variants = nib_vk_family_get(group->family)->variants,
     };
     make_specs(b, op, add, params.kernel.specs);
     make_parts(b, group, add, slice, &args, &params);
+    bool is_single = group->family == NIB_VK_FAMILY_SINGLE;
     if (is_single)
         take_single(b, op, &args, &params);
     struct nib_vk_pass *pass;
@@ -525,38 +516,27 @@ static enum nib_status build_texels(struct builder *b, struct group *group,
     return NIB_OK;
 }
 
-/// Returns whether all of the group can prepare a single row themselves.
-static bool group_prepares_single(const struct builder *b, const struct group *group,
-                                  const struct nib_op_add *add)
-{
-    bool is_single = true;
-    for (uint32_t i = 0; i < group->n; i++)
-        is_single = is_single && prepares_single(b, group->ops[i], add);
-    return is_single;
-}
-
 enum nib_status nib_vk_build_matmul(struct builder *b, const struct nib_op_matmul *op,
                                     uint32_t *out_taken, struct nib_error *err)
 {
     const struct nib_vk_matrix *weight = nib_vk_instance_weight(b->self, op->weight);
     const struct nib_op_add *add = find_add(b, op);
-    uint32_t specs[NIB_SPECS] = {0};
-    make_specs(b, op, add, specs);
-    bool has_texels = choose_variants(&b->self->device->plan, specs) == texel_variants;
     struct group group = {.ops = {op},
                           .n = 1,
+                          .family = choose_family(b, op, add),
                           .weights = weight->slices[0],
                           .outputs = *value_of(b, add ? &add->out : &op->out)};
+    bool has_texels = group.family == NIB_VK_FAMILY_TEXEL || group.family == NIB_VK_FAMILY_SINGLE;
     bool may_join = has_texels && !add && !weight->layout.has_spans && !weight->has_permutation;
     while (may_join && b->op + group.n < b->end_op &&
            add_to_group(b, &b->plan->ops[b->op + group.n], &group))
         continue;
     *out_taken = add ? 1 : group.n - 1;
-    bool is_single = has_texels && group_prepares_single(b, &group, add);
-    enum nib_status status = build_prepare(b, op, weight, is_single, err);
+    enum nib_status status =
+        build_prepare(b, op, weight, group.family == NIB_VK_FAMILY_SINGLE, err);
     for (uint32_t s = 0; status == NIB_OK && s < weight->layout.n_slices; s++) {
-        status = has_texels ? build_texels(b, &group, add, s, is_single, err)
-                            : build_slice(b, op, add, s, err);
+        status =
+            has_texels ? build_texels(b, &group, add, s, err) : build_slice(b, op, add, s, err);
     }
     return status;
 }

@@ -1,8 +1,8 @@
 // From the plan's ops to passes: which kernel, which buffers, which arguments.
 #include <string.h>
 
-#include "runtime/base/checked.h"
 #include "runtime/base/buffer.h"
+#include "runtime/base/checked.h"
 #include "runtime/base/status.h"
 #include "runtime/vulkan/passes.h"
 
@@ -49,8 +49,7 @@ static enum nib_status set_texels(const struct builder *b, const struct bindings
                                                         NIB_BIND_SUMS, NIB_BIND_IN, NIB_BIND_IN_2};
     for (uint32_t i = 0; i < NIB_TEXEL_BINDINGS; i++) {
         const struct nib_vk_range *range = bind->range[ranges[i]];
-        enum nib_status status =
-            view_of(b->self, range ? range : &b->self->step, &views[i], err);
+        enum nib_status status = view_of(b->self, range ? range : &b->self->step, &views[i], err);
         if (status != NIB_OK)
             return status;
         write.dstBinding = NIB_BIND_MATRIX_TEXELS + i;
@@ -105,7 +104,7 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
             columns = 1u << columns <= most ? columns : nib_vk_bucket(most);
             while (!params->variants[columns].shader)
                 columns--;
-            const struct matmul_variant *variant = &params->variants[columns];
+            const struct nib_vk_variant *variant = &params->variants[columns];
             each[i] = columns;
             uint32_t tiles = d->plan.matmul_width * variant->rows / NIB_TILE_ROWS;
             kernel.shader = variant->shader;
@@ -124,8 +123,7 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
     return NIB_OK;
 }
 
-bool nib_vk_range_widen(struct nib_vk_range *range, const struct nib_vk_range *other,
-                        uint64_t most)
+bool nib_vk_range_widen(struct nib_vk_range *range, const struct nib_vk_range *other, uint64_t most)
 {
     if (range->pool != other->pool || range->block != other->block)
         return false;
@@ -233,9 +231,8 @@ static enum nib_status build_norm(struct builder *b, const struct nib_op_norm *o
 }
 
 /// Returns the op behind a rope if it turns other heads by the same angles.
-static const struct nib_op_rope *find_other_rope(const struct builder *b,
-                                                 const struct nib_op_rope *op,
-                                                 struct nib_vk_range *range)
+static const struct nib_op_rope *
+find_other_rope(const struct builder *b, const struct nib_op_rope *op, struct nib_vk_range *range)
 {
     if (b->op + 1 >= b->end_op || b->plan->ops[b->op + 1].kind != NIB_OP_ROPE)
         return NULL;
@@ -446,7 +443,8 @@ uint32_t nib_vk_gate_function(enum nib_gate_function function)
 static enum nib_status build_activate(struct builder *b, const struct nib_op_activate *op,
                                       struct nib_error *err)
 {
-    struct elementwise params = {nib_vk_gate_function(op->function), 0, &op->gate, &op->up, &op->out};
+    struct elementwise params = {nib_vk_gate_function(op->function), 0, &op->gate, &op->up,
+                                 &op->out};
     return build_elementwise(b, &params, err);
 }
 

@@ -3,6 +3,7 @@
 #define RUNTIME_VULKAN_PASSES_H
 
 #include "runtime/vulkan/instance.h"
+#include "runtime/vulkan/variants.h"
 
 /// Buffers that a pass binds; those left at size 0 are bound to the step block.
 struct bindings {
@@ -29,12 +30,6 @@ struct builder {
     uint32_t deferred_end;         ///< the last op that reads its output
 };
 
-/// A matmul for 1, 2, 4 or 8 rows of input, with so many rows of the weight an invocation.
-struct matmul_variant {
-    const char *shader; ///< NULL: the one for fewer rows of input serves
-    uint32_t rows;
-};
-
 /// What a pass is made of.
 struct pass_params {
     struct nib_vk_kernel kernel;
@@ -43,7 +38,7 @@ struct pass_params {
     uint32_t push_size;
     uint64_t groups; ///< workgroups; of a matmul tiles
     bool is_matmul;
-    const struct matmul_variant *variants; ///< [4], of a matmul
+    const struct nib_vk_variant *variants; ///< [4], of a matmul
 };
 
 /// Appends a pass; its accesses are added by the caller. `*out_pass` stays valid.

@@ -29,6 +29,8 @@ static enum nib_status take_extensions(const struct nib_vk_instance_table *table
             snapshot->has_timeline_extension = true;
         else if (strcmp(name, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME) == 0)
             snapshot->has_memory_budget = true;
+        else if (strcmp(name, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME) == 0)
+            snapshot->has_integer_dot_extension = true;
     }
     free(extensions);
     return NIB_OK;
@@ -86,8 +88,13 @@ enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
 
     VkPhysicalDeviceDriverProperties driver = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
+    // Structs of extensions that a device lacks stay as they are.
+    VkPhysicalDeviceShaderIntegerDotProductProperties dot = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES,
+        .pNext = &driver};
     VkPhysicalDeviceSubgroupProperties subgroup = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = &driver};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES,
+        .pNext = out_snapshot->has_integer_dot_extension ? (void *)&dot : (void *)&driver};
     VkPhysicalDeviceMaintenance3Properties maintenance = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &subgroup};
     VkPhysicalDeviceProperties2 properties = {
@@ -105,10 +112,18 @@ enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
 
     VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES};
+    VkPhysicalDeviceShaderIntegerDotProductFeatures dot_features = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
+        .pNext = &timeline};
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
-                                          .pNext = &timeline};
+                                          .pNext = out_snapshot->has_integer_dot_extension
+                                                       ? (void *)&dot_features
+                                                       : (void *)&timeline};
     table->GetPhysicalDeviceFeatures2(physical, &features);
     out_snapshot->has_timeline_semaphore = timeline.timelineSemaphore;
+    out_snapshot->has_integer_dot = dot_features.shaderIntegerDotProduct;
+    out_snapshot->has_fast_integer_dot =
+        dot_features.shaderIntegerDotProduct && dot.integerDotProduct4x8BitPackedSignedAccelerated;
 
     out_snapshot->n_families = NIB_VK_MAX_FAMILIES;
     table->GetPhysicalDeviceQueueFamilyProperties(physical, &out_snapshot->n_families,

@@ -38,10 +38,10 @@
 #define NIB_SPEC_HALVES 6    // groups in a granule: 1, or 2 of 16 weights
 #define NIB_SPEC_CENTER 7
 // matmul, besides
-#define NIB_SPEC_LANES 8 // invocations that share a row of the weight
+#define NIB_SPEC_LANES 8     // invocations that share a row of the weight
 #define NIB_SPEC_HAS_CODES 9 // the input is int8 codes with scales; sums are taken in integers
 #define NIB_SPEC_HAS_BIAS 10
-#define NIB_SPEC_WIDTH 11 // invocations side by side: 16 / rows of each, times tiles
+#define NIB_SPEC_WIDTH 11        // invocations side by side: 16 / rows of each, times tiles
 #define NIB_SPEC_HAS_OUTLIERS 12 // LLM.int8: some columns are multiplied in fp32
 #define NIB_SPEC_HAS_ADD 13      // the output is added to what is there
 #define NIB_SPEC_SOURCE 14       // what a single row is computed from: NIB_PREPARE_SOURCE_*

@@ -27,7 +27,7 @@ struct one {
     struct nib_plan plan;
 };
 
-void *rig_open(const char *mask)
+static void *open_device(const char *mask, const char *variant)
 {
     void *device = NULL;
     struct nib_error error;
@@ -38,12 +38,25 @@ void *rig_open(const char *mask)
     const char *number = getenv("NIB_TEST_VULKAN");
     uint32_t index = number ? (uint32_t)strtoul(number, NULL, 10) : 0;
     enum nib_status status = nib_vulkan_backend.device_open(
-        nib_device_params(.backend = NIB_BACKEND_VULKAN, .index = index, .vulkan_mask = mask),
+        nib_device_params(.backend = NIB_BACKEND_VULKAN, .index = index, .vulkan_mask = mask,
+                          .vulkan_variant = variant),
         &device, &error);
     if (status == NIB_ERROR_NOT_FOUND)
         cr_skip_test("no Vulkan device: %s", error.message);
+    if (status == NIB_ERROR_UNSUPPORTED && variant)
+        cr_skip_test("%s", error.message);
     cr_assert_eq(status, NIB_OK, "%s", error.message);
     return device;
+}
+
+void *rig_open(const char *mask)
+{
+    return open_device(mask, NULL);
+}
+
+void *rig_open_variant(const char *variant)
+{
+    return open_device(NULL, variant);
 }
 
 void rig_close(void *device)
@@ -263,8 +276,8 @@ static void run(const struct one *o, const struct nib_backend *backend, void *de
         uint32_t begin = s * n / n_sequences, end = (s + 1) * n / n_sequences;
         sequences[s] = (struct nib_step_sequence){.first_row = begin, .n_rows = end - begin};
         for (uint32_t r = begin; r < end; r++)
-            rows[r] = (struct nib_step_row){
-                .position = r - begin, .sequence = s, .logit_row = NIB_NONE};
+            rows[r] =
+                (struct nib_step_row){.position = r - begin, .sequence = s, .logit_row = NIB_NONE};
     }
     uint32_t table = 0;
     struct nib_step step = {.header = {.n_rows = o->params->n_inputs,

@@ -8,6 +8,9 @@
 /// Opens the Vulkan device that NIB_TEST_VULKAN numbers (0 without it), capped by `mask` (may be
 /// NULL); skips the test where there is none.
 void *rig_open(const char *mask);
+/// The same with one family of matmul kernels before all others; skips the test where the device
+/// cannot run it.
+void *rig_open_variant(const char *variant);
 void rig_close(void *device);
 
 /// A layer that adds weight · hidden to the first columns of the hidden state.
