@@ -22,6 +22,7 @@ enum {
     OP_TYPE_STRUCT = 30,
     OP_TYPE_POINTER = 32,
     OP_CONSTANT = 43,
+    OP_CONSTANT_COMPOSITE = 44,
     OP_SPEC_CONSTANT = 50,
     OP_SPEC_CONSTANT_COMPOSITE = 51,
     OP_SPEC_CONSTANT_OP = 52,
@@ -108,7 +109,7 @@ static void take_constant(const char *name, struct id *ids, uint32_t op, const u
         id->value = id->spec ? spec_value(name, id->spec - 1, w[2]) : w[2];
     else if (op == OP_SPEC_CONSTANT_OP)
         id->value = calculate(w[2], ids[w[3]].value, ids[w[4]].value);
-    else if (op == OP_SPEC_CONSTANT_COMPOSITE)
+    else
         memcpy(id->parts, w + 2, sizeof id->parts);
 }
 
@@ -137,7 +138,7 @@ static struct usage measure(const struct nib_vk_shader *shader)
             take_type(ids, op, n, w);
         else if (op == OP_CONSTANT || op == OP_SPEC_CONSTANT ||
                  (op == OP_SPEC_CONSTANT_OP && n >= 5) ||
-                 (op == OP_SPEC_CONSTANT_COMPOSITE && n == 5))
+                 ((op == OP_SPEC_CONSTANT_COMPOSITE || op == OP_CONSTANT_COMPOSITE) && n == 5))
             take_constant(shader->name, ids, op, w);
         else if (op == OP_VARIABLE && w[2] == CLASS_WORKGROUP)
             usage.shared += ids[w[0]].bytes;
