@@ -114,10 +114,17 @@ bool nib_vk_defer(struct builder *b, const struct nib_op *op)
     return true;
 }
 
+/// Returns whether the matmul reads its input as it is: codes of 16 bits would save nothing, and
+/// floats are no worse.
+static bool takes_floats(enum nib_activation activation)
+{
+    return activation == NIB_ACTIVATION_F32 || activation == NIB_ACTIVATION_INT16_GROUP;
+}
+
 /// Returns whether the matmul multiplies integers: the mode makes codes, and so are the weights.
 static bool has_codes(enum nib_activation activation, const struct nib_format *format)
 {
-    return activation != NIB_ACTIVATION_F32 &&
+    return !takes_floats(activation) &&
            (format->code == NIB_CODE_UNIFORM || format->book_int != NULL);
 }
 
@@ -228,7 +235,7 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
 {
     const struct nib_vk_layout *l = &weight->layout;
     bool is_llm = op->activation == NIB_ACTIVATION_LLM_INT8;
-    bool has_codes_ = has_codes(op->activation, &l->format);
+    bool makes_values = !takes_floats(op->activation) && !has_codes(op->activation, &l->format);
     struct nib_prepare_args args = {
         .in_at = op->in.offset,
         .in_stride = stride_of(b, &op->in),
@@ -242,8 +249,7 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
     struct pass_params params = {
         .kernel = {.shader = "prepare",
                    .specs = {[NIB_PREPARE_MODE] = prepare_mode(op->activation),
-                             [NIB_PREPARE_AS_VALUES] =
-                                 op->activation != NIB_ACTIVATION_F32 && !has_codes_,
+                             [NIB_PREPARE_AS_VALUES] = makes_values,
                              [NIB_PREPARE_HAS_SPANS] = l->has_spans,
                              [NIB_PREPARE_HAS_PERMUTATION] = weight->has_permutation,
                              [NIB_PREPARE_IS_LINES] = is_llm && b->is_lines}},
