@@ -2,8 +2,8 @@
 // As matmul.comp, of weights of 4 and 8 bits, for drivers that run invocations side by side in a
 // CPU's vectors but read storage buffers one invocation after the other: everything is read through
 // texel buffers, four words at once. An invocation makes 8 neighbouring rows of the weight for COLS
-// rows of x. With IS_SINGLE there is one row of x, and every workgroup of 8 invocations, a subgroup,
-// prepares it anew, which costs no more than reading what another dispatch has prepared.
+// rows of x. With IS_SINGLE there is one row of x, and every workgroup of 8 invocations, a
+// subgroup, prepares it anew, which costs less than a dispatch of its own.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #ifdef IS_SINGLE
@@ -261,7 +261,9 @@ void load_floats(uint row, uint g, out vec4 v[8])
 // Weights 4 q to 4 q + 3 of a granule as numbers less the format's center.
 vec4 float_weights(uvec4 low, uvec4 high, uint q)
 {
-    uint w = CODE_BITS == 4u ? low[q / 2u] >> (16u * (q & 1u)) : q < 4u ? low[q & 3u] : high[q & 3u];
+    uint w = q < 4u ? low[q & 3u] : high[q & 3u];
+    if (CODE_BITS == 4u)
+        w = low[q / 2u] >> (16u * (q & 1u));
     uint mask = CODE_BITS == 4u ? 15u : 255u;
     vec4 v;
     [[unroll]] for (uint i = 0u; i < 4u; i++)
@@ -325,20 +327,20 @@ void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][
                 product = vec2(multiply_nibbles(w, pairs[c]));
             else
                 product = vec2(multiply_bytes(w, w_high, input_codes[c]));
-            vec2 sums_of = half_sums[c];
+            vec2 own_sums = half_sums[c];
             if (!HAS_HALVES) {
                 product = vec2(product.x + product.y, 0.0);
-                sums_of = vec2(sums_of.x + sums_of.y, 0.0);
+                own_sums = vec2(own_sums.x + own_sums.y, 0.0);
             }
             if (HAS_CODES && CENTER != 0)
-                product -= float(CENTER) * sums_of;
+                product -= float(CENTER) * own_sums;
             if (ZERO_BITS > 0u)
-                product -= vec2(low.zero[k], high.zero[k]) * sums_of;
+                product -= vec2(low.zero[k], high.zero[k]) * own_sums;
             float sum = low.scale[k] * product.x;
             if (HAS_HALVES)
                 sum += high.scale[k] * product.y;
             if (HAS_MIN)
-                sum += low.min[k] * sums_of.x + (HAS_HALVES ? high.min[k] * sums_of.y : 0.0);
+                sum += low.min[k] * own_sums.x + (HAS_HALVES ? high.min[k] * own_sums.y : 0.0);
             total[k][c] += input_scale[c] * sum;
         }
     }

@@ -60,7 +60,7 @@ uint64_t nib_vk_layout_slice_bytes(const struct nib_vk_layout *layout, uint32_t 
 /// Fills what a kernel gets of slice `slice`.
 void nib_vk_layout_args(const struct nib_vk_layout *layout, uint32_t slice,
                         struct nib_matrix_args *out_args);
-/// The same of a slice of one tile; in one of n tiles, planes lie n times as far from its beginning.
+/// The same of a slice of one tile; in one of n tiles, planes lie n times as far in.
 void nib_vk_layout_tile_args(const struct nib_vk_layout *layout, struct nib_matrix_args *out_args);
 /// Fills the specialization constants that describe the format.
 void nib_vk_layout_specs(const struct nib_vk_layout *layout, uint32_t specs[NIB_SPECS]);

@@ -1,5 +1,5 @@
-// Division rounded as IEEE 754 has it; the operator may be off by 2.5 units in the last place, which
-// moves codes that lie between two integers.
+// Division rounded as IEEE 754 has it; the operator may be off by 2.5 units in the last place,
+// which moves codes that lie between two integers.
 #ifndef SHADERS_LIB_DIVIDE_GLSL
 #define SHADERS_LIB_DIVIDE_GLSL
 
