@@ -14,7 +14,7 @@ static enum nib_status open_device(const struct options *options, enum nib_backe
     const struct nib_device_params *params =
         nib_device_params(.log = message_log(), .backend = backend, .index = index,
                           .threads = (uint32_t)options->threads.value,
-                          .cpu_mask = options->cpu_mask,
+                          .cpu_mask = options->cpu_mask, .vulkan_mask = options->vulkan_mask,
                           .self_test = (enum nib_self_test)options->self_test, .cache_dir = cache);
     enum nib_status status = nib_device_open(params, out_device, err);
     free(cache);

@@ -83,6 +83,7 @@ struct options {
     struct option_device device;
     struct option_count gpu_layers, threads, context;
     const char *cpu_mask;
+    const char *vulkan_mask;
     struct option_kv kv;
     unsigned self_test; ///< enum nib_self_test
     bool fallback, precise, profile;
