@@ -143,7 +143,7 @@ static const struct option table[] = {
     {"shared", 0, OPTION_COUNT, COMMAND_BENCH, FIELD(shared), "N",
      "the sequences begin with the same N tokens (default: 0)", 0, MAX_CONTEXT},
     {"ctx", 0, OPTION_COUNT, (ENGINE & ~COMMAND_BENCH) | COMMAND_INSPECT, FIELD(context), "N",
-     "tokens of context (default: the model's, at most 8192; of a window: 512)", 4, MAX_CONTEXT},
+     "tokens of context (default: at most 8192; of a window: 512)", 4, MAX_CONTEXT},
     {"kv", 0, OPTION_KV, ENGINE | COMMAND_INSPECT, FIELD(kv), "FORMAT",
      "KV cache: f32, f16, i8, i4, or k=...,v=... (default: f16)", 0, 0},
     {"precise", 0, OPTION_FLAG, ENGINE, FIELD(precise), NULL, "activations in fp32", 0, 0},
