@@ -1,4 +1,4 @@
-#include "runtime/vulkan/instance.h"
+#include "runtime/vulkan/passes.h"
 
 #include <stdlib.h>
 
@@ -161,6 +161,8 @@ static enum nib_status reserve_values(struct nib_vk_instance *instance, struct n
                           &instance->prepared, err));
     NIB_TRY(reserve_bound(instance, granules * 4 * sizeof(float), "a matmul's sums",
                           &instance->sums, err));
+    NIB_TRY(reserve_bound(instance, nib_vk_attention_partials(instance), "attention's parts",
+                          &instance->partials, err));
 fail:
     return status;
 }

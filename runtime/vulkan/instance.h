@@ -19,7 +19,8 @@ struct nib_vk_access {
 #define NIB_VK_MAX_ACCESSES 5
 /// Resources besides the plan's values, which are numbered from 0.
 #define NIB_VK_PREPARED NIB_PLAN_MAX_VALUES
-#define NIB_VK_CACHES (NIB_PLAN_MAX_VALUES + 1) ///< keys, then values, of each layer
+#define NIB_VK_PARTIALS (NIB_PLAN_MAX_VALUES + 1)
+#define NIB_VK_CACHES (NIB_PLAN_MAX_VALUES + 2) ///< keys, then values, of each layer
 
 /// One dispatch, whatever the bucket.
 struct nib_vk_pass {
@@ -28,6 +29,8 @@ struct nib_vk_pass {
     bool is_matmul;
     bool is_lines;      ///< works on lines of logits, not on the step's rows
     uint32_t groups[4]; ///< workgroups across, with each of the pipelines
+    uint32_t height[NIB_VK_MAX_BUCKETS]; ///< workgroups in y for each bucket; 0: left out
+    uint32_t depth[NIB_VK_MAX_BUCKETS];  ///< in z
     VkDescriptorSet set;
     uint32_t push[32];
     uint32_t push_size; ///< bytes
@@ -82,6 +85,7 @@ struct nib_vk_instance {
     struct nib_vk_range values[NIB_PLAN_MAX_VALUES];
     struct nib_vk_range prepared; ///< a matmul's input, and its scales and sums
     struct nib_vk_range sums;
+    struct nib_vk_range partials; ///< attention's, of parts of the pages
     struct nib_vk_range step;
     struct nib_vk_range step_upload;
     struct nib_vk_range hidden_upload;

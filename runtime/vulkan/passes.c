@@ -3,36 +3,7 @@
 
 #include "runtime/base/checked.h"
 #include "runtime/base/status.h"
-#include "runtime/vulkan/instance.h"
-
-/// Buffers that a pass binds; those left at size 0 are bound to the step block.
-struct bindings {
-    const struct nib_vk_range *range[NIB_BINDINGS];
-};
-
-/// The segment that is being built.
-struct builder {
-    struct nib_vk_instance *self;
-    const struct nib_plan *plan;
-    struct nib_vk_segment *segment;
-    uint32_t op;
-    bool is_lines; ///< a gather stands before
-    /// What the prepared input holds, if anything.
-    bool has_prepared;
-    struct nib_view prepared_view;
-    struct nib_vk_kernel prepared_kernel;
-    float prepared_scale;
-};
-
-/// What a pass is made of.
-struct pass_params {
-    struct nib_vk_kernel kernel;
-    struct bindings bind;
-    const void *push;
-    uint32_t push_size;
-    uint64_t groups; ///< workgroups; of a matmul tiles
-    bool is_matmul;
-};
+#include "runtime/vulkan/passes.h"
 
 /// A matmul for 1, 2, 4 or 8 rows of input, with so many rows of the weight an invocation.
 struct matmul_variant {
@@ -101,8 +72,7 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
     return NIB_OK;
 }
 
-/// Appends a pass; its accesses are added by the caller. `*out_pass` stays valid.
-static enum nib_status add_pass(struct builder *b, const struct pass_params *params,
+enum nib_status nib_vk_pass_add(struct builder *b, const struct pass_params *params,
                                 struct nib_vk_pass **out_pass, struct nib_error *err)
 {
     struct nib_vk_instance *self = b->self;
@@ -117,6 +87,11 @@ static enum nib_status add_pass(struct builder *b, const struct pass_params *par
                                  .is_lines = b->is_lines,
                                  .push_size = params->push_size};
     memcpy(pass->push, params->push, params->push_size);
+    for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++) {
+        uint32_t most = self->device->plan.matmul_columns;
+        pass->height[i] = 1u << (!params->is_matmul ? i : i < most ? 0 : i - most);
+        pass->depth[i] = 1;
+    }
     enum nib_status status = make_pipelines(b, params, pass, err);
     if (status == NIB_OK)
         status = make_set(b, &params->bind, &pass->set, err);
@@ -126,37 +101,6 @@ static enum nib_status add_pass(struct builder *b, const struct pass_params *par
     b->segment->n_passes++;
     *out_pass = pass;
     return NIB_OK;
-}
-
-static void add_access(struct nib_vk_pass *pass, uint32_t resource, uint32_t begin, uint32_t end,
-                       bool is_write)
-{
-    pass->accesses[pass->n_accesses++] = (struct nib_vk_access){resource, begin, end, is_write};
-}
-
-static void reads(struct nib_vk_pass *pass, const struct nib_view *view)
-{
-    add_access(pass, view->value, view->offset, view->offset + view->width, false);
-}
-
-/// Notes a write, after which a prepared input made of these columns is out of date.
-static void writes(struct builder *b, struct nib_vk_pass *pass, const struct nib_view *view)
-{
-    uint32_t end = view->offset + view->width;
-    add_access(pass, view->value, view->offset, end, true);
-    const struct nib_view *p = &b->prepared_view;
-    if (p->value == view->value && p->offset < end && view->offset < p->offset + p->width)
-        b->has_prepared = false;
-}
-
-static const struct nib_vk_range *value_of(const struct builder *b, const struct nib_view *view)
-{
-    return &b->self->values[view->value];
-}
-
-static uint32_t stride_of(const struct builder *b, const struct nib_view *view)
-{
-    return b->plan->values[view->value].width;
 }
 
 static enum nib_status build_embed(struct builder *b, const struct nib_op_embed *op,
@@ -187,7 +131,7 @@ static enum nib_status build_embed(struct builder *b, const struct nib_op_embed 
         };
         nib_vk_layout_specs(layout, params.kernel.specs);
         struct nib_vk_pass *pass;
-        enum nib_status status = add_pass(b, &params, &pass, err);
+        enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
         if (status != NIB_OK)
             return status;
         writes(b, pass, &op->out);
@@ -218,7 +162,7 @@ static enum nib_status build_norm(struct builder *b, const struct nib_op_norm *o
         .groups = op->n_groups,
     };
     struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     reads(pass, &op->in);
@@ -285,7 +229,7 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
         .groups = 1,
     };
     struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     reads(pass, &op->in);
@@ -329,7 +273,7 @@ static enum nib_status build_matmul(struct builder *b, const struct nib_op_matmu
         params.kernel.specs[NIB_SPEC_HAS_INPUT_SCALES] = has_codes(op->activation, &l->format);
         params.kernel.specs[NIB_SPEC_HAS_BIAS] = bias != NULL;
         struct nib_vk_pass *pass;
-        status = add_pass(b, &params, &pass, err);
+        status = nib_vk_pass_add(b, &params, &pass, err);
         if (status != NIB_OK)
             return status;
         struct nib_view out = {op->out.value, op->out.offset + first, n_rows};
@@ -361,111 +305,10 @@ static enum nib_status build_rope(struct builder *b, const struct nib_op_rope *o
     struct nib_vk_pass *pass;
     if (args.half_dims == 0)
         return NIB_OK;
-    enum nib_status status = add_pass(b, &params, &pass, err);
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     writes(b, pass, &op->x);
-    return NIB_OK;
-}
-
-/// One plane of the cache.
-struct plane {
-    const struct nib_vk_range *range;
-    const struct nib_view *view;
-    uint32_t dim;
-    uint32_t page_size;
-    enum nib_kv_format format;
-    uint32_t resource;
-};
-
-static enum nib_status store_plane(struct builder *b, uint32_t kv_layer, const struct plane *plane,
-                                   struct nib_error *err)
-{
-    const struct nib_kv_layer *layer = &b->plan->kv_layers[kv_layer];
-    bool is_half = plane->format == NIB_KV_F16;
-    struct nib_kv_store_args args = {
-        .in_at = plane->view->offset,
-        .in_stride = stride_of(b, plane->view),
-        .n_heads = layer->n_heads,
-        .head_words = is_half ? plane->dim / 2 : plane->dim,
-        .page_words = plane->page_size / 4,
-        .kv_class = layer->kv_class,
-        .sequences_at = b->self->step_layout.sequences_at,
-        .tables_at = b->self->step_layout.tables_at,
-    };
-    struct pass_params params = {
-        .kernel = {.shader = "kv_store", .specs = {is_half}},
-        .bind.range = {[NIB_BIND_IN] = value_of(b, plane->view), [NIB_BIND_MATRIX] = plane->range},
-        .push = &args,
-        .push_size = sizeof args,
-        .groups = nib_ceil_div_u64((uint64_t)args.n_heads * args.head_words, 64),
-    };
-    struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
-    if (status != NIB_OK)
-        return status;
-    reads(pass, plane->view);
-    add_access(pass, plane->resource, 0, 1, true);
-    return NIB_OK;
-}
-
-static enum nib_status build_kv_store(struct builder *b, const struct nib_op_kv_store *op,
-                                      struct nib_error *err)
-{
-    const struct nib_vk_cache *cache = &b->self->caches[op->kv_layer];
-    const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
-    const struct plane planes[2] = {
-        {&cache->keys, &op->key, layer->key_dim, layer->key_page_size, b->plan->key_format,
-         NIB_VK_CACHES + 2 * op->kv_layer},
-        {&cache->values, &op->value, layer->value_dim, layer->value_page_size,
-         b->plan->value_format, NIB_VK_CACHES + 2 * op->kv_layer + 1},
-    };
-    enum nib_status status = store_plane(b, op->kv_layer, &planes[0], err);
-    return status == NIB_OK ? store_plane(b, op->kv_layer, &planes[1], err) : status;
-}
-
-static enum nib_status build_attention(struct builder *b, const struct nib_op_attention *op,
-                                       struct nib_error *err)
-{
-    const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
-    const struct nib_vk_cache *cache = &b->self->caches[op->kv_layer];
-    struct nib_attention_args args = {
-        .query_at = op->query.offset,
-        .query_stride = stride_of(b, &op->query),
-        .out_at = op->out.offset,
-        .out_stride = stride_of(b, &op->out),
-        .heads_per_kv_head = op->n_heads / layer->n_heads,
-        .key_page_words = layer->key_page_size / 4,
-        .value_page_words = layer->value_page_size / 4,
-        .window = layer->window,
-        .kv_class = layer->kv_class,
-        .sequences_at = b->self->step_layout.sequences_at,
-        .tables_at = b->self->step_layout.tables_at,
-        .scale = op->scale,
-        .softcap = op->softcap,
-    };
-    struct pass_params params = {
-        .kernel = {.shader = "attention",
-                   .specs = {[NIB_ATTENTION_KEYS_ARE_HALF] = b->plan->key_format == NIB_KV_F16,
-                             [NIB_ATTENTION_VALUES_ARE_HALF] = b->plan->value_format == NIB_KV_F16,
-                             [NIB_ATTENTION_KEY_DIM] = layer->key_dim,
-                             [NIB_ATTENTION_VALUE_DIM] = layer->value_dim}},
-        .bind.range = {[NIB_BIND_IN] = value_of(b, &op->query),
-                       [NIB_BIND_OUT] = value_of(b, &op->out),
-                       [NIB_BIND_MATRIX] = &cache->keys,
-                       [NIB_BIND_INPUT] = &cache->values},
-        .push = &args,
-        .push_size = sizeof args,
-        .groups = op->n_heads,
-    };
-    struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
-    if (status != NIB_OK)
-        return status;
-    reads(pass, &op->query);
-    add_access(pass, NIB_VK_CACHES + 2 * op->kv_layer, 0, 1, false);
-    add_access(pass, NIB_VK_CACHES + 2 * op->kv_layer + 1, 0, 1, false);
-    writes(b, pass, &op->out);
     return NIB_OK;
 }
 
@@ -502,7 +345,7 @@ static enum nib_status build_elementwise(struct builder *b, const struct element
         .groups = nib_ceil_div_u64(out->width, 64),
     };
     struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     if (in)
@@ -540,7 +383,7 @@ static enum nib_status build_gather(struct builder *b, const struct nib_op_gathe
         .groups = nib_ceil_div_u64(op->out.width, 64),
     };
     struct nib_vk_pass *pass;
-    enum nib_status status = add_pass(b, &params, &pass, err);
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     reads(pass, &op->in);
@@ -562,9 +405,9 @@ static enum nib_status build_op(struct builder *b, const struct nib_op *op, stru
     case NIB_OP_ROPE:
         return build_rope(b, &op->rope, err);
     case NIB_OP_KV_STORE:
-        return build_kv_store(b, &op->kv_store, err);
+        return nib_vk_build_kv_store(b, &op->kv_store, err);
     case NIB_OP_ATTENTION:
-        return build_attention(b, &op->attention, err);
+        return nib_vk_build_attention(b, &op->attention, err);
     case NIB_OP_ACTIVATE:
         return build_activate(b, &op->activate, err);
     case NIB_OP_ADD:
@@ -621,7 +464,7 @@ uint32_t nib_vk_count_passes(const struct nib_vk_instance *instance)
             weight = nib_vk_instance_weight(instance, op->embed.weight);
         else if (op->kind == NIB_OP_MATMUL)
             weight = nib_vk_instance_weight(instance, op->matmul.weight);
-        count += weight ? weight->layout.n_slices + 1 : 2;
+        count += weight ? weight->layout.n_slices + 1 : 3;
     }
     return count;
 }

@@ -194,8 +194,7 @@ static void record_pass(const struct nib_vk_instance *instance, VkCommandBuffer 
                                  0, 1, &pass->set, 0, NULL);
     table->CmdPushConstants(buffer, instance->device->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
                             pass->push_size, pass->push);
-    table->CmdDispatch(buffer, pass->groups[columns],
-                       1u << (pass->is_matmul ? bucket - columns : bucket), 1);
+    table->CmdDispatch(buffer, pass->groups[columns], pass->height[bucket], pass->depth[bucket]);
 }
 
 static enum nib_status record(const struct nib_vk_instance *instance, uint32_t index,
@@ -209,8 +208,11 @@ static enum nib_status record(const struct nib_vk_instance *instance, uint32_t i
     struct dirty dirty = {.n = 0};
     for (uint32_t i = 0; i < segment->n_passes; i++) {
         const struct nib_vk_pass *pass = &instance->passes[segment->first_pass + i];
+        uint32_t bucket = pass->is_lines ? line_bucket : row_bucket;
+        if (pass->height[bucket] == 0)
+            continue;
         synchronize(instance, buffer, pass, &dirty);
-        record_pass(instance, buffer, pass, pass->is_lines ? line_bucket : row_bucket);
+        record_pass(instance, buffer, pass, bucket);
     }
     if (segment->has_lines) {
         uint64_t size = (1ull << line_bucket) * instance->plan->vocabulary * sizeof(float);
