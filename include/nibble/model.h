@@ -84,14 +84,15 @@ struct nib_generation_defaults {
 NIB_API void nib_model_get_generation_defaults(const struct nib_model *model,
                                                struct nib_generation_defaults *out_defaults);
 
-/// Formats of keys or values in the KV cache. i8 and i4 are declared for the interface; an engine
-/// that cannot do one says so when it is created.
+/// Formats of keys or values in the KV cache. i8 and i4 are in groups of 32 numbers of a head, each
+/// with a scale of its own for each token; docs/kv-cache.md says what they cost and save. An engine
+/// whose devices cannot do one says so when it is created.
 enum nib_kv_format {
     NIB_KV_DEFAULT = 0, ///< f16
     NIB_KV_F32 = 1,
     NIB_KV_F16 = 2,
-    NIB_KV_I8 = 3,
-    NIB_KV_I4 = 4
+    NIB_KV_I8 = 3, ///< 8.5 bits a number
+    NIB_KV_I4 = 4  ///< 5 bits a value and 5.5 a key: groups with scale and minimum
 };
 
 /// What to predict memory for.

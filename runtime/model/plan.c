@@ -194,12 +194,6 @@ static enum nib_status plan_ropes(struct nib_plan_builder *b)
 static enum nib_status plan_cache(struct nib_plan_builder *b)
 {
     const struct nib_model_config *c = b->config;
-    const uint32_t key_size = nib_kv_page_size(b->params.key_format, c->n_kv_heads, c->key_dim);
-    const uint32_t value_size =
-        nib_kv_page_size(b->params.value_format, c->n_kv_heads, c->value_dim);
-    if (key_size == 0 || value_size == 0)
-        return nib_fail(b->err, NIB_ERROR_UNSUPPORTED,
-                        "the KV cache cannot have this format yet; f32 and f16 are there");
     struct nib_kv_layer *layers = nib_arena_array(b->arena, c->n_layers, sizeof *layers);
     if (!layers)
         return nib_fail_memory(b->err);
@@ -216,9 +210,11 @@ static enum nib_status plan_cache(struct nib_plan_builder *b)
             .value_dim = c->value_dim,
             .window = window,
             .kv_class = window != 0 && !all_windowed ? 1 : 0,
-            .key_page_size = key_size,
-            .value_page_size = value_size,
         };
+        if (!nib_kv_layer_size(&layers[i], b->params.key_format, b->params.value_format))
+            return nib_fail(b->err, NIB_ERROR_UNSUPPORTED,
+                            "%u KV heads of %u and %u numbers are too many for a page",
+                            c->n_kv_heads, c->key_dim, c->value_dim);
         if (layers[i].kv_class == 1)
             b->plan->n_kv_classes = 2;
     }

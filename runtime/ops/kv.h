@@ -18,8 +18,15 @@ struct nib_kv_layer {
     uint32_t value_scale_page_size;
 };
 
-/// Returns the bytes of one page's keys or values of `n_heads` × `dim` numbers in `format` (f32 or
-/// f16, NIB_KV_DEFAULT being f16), or 0 for a format that has no layout yet.
-uint32_t nib_kv_page_size(enum nib_kv_format format, uint32_t n_heads, uint32_t dim);
+/// Returns the groups that a head of `dim` numbers is cut into in i8 and i4.
+uint32_t nib_kv_groups(uint32_t dim);
+/// Returns the 32-bit words of scales of one head of one token; 0 in f32 and f16, which have none.
+uint32_t nib_kv_scale_words(enum nib_kv_format format, uint32_t dim);
+/// Returns the 32-bit words of one head's base in a page of keys; 0 in all formats but i4.
+uint32_t nib_kv_base_words(enum nib_kv_format key_format, uint32_t key_dim);
+/// Fills in the page sizes of a layer whose heads and dims are there (NIB_KV_DEFAULT is f16).
+/// Returns false, with sizes of 0, where 32 bits cannot count them.
+bool nib_kv_layer_size(struct nib_kv_layer *layer, enum nib_kv_format key_format,
+                       enum nib_kv_format value_format);
 
 #endif

@@ -101,17 +101,21 @@ static enum nib_status check_kv_layer(const struct nib_plan *plan, uint32_t inde
                         "KV layer %u has %u heads of %u and %u numbers in class %u", index,
                         layer->n_heads, layer->key_dim, layer->value_dim, layer->kv_class);
     }
-    uint32_t key_size = nib_kv_page_size(plan->key_format, layer->n_heads, layer->key_dim);
-    uint32_t value_size = nib_kv_page_size(plan->value_format, layer->n_heads, layer->value_dim);
-    if (key_size == 0 || value_size == 0) {
-        return nib_fail(err, NIB_ERROR_ARGUMENT,
-                        "KV layer %u: this cache format has no layout yet; use f32 or f16", index);
+    struct nib_kv_layer sized = *layer;
+    if (!nib_kv_layer_size(&sized, plan->key_format, plan->value_format)) {
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "KV layer %u has pages beyond 32 bits", index);
     }
-    if (layer->key_page_size != key_size || layer->value_page_size != value_size ||
-        layer->key_scale_page_size || layer->value_scale_page_size) {
+    if (layer->key_page_size != sized.key_page_size ||
+        layer->value_page_size != sized.value_page_size ||
+        layer->key_scale_page_size != sized.key_scale_page_size ||
+        layer->value_scale_page_size != sized.value_scale_page_size) {
         return nib_fail(err, NIB_ERROR_ARGUMENT,
-                        "KV layer %u has pages of %u and %u bytes; its formats have %u and %u",
-                        index, layer->key_page_size, layer->value_page_size, key_size, value_size);
+                        "KV layer %u has pages of %u and %u bytes and scales of %u and %u; its "
+                        "formats have %u and %u, and %u and %u",
+                        index, layer->key_page_size, layer->value_page_size,
+                        layer->key_scale_page_size, layer->value_scale_page_size,
+                        sized.key_page_size, sized.value_page_size, sized.key_scale_page_size,
+                        sized.value_scale_page_size);
     }
     return NIB_OK;
 }

@@ -1,15 +1,58 @@
 // The paged KV cache. C and GLSL.
 //
-// A page holds NIB_KV_PAGE_TOKENS tokens of one layer: keys [kv head][token][key dim], then, in a
-// plane of their own, values [kv head][token][value dim]; scales, where the format has them, in two
-// more planes [kv head][token][group]. Page p of a layer begins p · page size into each of the
-// layer's planes. The bytes are the same on every backend.
+// A page holds NIB_KV_PAGE_TOKENS tokens of one layer. A layer has up to four planes: keys, values
+// and, where their format has scales, the keys' and the values' scales. Page p begins p · page size
+// into each plane. Bytes are little-endian, and the same on every backend.
+//
+// f32, f16: keys and values lie [KV head][token][dim]; there are no scales.
+//
+// i8, i4: the numbers of a head are cut into groups of NIB_KV_GROUP, the last one filled up with
+// zeros; `dim` below counts the filled-up head. All planes consist of 32-bit words, and no word
+// belongs to two tokens. NIB_KV_BY_TOKEN and NIB_KV_BY_NUMBER find a word in its page.
+//
+//   plane           word w of a token and head             lies
+//   keys, i8        numbers 4 w + j in byte j              [KV head][w][token], w < dim / 4
+//   keys, i4        numbers 8 w + j in bits 4 j and up     [KV head][w][token], w < dim / 8
+//   bases, i4       numbers 2 w + j in half j              [KV head][w], w < dim / 2, one token a
+//                                                          page; behind the page's keys
+//   values, i8      numbers 4 w + j in byte j              [KV head][token][w], w < dim / 4
+//   values, i4      of group w / 4, with k = 4 (w % 4),    [KV head][token][w], w < dim / 8
+//                   numbers k + j in bits 8 j and up and
+//                   16 + k + j in bits 8 j + 4 and up
+//   scales, i8      scale of group 2 w in the low half,    [KV head][w][token],
+//                   of 2 w + 1 (or 0) in the high half     w < ceil(groups / 2)
+//   scales, i4      scale of group w in the low half, its  [KV head][w][token], w < groups
+//                   minimum in the high half
+//
+// So, for keys and scales, words of neighbouring tokens are neighbours, and for values those of
+// neighbouring numbers. Scales, minima and bases are binary16.
+//
+// i8: number = scale · (code − 128), code in 1 … 255.
+//     scale = f16(max |x| / 127), code = round(x / scale) + 128.
+// i4: number = scale · code + minimum, code in 0 … 15; keys: + base.
+//     minimum = f16(least x), scale = f16((greatest x − least x) / 15),
+//     code = round((x − minimum) / scale).
+//     For keys, x is the key less the base of its page, which is f16(key) of the page's first token
+//     (that token itself is stored like all others). What keys have in common costs no bits then.
+// `round` takes ties to even; codes beyond their range become its ends; f16() rounds to nearest, ties
+// to even, keeps subnormals, and makes ±65504 of what is larger and of infinities. With a scale of 0
+// every code stands for 0: 128, or 0. NaN counts as 0. All of this is in fp32; x / scale is
+// x · (1 / scale), and a backend whose 1 / scale is not exact may differ in a code by one.
 #ifndef SHADERS_SHARED_KV_H
 #define SHADERS_SHARED_KV_H
 
 #include "types.h"
 
 #define NIB_KV_PAGE_TOKENS 32
+#define NIB_KV_GROUP 32
 #define NIB_KV_MAX_CLASSES 2 // layers that see everything, layers with a window
+
+// Word `word` of `n_words` of a KV head's token in its page, for keys and scales, and for values.
+#define NIB_KV_BY_TOKEN(head, n_words, word, token) \
+    (((head) * (n_words) + (word)) * NIB_KV_PAGE_TOKENS + (token))
+#define NIB_KV_BY_NUMBER(head, n_words, word, token) \
+    (((head)*NIB_KV_PAGE_TOKENS + (token)) * (n_words) + (word))
+
+#define NIB_KV_HALF_MAX 65504.0f
 
 #endif

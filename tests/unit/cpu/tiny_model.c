@@ -236,9 +236,8 @@ static void init_tables(struct tiny_model *m, uint32_t dim)
             .value_dim = dim,
             .window = i ? 20 : 0,
             .kv_class = i,
-            .key_page_size = nib_kv_page_size(m->params.key_format, TINY_KV_HEADS, dim),
-            .value_page_size = nib_kv_page_size(m->params.value_format, TINY_KV_HEADS, dim),
         };
+        (void)nib_kv_layer_size(&m->kv_layers[i], m->params.key_format, m->params.value_format);
     }
 }
 

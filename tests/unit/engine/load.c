@@ -123,8 +123,6 @@ Test(load, bad_engines_are_refused)
     expect_refusal(rig.model, (struct nib_engine_params){.context = 1u << 30}, NIB_ERROR_ARGUMENT);
     expect_refusal(rig.model, (struct nib_engine_params){.max_rows = 12}, NIB_ERROR_ARGUMENT);
     expect_refusal(rig.model, (struct nib_engine_params){.max_sessions = 5000}, NIB_ERROR_ARGUMENT);
-    expect_refusal(rig.model, (struct nib_engine_params){.key_format = NIB_KV_I4},
-                   NIB_ERROR_UNSUPPORTED);
     const struct nib_placement whole = {device, 0, n_segments};
     rig.fake.supports_status = NIB_ERROR_UNSUPPORTED;
     expect_refusal(rig.model, (struct nib_engine_params){.placements = &whole, .n_placements = 1},

@@ -215,8 +215,6 @@ Test(plan, wrong_parameters)
         {{.context = 513}, NIB_ERROR_ARGUMENT, "513"},
         {{.max_rows = 3}, NIB_ERROR_ARGUMENT, "3 rows"},
         {{.max_rows = 1024}, NIB_ERROR_ARGUMENT, "1024 rows"},
-        {{.key_format = NIB_KV_I8}, NIB_ERROR_UNSUPPORTED, "format"},
-        {{.value_format = NIB_KV_I4}, NIB_ERROR_UNSUPPORTED, "format"},
     };
     open_folder("qwen2");
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {

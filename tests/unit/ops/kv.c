@@ -2,18 +2,88 @@
 
 #include "runtime/ops/kv.h"
 
-Test(ops_kv, page_sizes)
+static struct nib_kv_layer sized(enum nib_kv_format format, uint32_t n_heads, uint32_t dim)
 {
-    cr_assert_eq(nib_kv_page_size(NIB_KV_F32, 3, 64), 32u * 3 * 64 * 4);
-    cr_assert_eq(nib_kv_page_size(NIB_KV_F16, 3, 64), 32u * 3 * 64 * 2);
-    cr_assert_eq(nib_kv_page_size(NIB_KV_DEFAULT, 1, 80), 32u * 80 * 2);
-    cr_assert_eq(nib_kv_page_size(NIB_KV_I8, 3, 64), 0);
-    cr_assert_eq(nib_kv_page_size(NIB_KV_I4, 3, 64), 0);
+    struct nib_kv_layer layer = {.n_heads = n_heads, .key_dim = dim, .value_dim = dim};
+    cr_assert(nib_kv_layer_size(&layer, format, format));
+    return layer;
+}
+
+Test(ops_kv, sizes_of_floats)
+{
+    struct nib_kv_layer layer = sized(NIB_KV_F32, 3, 64);
+    cr_assert_eq(layer.key_page_size, 32u * 3 * 64 * 4);
+    cr_assert_eq(layer.value_page_size, 32u * 3 * 64 * 4);
+    cr_assert_eq(layer.key_scale_page_size + layer.value_scale_page_size, 0);
+    cr_assert_eq(sized(NIB_KV_F16, 3, 64).key_page_size, 32u * 3 * 64 * 2);
+    cr_assert_eq(sized(NIB_KV_DEFAULT, 1, 80).value_page_size, 32u * 80 * 2);
+}
+
+Test(ops_kv, sizes_of_integers)
+{
+    struct nib_kv_layer layer = sized(NIB_KV_I8, 3, 64);
+    cr_assert_eq(layer.key_page_size, 32u * 3 * 64);
+    cr_assert_eq(layer.value_page_size, 32u * 3 * 64);
+    cr_assert_eq(layer.key_scale_page_size, 32u * 3 * 4, "two scales a word");
+    layer = sized(NIB_KV_I4, 3, 64);
+    cr_assert_eq(layer.key_page_size, 32u * 3 * 32 + 3 * 64 * 2, "codes and bases");
+    cr_assert_eq(layer.value_page_size, 32u * 3 * 32);
+    cr_assert_eq(layer.value_scale_page_size, 32u * 3 * 2 * 4, "scale and minimum");
+}
+
+Test(ops_kv, heads_are_filled_up_to_groups)
+{
+    cr_assert_eq(nib_kv_groups(64), 2);
+    cr_assert_eq(nib_kv_groups(80), 3);
+    struct nib_kv_layer layer = sized(NIB_KV_I8, 2, 80);
+    cr_assert_eq(layer.value_page_size, 32u * 2 * 96);
+    cr_assert_eq(layer.value_scale_page_size, 32u * 2 * 8, "half a word unused");
+    layer = sized(NIB_KV_I4, 2, 80);
+    cr_assert_eq(layer.key_page_size, 32u * 2 * 48 + 2 * 96 * 2);
+    cr_assert_eq(layer.key_scale_page_size, 32u * 2 * 12);
+}
+
+Test(ops_kv, each_plane_has_its_own_format)
+{
+    struct nib_kv_layer layer = {.n_heads = 3, .key_dim = 64, .value_dim = 32};
+    cr_assert(nib_kv_layer_size(&layer, NIB_KV_I8, NIB_KV_F32));
+    cr_assert_eq(layer.key_page_size, 32u * 3 * 64);
+    cr_assert_eq(layer.key_scale_page_size, 32u * 3 * 4);
+    cr_assert_eq(layer.value_page_size, 32u * 3 * 32 * 4);
+    cr_assert_eq(layer.value_scale_page_size, 0);
+}
+
+static uint32_t layer_bytes(enum nib_kv_format format, uint32_t dim)
+{
+    struct nib_kv_layer layer = sized(format, 4, dim);
+    return layer.key_page_size + layer.value_page_size + layer.key_scale_page_size +
+           layer.value_scale_page_size;
+}
+
+Test(ops_kv, shares_of_f16)
+{
+    for (uint32_t dim = 64; dim <= 256; dim *= 2) {
+        cr_assert_leq(layer_bytes(NIB_KV_I8, dim) * 100, layer_bytes(NIB_KV_F16, dim) * 54);
+        cr_assert_leq(layer_bytes(NIB_KV_I4, dim) * 100, layer_bytes(NIB_KV_F16, dim) * 34);
+    }
+}
+
+Test(ops_kv, words_are_where_the_format_says)
+{
+    cr_assert_eq(NIB_KV_BY_TOKEN(0u, 16u, 0u, 31u), 31);
+    cr_assert_eq(NIB_KV_BY_TOKEN(1u, 16u, 3u, 5u), (16 + 3) * 32 + 5);
+    cr_assert_eq(NIB_KV_BY_NUMBER(1u, 16u, 3u, 5u), (32 + 5) * 16 + 3);
 }
 
 Test(ops_kv, a_size_that_overflows_is_none)
 {
-    cr_assert_eq(nib_kv_page_size(NIB_KV_F16, UINT32_MAX, UINT32_MAX), 0);
-    cr_assert_eq(nib_kv_page_size(NIB_KV_F32, 1u << 25, 1), 0);
-    cr_assert_eq(nib_kv_page_size(NIB_KV_F32, 1u << 24, 1), 1u << 31);
+    struct nib_kv_layer layer = {.n_heads = UINT32_MAX, .key_dim = UINT32_MAX, .value_dim = 1};
+    cr_assert_not(nib_kv_layer_size(&layer, NIB_KV_F16, NIB_KV_F16));
+    cr_assert_eq(layer.key_page_size, 0);
+    layer.n_heads = 1u << 25;
+    layer.key_dim = 1;
+    cr_assert_not(nib_kv_layer_size(&layer, NIB_KV_F32, NIB_KV_F32));
+    layer.n_heads = 1u << 24;
+    cr_assert(nib_kv_layer_size(&layer, NIB_KV_F32, NIB_KV_F32));
+    cr_assert_eq(layer.key_page_size, 1u << 31);
 }

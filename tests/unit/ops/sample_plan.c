@@ -101,9 +101,8 @@ void sample_plan_init(struct sample_plan *p)
         .n_heads = KV_HEADS,
         .key_dim = HEAD_DIM,
         .value_dim = HEAD_DIM,
-        .key_page_size = nib_kv_page_size(NIB_KV_F16, KV_HEADS, HEAD_DIM),
-        .value_page_size = nib_kv_page_size(NIB_KV_F32, KV_HEADS, HEAD_DIM),
     };
+    (void)nib_kv_layer_size(&p->kv_layer, NIB_KV_F16, NIB_KV_F32);
     p->plan = (struct nib_plan){
         .values = {{"hidden", HIDDEN},
                    {"normed", HIDDEN},

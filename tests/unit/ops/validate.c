@@ -34,7 +34,7 @@
     X("plan has 3 KV classes", p->plan.n_kv_classes = 3)                                         \
     X("in class 1", p->kv_layer.kv_class = 1)                                                    \
     X("KV layer 0 has 0 heads", p->kv_layer.n_heads = 0)                                         \
-    X("has no layout yet", p->plan.key_format = NIB_KV_I8)                                       \
+    X("and scales of 0 and 0", p->plan.key_format = NIB_KV_I8)                                   \
     X("KV layer 0 has pages of", p->kv_layer.key_page_size++)                                    \
     X("op 2 has kind 99", p->ops[OP_Q].kind = (enum nib_op_kind)99)                              \
     X("op 2 (route): this op is reserved", p->ops[OP_Q].kind = NIB_OP_ROUTE)                     \
