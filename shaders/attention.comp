@@ -117,30 +117,10 @@ struct KvUnit {
 #define UNIT_QUADS value_quads
 #include "lib/kv_unit.glsl"
 
-// Rotates 32 numbers, as shared/kv.h has it.
-void rotate(inout vec4 x[8])
+// Four codes of 8 bits, less what stands for 0.
+vec4 centered_bytes(uint w)
 {
-    [[unroll]] for (uint i = 0u; i < 8u; i++) {
-        vec4 v = vec4(x[i].x + x[i].y, x[i].x - x[i].y, x[i].z + x[i].w, x[i].z - x[i].w);
-        x[i] = vec4(v.xy + v.zw, v.xy - v.zw);
-    }
-    [[unroll]] for (uint stage = 0u; stage < 3u; stage++) {
-        uint distance = 1u << stage;
-        [[unroll]] for (uint i = 0u; i < 8u; i++) {
-            if ((i & distance) == 0u) {
-                vec4 v = x[i] - x[i + distance];
-                x[i] += x[i + distance];
-                x[i + distance] = v;
-            }
-        }
-    }
-    [[unroll]] for (uint i = 0u; i < 8u; i++)
-        x[i] *= NIB_KV_ROTATION;
-}
-
-vec4 signed_bytes(uint w)
-{
-    return vec4(ivec4(uvec4(w << 24, w << 16, w << 8, w)) >> 24);
+    return vec4(w & 255u, (w >> 8) & 255u, (w >> 16) & 255u, w >> 24) - 128.0;
 }
 
 // Four codes of 4 bits, `apart` bits apart from bit `at` on.
@@ -149,12 +129,17 @@ vec4 nibbles(uint w, uint at, uint apart)
     return vec4((uvec4(w) >> (at + apart * uvec4(0u, 1u, 2u, 3u))) & 15u);
 }
 
+vec2 half_pair(uint w)
+{
+    return vec2(half_to_float(w & 0xffffu), half_to_float(w >> 16));
+}
+
 // Scale and minimum of group `group` of a token, from the word that holds them.
 vec2 scale_of(uint format, uint w, uint group)
 {
     if (format == NIB_KV_CODE_I8)
         return vec2(half_to_float((group & 1u) == 0u ? w & 0xffffu : w >> 16), 0.0);
-    return vec2(half_to_float(w & 0xffffu), half_to_float(w >> 16));
+    return half_pair(w);
 }
 
 // Rows [first, first + n) of the step, of one sequence, the first at `position`.
@@ -308,19 +293,11 @@ void load_queries(Tile tile, uint lane, uint first_head, uint end_head)
             }
             q[r * KEY_QUADS + i] = x * p.scale;
         }
-        if (KEY_FORMAT == NIB_KV_CODE_I4) {
-            [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
-                vec4 x[8];
-                [[unroll]] for (uint j = 0u; j < 8u; j++)
-                    x[j] = q[r * KEY_QUADS + i * 8u + j];
-                rotate(x);
-                vec4 total = vec4(0.0);
-                [[unroll]] for (uint j = 0u; j < 8u; j++) {
-                    q[r * KEY_QUADS + i * 8u + j] = x[j];
-                    total += x[j];
-                }
-                q_sum[r * KEY_SHARE + i] = (total.x + total.y) + (total.z + total.w);
-            }
+        [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
+            vec4 total = vec4(0.0);
+            [[unroll]] for (uint j = 0u; j < KEY_UNIT / 4u; j++)
+                total += q[r * KEY_QUADS + i * KEY_UNIT / 4u + j];
+            q_sum[r * KEY_SHARE + i] = (total.x + total.y) + (total.z + total.w);
         }
     }
 }
@@ -337,6 +314,27 @@ void score_floats(uint head, uint page, uint lane, uint place, uint last)
             [[unroll]] for (uint r = 0u; r < ROWS; r++) {
                 uint j = r * KEY_QUADS + i * 2u;
                 score[r * TOKENS + t] += dot(k.low, q[j]) + dot(k.high, q[j + 1u]);
+            }
+        }
+    }
+}
+
+// What the base of a page's keys of 4 bits adds to the scores of all its tokens.
+void score_base(uint head, uint n_heads, uint page, uint lane)
+{
+    uint at = page * p.key_page_words +
+              (n_heads * KEY_UNITS * 4u * PAGE + head * KEY_UNITS * (GROUP / 2u));
+    [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
+        uint group = min(i * LANES + lane, KEY_UNITS - 1u);
+        [[unroll]] for (uint w = 0u; w < 4u; w++) {
+            uvec4 words = key_quads[at / 4u + group * 4u + w];
+            vec4 low = vec4(half_pair(words.x), half_pair(words.y));
+            vec4 high = vec4(half_pair(words.z), half_pair(words.w));
+            [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                uint j = r * KEY_QUADS + i * 8u + 2u * w;
+                float part = dot(low, q[j]) + dot(high, q[j + 1u]);
+                [[unroll]] for (uint t = 0u; t < TOKENS; t++)
+                    score[r * TOKENS + t] += part;
             }
         }
     }
@@ -361,7 +359,7 @@ void score_codes(uint head, uint page, uint lane, uint place)
             [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
                 uint codes = TOKENS == 2u ? pair[t % 2u] : key_words[at + t];
                 [[unroll]] for (uint h = 0u; h < 8u / n; h++) {
-                    vec4 k = n == 8u ? signed_bytes(codes) : nibbles(codes, 16u * h, 4u);
+                    vec4 k = n == 8u ? centered_bytes(codes) : nibbles(codes, 16u * h, 4u);
                     [[unroll]] for (uint r = 0u; r < ROWS; r++)
                         part[r * TOKENS + t] += dot(k, q[r * KEY_QUADS + i * 8u + w * (8u / n) + h]);
                 }
@@ -450,7 +448,7 @@ void add_codes(uint head, uint page, uint lane, uint place, uint last)
             [[unroll]] for (uint h = 0u; h < n / 4u; h++) {
                 uvec4 codes = value_quads[at / 4u + h];
                 [[unroll]] for (uint w = 0u; w < 4u; w++) {
-                    vec4 low = n == 8u ? signed_bytes(codes[w]) : nibbles(codes[w], 0u, 8u);
+                    vec4 low = n == 8u ? centered_bytes(codes[w]) : nibbles(codes[w], 0u, 8u);
                     vec4 high = nibbles(codes[w], 4u, 8u);
                     [[unroll]] for (uint r = 0u; r < ROWS; r++) {
                         uint j = r * VALUE_QUADS + i * 8u + 4u * h + w;
@@ -464,19 +462,11 @@ void add_codes(uint head, uint page, uint lane, uint place, uint last)
     }
 }
 
-// Ends what codes of 4 bits leave to the end: minima and the rotation.
-void finish_codes()
+// Adds the weighted minima of codes of 4 bits to all numbers of their group.
+void add_minima()
 {
-    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
-        [[unroll]] for (uint i = 0u; i < VALUE_SHARE; i++) {
-            vec4 x[8];
-            [[unroll]] for (uint j = 0u; j < 8u; j++)
-                x[j] = acc[r * VALUE_QUADS + i * 8u + j] + acc_min[r * VALUE_SHARE + i];
-            rotate(x);
-            [[unroll]] for (uint j = 0u; j < 8u; j++)
-                acc[r * VALUE_QUADS + i * 8u + j] = x[j];
-        }
-    }
+    [[unroll]] for (uint i = 0u; i < ROWS * VALUE_QUADS; i++)
+        acc[i] += acc_min[i / (VALUE_UNIT / 4u)];
 }
 
 void main()
@@ -512,6 +502,8 @@ void main()
         uint last = end - 1u - base;
         [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++)
             score[i] = 0.0;
+        if (KEY_FORMAT == NIB_KV_CODE_I4)
+            score_base(kv_head, p.n_heads / p.heads_per_kv_head, page, lane);
         if (KEYS_ARE_CODES)
             score_codes(kv_head, page, lane, place);
         else
@@ -525,13 +517,13 @@ void main()
             add_floats(kv_head, page, lane, place, last);
     }
     if (VALUE_FORMAT == NIB_KV_CODE_I4)
-        finish_codes();
+        add_minima();
 
     join_rows(tile, thread, first_head, end_head);
     // Not a loop: drivers do not unroll what has loops inside, and `acc` must stay in registers.
-#define WRITE_ITEM(i)           \
-    if (ROWS * N_CHUNKS > i##u) \
-        write_item(tile, thread, i##u, first_head, end_head);
+#define WRITE_ITEM(i)               \
+    if (ROWS * N_CHUNKS > uint(i)) \
+        write_item(tile, thread, uint(i), first_head, end_head);
     WRITE_ITEM(0)
     WRITE_ITEM(1)
     WRITE_ITEM(2)

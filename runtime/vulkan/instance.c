@@ -107,7 +107,14 @@ static enum nib_status reserve_cache(struct nib_vk_instance *instance, uint32_t 
                           &cache->keys, err));
     NIB_TRY(reserve_bound(instance, n * layer->value_page_size, "the cache of a layer's values",
                           &cache->values, err));
-    instance->kv_bytes += n * ((uint64_t)layer->key_page_size + layer->value_page_size);
+    if (layer->key_scale_page_size)
+        NIB_TRY(reserve_bound(instance, n * layer->key_scale_page_size, "the scales of keys",
+                              &cache->key_scales, err));
+    if (layer->value_scale_page_size)
+        NIB_TRY(reserve_bound(instance, n * layer->value_scale_page_size, "the scales of values",
+                              &cache->value_scales, err));
+    instance->kv_bytes += n * ((uint64_t)layer->key_page_size + layer->value_page_size +
+                               layer->key_scale_page_size + layer->value_scale_page_size);
     cache->is_used = true;
 fail:
     return status;

@@ -27,8 +27,8 @@ struct nib_vk_pass {
     uint32_t op;             ///< number into the plan's ops
     VkPipeline pipelines[4]; ///< for 1, 2, 4, 8 rows a workgroup; all the same but for a matmul
     bool is_matmul;
-    bool is_lines;      ///< works on lines of logits, not on the step's rows
-    uint32_t groups[4]; ///< workgroups across, with each of the pipelines
+    bool is_lines;                       ///< works on lines of logits, not on the step's rows
+    uint32_t groups[4];                  ///< workgroups across, with each of the pipelines
     uint32_t height[NIB_VK_MAX_BUCKETS]; ///< workgroups in y for each bucket; 0: left out
     uint32_t depth[NIB_VK_MAX_BUCKETS];  ///< in z
     VkDescriptorSet set;
@@ -43,12 +43,15 @@ struct nib_vk_cache {
     bool is_used;
     struct nib_vk_range keys;
     struct nib_vk_range values;
+    struct nib_vk_range key_scales; ///< size 0: the format has none
+    struct nib_vk_range value_scales;
 };
 
 /// Passes and recorded commands of one segment.
 struct nib_vk_segment {
     uint32_t first_pass;
     uint32_t n_passes;
+    uint32_t n_dispatches[NIB_VK_MAX_BUCKETS]; ///< passes that a bucket of rows takes
     uint32_t first_command; ///< [bucket of rows][bucket of lines], where it gathers lines
     bool has_lines;
 };

@@ -3,25 +3,83 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/passes.h"
 
-/// One plane of the cache.
+/// Keys or values of a layer.
 struct plane {
     const struct nib_vk_range *range;
+    const struct nib_vk_range *scales;
     const struct nib_view *view;
     uint32_t dim;
     uint32_t page_size;
+    uint32_t scale_page_size;
     enum nib_kv_format format;
+    bool is_key;
     uint32_t resource;
 };
 
+static bool has_codes(enum nib_kv_format format)
+{
+    return format == NIB_KV_I8 || format == NIB_KV_I4;
+}
+
+/// Returns the format's number as kernels have it.
+static uint32_t kernel_format(enum nib_kv_format format)
+{
+    return format == NIB_KV_F32  ? NIB_KV_CODE_F32
+           : format == NIB_KV_I8 ? NIB_KV_CODE_I8
+           : format == NIB_KV_I4 ? NIB_KV_CODE_I4
+                                 : NIB_KV_CODE_F16;
+}
+
+/// Returns the words of one head of one token in a format without codes.
 static uint32_t head_words(enum nib_kv_format format, uint32_t dim)
 {
     return format == NIB_KV_F32 ? dim : dim / 2;
 }
 
-static enum nib_status store_plane(struct builder *b, uint32_t kv_layer, const struct plane *plane,
-                                   struct nib_error *err)
+static enum nib_status add_store(struct builder *b, const struct plane *plane,
+                                 const struct pass_params *params, struct nib_error *err)
 {
-    const struct nib_kv_layer *layer = &b->plan->kv_layers[kv_layer];
+    struct nib_vk_pass *pass;
+    enum nib_status status = nib_vk_pass_add(b, params, &pass, err);
+    if (status != NIB_OK)
+        return status;
+    reads(pass, plane->view);
+    add_access(pass, plane->resource, 0, 1, true);
+    return NIB_OK;
+}
+
+static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer *layer,
+                                   const struct plane *plane, struct nib_error *err)
+{
+    struct nib_kv_store_codes_args args = {
+        .in_at = plane->view->offset,
+        .in_stride = stride_of(b, plane->view),
+        .n_heads = layer->n_heads,
+        .page_words = plane->page_size / 4,
+        .scale_page_words = plane->scale_page_size / 4,
+        .kv_class = layer->kv_class,
+        .sequences_at = b->self->step_layout.sequences_at,
+        .tables_at = b->self->step_layout.tables_at,
+    };
+    uint64_t n = (uint64_t)layer->n_heads * nib_kv_scale_words(plane->format, plane->dim);
+    struct pass_params params = {
+        .kernel = {.shader = "kv_store_codes",
+                   .specs = {[NIB_KV_STORE_FORMAT] = kernel_format(plane->format),
+                             [NIB_KV_STORE_IS_KEY] = plane->is_key,
+                             [NIB_KV_STORE_DIM] = plane->dim}},
+        .bind.range = {[NIB_BIND_IN] = value_of(b, plane->view),
+                       [NIB_BIND_MATRIX] = plane->range,
+                       [NIB_BIND_INPUT] = plane->scales},
+        .push = &args,
+        .push_size = sizeof args,
+        .groups = nib_ceil_div_u64(n, 64),
+    };
+    return add_store(b, plane, &params, err);
+}
+
+static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer *layer,
+                                    const struct plane *plane, struct nib_error *err)
+{
     struct nib_kv_store_args args = {
         .in_at = plane->view->offset,
         .in_stride = stride_of(b, plane->view),
@@ -33,19 +91,13 @@ static enum nib_status store_plane(struct builder *b, uint32_t kv_layer, const s
         .tables_at = b->self->step_layout.tables_at,
     };
     struct pass_params params = {
-        .kernel = {.shader = "kv_store", .specs = {plane->format == NIB_KV_F16}},
+        .kernel = {.shader = "kv_store", .specs = {plane->format != NIB_KV_F32}},
         .bind.range = {[NIB_BIND_IN] = value_of(b, plane->view), [NIB_BIND_MATRIX] = plane->range},
         .push = &args,
         .push_size = sizeof args,
         .groups = nib_ceil_div_u64((uint64_t)args.n_heads * args.head_words, 64),
     };
-    struct nib_vk_pass *pass;
-    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
-    if (status != NIB_OK)
-        return status;
-    reads(pass, plane->view);
-    add_access(pass, plane->resource, 0, 1, true);
-    return NIB_OK;
+    return add_store(b, plane, &params, err);
 }
 
 enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_store *op,
@@ -54,13 +106,18 @@ enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_
     const struct nib_vk_cache *cache = &b->self->caches[op->kv_layer];
     const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
     const struct plane planes[2] = {
-        {&cache->keys, &op->key, layer->key_dim, layer->key_page_size, b->plan->key_format,
-         NIB_VK_CACHES + 2 * op->kv_layer},
-        {&cache->values, &op->value, layer->value_dim, layer->value_page_size,
-         b->plan->value_format, NIB_VK_CACHES + 2 * op->kv_layer + 1},
+        {&cache->keys, &cache->key_scales, &op->key, layer->key_dim, layer->key_page_size,
+         layer->key_scale_page_size, b->plan->key_format, true, NIB_VK_CACHES + 2 * op->kv_layer},
+        {&cache->values, &cache->value_scales, &op->value, layer->value_dim, layer->value_page_size,
+         layer->value_scale_page_size, b->plan->value_format, false,
+         NIB_VK_CACHES + 2 * op->kv_layer + 1},
     };
-    enum nib_status status = store_plane(b, op->kv_layer, &planes[0], err);
-    return status == NIB_OK ? store_plane(b, op->kv_layer, &planes[1], err) : status;
+    enum nib_status status = NIB_OK;
+    for (int i = 0; i < 2 && status == NIB_OK; i++) {
+        status = has_codes(planes[i].format) ? store_codes(b, layer, &planes[i], err)
+                                             : store_floats(b, layer, &planes[i], err);
+    }
+    return status;
 }
 
 /// How attention is cut into workgroups.
@@ -91,18 +148,29 @@ static uint32_t ceil_div(uint32_t a, uint32_t b)
 /// What a workgroup has of shared memory for outputs that it adds up.
 #define POOL_QUADS 256u
 
+/// Returns how many numbers of a head of `dim` go to an invocation of `lanes`.
+static uint32_t share_of(enum nib_kv_format format, uint32_t dim, uint32_t lanes)
+{
+    uint32_t unit = has_codes(format) ? NIB_KV_GROUP : 8;
+    return unit * ceil_div(ceil_div(dim, unit), lanes);
+}
+
 /// Cuts attention for sequences that have one row in the step, or for those that have more.
 static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
-                                 const struct nib_kv_layer *layer, uint32_t group, bool is_single)
+                                 const struct nib_plan *model, const struct nib_kv_layer *layer,
+                                 uint32_t group, bool is_single)
 {
-    uint32_t key_units = ceil_div(layer->key_dim, 8), value_units = ceil_div(layer->value_dim, 8);
-    uint32_t units = key_units > value_units ? key_units : value_units;
+    bool codes = has_codes(model->key_format) || has_codes(model->value_format);
+    uint32_t dim = layer->key_dim > layer->value_dim ? layer->key_dim : layer->value_dim;
+    uint32_t least = 8 * plan->attention_units;
+    least = codes && least < NIB_KV_GROUP ? NIB_KV_GROUP : least;
     struct tiling t = {.lanes = 1};
-    while (t.lanes < MAX_LANES && t.lanes * plan->attention_units < units)
+    while (t.lanes < MAX_LANES && t.lanes * least < dim)
         t.lanes *= 2;
     // An invocation keeps its share of a query and of an output.
-    uint32_t share = 8 * (ceil_div(key_units, t.lanes) + ceil_div(value_units, t.lanes));
-    uint32_t quads = 2 * ceil_div(value_units, t.lanes);
+    uint32_t value_share = share_of(model->value_format, layer->value_dim, t.lanes);
+    uint32_t share = share_of(model->key_format, layer->key_dim, t.lanes) + value_share;
+    uint32_t quads = value_share / 4;
     t.chunk = min_u32(quads, POOL_QUADS / (WIDTH * t.lanes));
     while (quads % t.chunk)
         t.chunk--;
@@ -115,6 +183,11 @@ static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
     return t;
 }
 
+static const struct nib_vk_range *scales_or_none(const struct nib_vk_range *scales)
+{
+    return scales->size > 0 ? scales : NULL;
+}
+
 static enum nib_status add_attention(struct builder *b, const struct nib_op_attention *op,
                                      const struct nib_attention_args *args, bool is_single,
                                      struct nib_error *err)
@@ -123,12 +196,12 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
     const struct nib_vk_device_plan *plan = &self->device->plan;
     const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
     const struct nib_vk_cache *cache = &self->caches[op->kv_layer];
-    struct tiling tiling = make_tiling(plan, layer, args->heads_per_kv_head, is_single);
+    struct tiling tiling = make_tiling(plan, b->plan, layer, args->heads_per_kv_head, is_single);
     bool is_aligned = (args->query_at | args->query_stride | layer->key_dim) % 4 == 0;
     struct pass_params params = {
         .kernel = {.shader = "attention",
-                   .specs = {[NIB_ATTENTION_KEY_FORMAT] = b->plan->key_format == NIB_KV_F16,
-                             [NIB_ATTENTION_VALUE_FORMAT] = b->plan->value_format == NIB_KV_F16,
+                   .specs = {[NIB_ATTENTION_KEY_FORMAT] = kernel_format(b->plan->key_format),
+                             [NIB_ATTENTION_VALUE_FORMAT] = kernel_format(b->plan->value_format),
                              [NIB_ATTENTION_KEY_DIM] = layer->key_dim,
                              [NIB_ATTENTION_VALUE_DIM] = layer->value_dim,
                              [NIB_ATTENTION_ROWS] = tiling.rows,
@@ -142,7 +215,9 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
                        [NIB_BIND_IN_2] = &self->partials,
                        [NIB_BIND_OUT] = value_of(b, &op->out),
                        [NIB_BIND_MATRIX] = &cache->keys,
-                       [NIB_BIND_INPUT] = &cache->values},
+                       [NIB_BIND_INPUT] = &cache->values,
+                       [NIB_BIND_SUMS] = scales_or_none(&cache->key_scales),
+                       [NIB_BIND_TABLE] = scales_or_none(&cache->value_scales)},
         .push = args,
         .push_size = sizeof *args,
         .groups = layer->n_heads * ceil_div(args->heads_per_kv_head, tiling.heads),
@@ -216,6 +291,8 @@ enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_at
         .value_words = head_words(b->plan->value_format, layer->value_dim),
         .key_page_words = layer->key_page_size / 4,
         .value_page_words = layer->value_page_size / 4,
+        .key_scale_page_words = layer->key_scale_page_size / 4,
+        .value_scale_page_words = layer->value_scale_page_size / 4,
         .window = layer->window,
         .kv_class = layer->kv_class,
         .sequences_at = b->self->step_layout.sequences_at,

@@ -229,7 +229,14 @@ static enum nib_status record(const struct nib_vk_instance *instance, uint32_t i
 enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t segment,
                                       struct nib_error *err)
 {
-    const struct nib_vk_segment *s = &instance->segments[segment];
+    struct nib_vk_segment *s = &instance->segments[segment];
+    for (uint32_t r = 0; r < n_row_buckets(instance); r++) {
+        s->n_dispatches[r] = 0;
+        for (uint32_t i = 0; i < s->n_passes; i++) {
+            const struct nib_vk_pass *pass = &instance->passes[s->first_pass + i];
+            s->n_dispatches[r] += pass->is_lines || pass->height[r] > 0;
+        }
+    }
     uint32_t lines = s->has_lines ? n_line_buckets(instance) : 1;
     for (uint32_t r = 0; r < n_row_buckets(instance); r++) {
         for (uint32_t l = 0; l < lines; l++) {

@@ -74,7 +74,7 @@ static VkCommandBuffer segment_command(struct nib_vk_instance *instance, uint32_
                                        uint32_t row_bucket, const struct nib_step *step)
 {
     const struct nib_vk_segment *s = &instance->segments[segment];
-    instance->n_dispatches += s->n_passes;
+    instance->n_dispatches += s->n_dispatches[row_bucket];
     if (!s->has_lines)
         return instance->commands[s->first_command + row_bucket];
     uint32_t lines = nib_vk_bucket(instance->max_lines) + 1;

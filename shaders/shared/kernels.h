@@ -62,6 +62,17 @@
 #define NIB_ELEMENTWISE_SCALE 4
 #define NIB_ELEMENTWISE_SOFTCAP 5
 
+// formats of the cache
+#define NIB_KV_CODE_F32 0
+#define NIB_KV_CODE_F16 1
+#define NIB_KV_CODE_I8 2
+#define NIB_KV_CODE_I4 3
+
+// kv_store_codes
+#define NIB_KV_STORE_FORMAT 0
+#define NIB_KV_STORE_IS_KEY 1
+#define NIB_KV_STORE_DIM 2
+
 // attention
 #define NIB_ATTENTION_MAX_DIM 512
 #define NIB_ATTENTION_KEY_FORMAT 0 // NIB_KV_CODE_*
@@ -75,10 +86,6 @@
 #define NIB_ATTENTION_IS_SINGLE 8
 #define NIB_ATTENTION_CHUNK 9
 #define NIB_ATTENTION_IS_ALIGNED 10
-#define NIB_KV_CODE_F32 0
-#define NIB_KV_CODE_F16 1
-#define NIB_KV_CODE_I8 2
-#define NIB_KV_CODE_I4 3
 
 // A matrix, or a slice of its rows. Offsets count from its beginning.
 struct nib_matrix_args {
@@ -147,6 +154,17 @@ struct nib_kv_store_args {
     nib_uint n_heads;
     nib_uint head_words; // of one head of one token
     nib_uint page_words;
+    nib_uint kv_class;
+    nib_uint sequences_at;
+    nib_uint tables_at;
+};
+
+struct nib_kv_store_codes_args {
+    nib_uint in_at;
+    nib_uint in_stride;
+    nib_uint n_heads;
+    nib_uint page_words;
+    nib_uint scale_page_words;
     nib_uint kv_class;
     nib_uint sequences_at;
     nib_uint tables_at;

@@ -143,3 +143,54 @@ Test(vulkan_attention, long_contexts)
     rig_close(device);
     nib_cpu_backend.device_close(cpu);
 }
+
+/// Runs the last step of a course and returns its output, [rows][width].
+static float *run_course(const struct nib_backend *backend, void *device,
+                         const struct rig_attention *p, const struct course *course)
+{
+    struct rig_cache cache;
+    float *out = malloc(512 * rig_out_width(p) * sizeof *out);
+    cr_assert_not_null(out);
+    rig_cache_open(&cache, p, backend, device);
+    for (uint32_t s = 0; s < course->n_steps; s++)
+        rig_cache_run(&cache, &course->steps[s], out);
+    rig_cache_close(&cache);
+    return out;
+}
+
+/// Codes must stand for numbers near those that were stored: what a group's rounding allows.
+Test(vulkan_attention, codes_are_near_the_numbers)
+{
+    static const enum nib_kv_format formats[][2] = {
+        {NIB_KV_I8, NIB_KV_F32}, {NIB_KV_F32, NIB_KV_I8}, {NIB_KV_I4, NIB_KV_F32},
+        {NIB_KV_F32, NIB_KV_I4}, {NIB_KV_I8, NIB_KV_I4},  {NIB_KV_I4, NIB_KV_F16}};
+    void *device = rig_open(NULL);
+    struct rig_attention p = {.n_heads = 6,
+                              .n_kv_heads = 2,
+                              .key_dim = 64,
+                              .value_dim = 80,
+                              .key_format = NIB_KV_F32,
+                              .value_format = NIB_KV_F32,
+                              .query_size = 1.0f,
+                              .context = 256,
+                              .n_sequences = 3};
+    float *expected = run_course(&nib_vulkan_backend, device, &p, &mixed);
+    size_t n = (size_t)rig_step_rows(&mixed.steps[mixed.n_steps - 1]) * rig_out_width(&p);
+    for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
+        p.key_format = formats[f][0];
+        p.value_format = formats[f][1];
+        float *got = run_course(&nib_vulkan_backend, device, &p, &mixed);
+        double error = 0, size = 0;
+        for (size_t i = 0; i < n; i++) {
+            error +=
+                ((double)got[i] - (double)expected[i]) * ((double)got[i] - (double)expected[i]);
+            size += (double)expected[i] * (double)expected[i];
+        }
+        bool is_i4 = formats[f][0] == NIB_KV_I4 || formats[f][1] == NIB_KV_I4;
+        cr_expect(sqrt(error / size) < (is_i4 ? 0.3 : 0.03), "cache %d/%d: %g", (int)formats[f][0],
+                  (int)formats[f][1], sqrt(error / size));
+        free(got);
+    }
+    free(expected);
+    rig_close(device);
+}

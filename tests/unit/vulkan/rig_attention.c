@@ -46,9 +46,8 @@ static void make_plan(struct rig_cache *c)
         .key_dim = p->key_dim,
         .value_dim = p->value_dim,
         .window = p->window,
-        .key_page_size = nib_kv_page_size(p->key_format, p->n_kv_heads, p->key_dim),
-        .value_page_size = nib_kv_page_size(p->value_format, p->n_kv_heads, p->value_dim),
     };
+    cr_assert(nib_kv_layer_size(&c->layer, p->key_format, p->value_format));
     c->plan = (struct nib_plan){.values = {{"hidden", width}, {"logits", 1}},
                                 .n_values = 2,
                                 .ops = c->ops,
