@@ -16,11 +16,12 @@ struct nib_vk_access {
     uint32_t end;
     bool is_write;
 };
-#define NIB_VK_MAX_ACCESSES 5
+#define NIB_VK_MAX_ACCESSES 6
 /// Resources besides the plan's values, which are numbered from 0.
 #define NIB_VK_PREPARED NIB_PLAN_MAX_VALUES
 #define NIB_VK_PARTIALS (NIB_PLAN_MAX_VALUES + 1)
-#define NIB_VK_CACHES (NIB_PLAN_MAX_VALUES + 2) ///< keys, then values, of each layer
+#define NIB_VK_MASK (NIB_PLAN_MAX_VALUES + 2)
+#define NIB_VK_CACHES (NIB_PLAN_MAX_VALUES + 3) ///< keys, then values, of each layer
 
 /// One dispatch, whatever the bucket.
 struct nib_vk_pass {
@@ -38,6 +39,13 @@ struct nib_vk_pass {
     uint32_t n_accesses;
 };
 
+/// A range bound as a texel buffer.
+struct nib_vk_view {
+    VkBuffer buffer;
+    uint64_t offset;
+    VkBufferView view;
+};
+
 /// The cache of one layer.
 struct nib_vk_cache {
     bool is_used;
@@ -51,7 +59,6 @@ struct nib_vk_cache {
 struct nib_vk_segment {
     uint32_t first_pass;
     uint32_t n_passes;
-    uint32_t n_dispatches[NIB_VK_MAX_BUCKETS]; ///< passes that a bucket of rows takes
     uint32_t first_command; ///< [bucket of rows][bucket of lines], where it gathers lines
     bool has_lines;
 };
@@ -89,6 +96,9 @@ struct nib_vk_instance {
     struct nib_vk_range prepared; ///< a matmul's input, and its scales and sums
     struct nib_vk_range sums;
     struct nib_vk_range partials; ///< attention's, of parts of the pages
+    struct nib_vk_range outliers; ///< what LLM.int8 multiplies in fp32, as `prepared`; or size 0
+    struct nib_vk_range mask;     ///< its columns: [sequence or line][mask_stride]
+    uint32_t mask_stride;
     struct nib_vk_range step;
     struct nib_vk_range step_upload;
     struct nib_vk_range hidden_upload;
@@ -101,6 +111,9 @@ struct nib_vk_instance {
     struct nib_vk_pass *passes;
     uint32_t n_passes;
     struct nib_vk_segment *segments; ///< [n_segments]
+    struct nib_vk_view *views;
+    size_t n_views;
+    size_t views_capacity;
     VkDescriptorPool sets;
     VkCommandPool command_pool;
     VkCommandBuffer *commands;
@@ -120,6 +133,13 @@ struct nib_vk_instance {
     const struct nib_step *pending_step; ///< whose logits are awaited, or NULL
     float *pending_hidden;               ///< where hidden states go, or NULL
     uint32_t pending_rows;
+    bool profile;
+    VkQueryPool queries;  ///< of timestamps; null without --profile
+    uint64_t *timestamps; ///< room for those of a segment
+    uint64_t *op_calls;   ///< [plan->n_ops], NULL without --profile
+    uint64_t *op_ns;
+    uint32_t pending_first; ///< segments that are under way
+    uint32_t pending_last;
     uint64_t n_dispatches;
     uint64_t host_ns;
 };

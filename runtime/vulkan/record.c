@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "runtime/base/status.h"
-#include "runtime/vulkan/instance.h"
+#include "runtime/vulkan/profile.h"
 
 /// Accesses since the last barrier that are remembered; a barrier comes where they are more.
 #define MAX_DIRTY 64
@@ -172,7 +172,7 @@ static void compute_barrier(const struct nib_vk_instance *instance, VkCommandBuf
 static void synchronize(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
                         const struct nib_vk_pass *pass, struct dirty *dirty)
 {
-    bool needs_barrier = dirty->n + pass->n_accesses > MAX_DIRTY;
+    bool needs_barrier = dirty->n + pass->n_accesses > MAX_DIRTY || instance->queries;
     for (uint32_t i = 0; i < pass->n_accesses; i++)
         needs_barrier = needs_barrier || conflicts(dirty, &pass->accesses[i]);
     if (needs_barrier) {
@@ -206,13 +206,15 @@ static enum nib_status record(const struct nib_vk_instance *instance, uint32_t i
     if (status != NIB_OK)
         return status;
     struct dirty dirty = {.n = 0};
+    nib_vk_profile_begin(instance, buffer, segment);
     for (uint32_t i = 0; i < segment->n_passes; i++) {
         const struct nib_vk_pass *pass = &instance->passes[segment->first_pass + i];
         uint32_t bucket = pass->is_lines ? line_bucket : row_bucket;
-        if (pass->height[bucket] == 0)
-            continue;
-        synchronize(instance, buffer, pass, &dirty);
-        record_pass(instance, buffer, pass, bucket);
+        if (pass->height[bucket] > 0) {
+            synchronize(instance, buffer, pass, &dirty);
+            record_pass(instance, buffer, pass, bucket);
+        }
+        nib_vk_profile_mark(instance, buffer, segment, i);
     }
     if (segment->has_lines) {
         uint64_t size = (1ull << line_bucket) * instance->plan->vocabulary * sizeof(float);
@@ -229,14 +231,7 @@ static enum nib_status record(const struct nib_vk_instance *instance, uint32_t i
 enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t segment,
                                       struct nib_error *err)
 {
-    struct nib_vk_segment *s = &instance->segments[segment];
-    for (uint32_t r = 0; r < n_row_buckets(instance); r++) {
-        s->n_dispatches[r] = 0;
-        for (uint32_t i = 0; i < s->n_passes; i++) {
-            const struct nib_vk_pass *pass = &instance->passes[s->first_pass + i];
-            s->n_dispatches[r] += pass->is_lines || pass->height[r] > 0;
-        }
-    }
+    const struct nib_vk_segment *s = &instance->segments[segment];
     uint32_t lines = s->has_lines ? n_line_buckets(instance) : 1;
     for (uint32_t r = 0; r < n_row_buckets(instance); r++) {
         for (uint32_t l = 0; l < lines; l++) {
