@@ -56,15 +56,10 @@ static enum nib_status supports_cache(const struct nib_plan *plan, uint32_t kv_l
                         "the Vulkan backend has attention for heads of up to %d numbers, not %u",
                         NIB_ATTENTION_MAX_DIM, layer->key_dim);
     }
-    if (plan->key_format > NIB_KV_F16 || plan->value_format > NIB_KV_F16) {
+    if ((plan->key_format == NIB_KV_F16 && layer->key_dim % 2) ||
+        (plan->value_format == NIB_KV_F16 && layer->value_dim % 2)) {
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the Vulkan backend cannot keep the KV cache in i8 or i4 yet; use --kv f16 "
-                        "or --device cpu");
-    }
-    if ((plan->key_format != NIB_KV_F32 && layer->key_dim % 2) ||
-        (plan->value_format != NIB_KV_F32 && layer->value_dim % 2)) {
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the Vulkan backend keeps heads of odd size in --kv f32 alone");
+                        "the Vulkan backend keeps no heads of odd size in --kv f16; use f32, i8 or i4");
     }
     return NIB_OK;
 }

@@ -171,6 +171,10 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     out_plan->matmul_lanes = is_cpu ? 1 : 8;
     out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : 3;
     out_plan->matmul_width = 8;
+    // Such a driver neither keeps numbers in registers nor gains by sharing a token.
+    out_plan->attention_units = is_cpu ? 8 : 1;
+    out_plan->attention_numbers = is_cpu ? 512 : 128;
+    out_plan->attention_parts = is_cpu ? 8 : 32;
 }
 
 enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot, const char *name,

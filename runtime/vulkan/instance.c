@@ -1,4 +1,4 @@
-#include "runtime/vulkan/instance.h"
+#include "runtime/vulkan/passes.h"
 
 #include <stdlib.h>
 
@@ -108,7 +108,14 @@ static enum nib_status reserve_cache(struct nib_vk_instance *instance, uint32_t 
                           &cache->keys, err));
     NIB_TRY(reserve_bound(instance, n * layer->value_page_size, "the cache of a layer's values",
                           &cache->values, err));
-    instance->kv_bytes += n * ((uint64_t)layer->key_page_size + layer->value_page_size);
+    if (layer->key_scale_page_size)
+        NIB_TRY(reserve_bound(instance, n * layer->key_scale_page_size, "the scales of keys",
+                              &cache->key_scales, err));
+    if (layer->value_scale_page_size)
+        NIB_TRY(reserve_bound(instance, n * layer->value_scale_page_size, "the scales of values",
+                              &cache->value_scales, err));
+    instance->kv_bytes += n * ((uint64_t)layer->key_page_size + layer->value_page_size +
+                               layer->key_scale_page_size + layer->value_scale_page_size);
     cache->is_used = true;
 fail:
     return status;
@@ -166,6 +173,8 @@ static enum nib_status reserve_values(struct nib_vk_instance *instance, struct n
                           &instance->prepared, err));
     NIB_TRY(reserve_bound(instance, granules * 4 * sizeof(float), "a matmul's sums",
                           &instance->sums, err));
+    NIB_TRY(reserve_bound(instance, nib_vk_attention_partials(instance), "attention's parts",
+                          &instance->partials, err));
     if (instance->mask_stride > 0) {
         NIB_TRY(reserve_bound(instance, granules * NIB_GRANULE * sizeof(float), "outliers",
                               &instance->outliers, err));

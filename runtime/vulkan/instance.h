@@ -19,8 +19,9 @@ struct nib_vk_access {
 #define NIB_VK_MAX_ACCESSES 6
 /// Resources besides the plan's values, which are numbered from 0.
 #define NIB_VK_PREPARED NIB_PLAN_MAX_VALUES
-#define NIB_VK_MASK (NIB_PLAN_MAX_VALUES + 1)
-#define NIB_VK_CACHES (NIB_PLAN_MAX_VALUES + 2) ///< keys, then values, of each layer
+#define NIB_VK_PARTIALS (NIB_PLAN_MAX_VALUES + 1)
+#define NIB_VK_MASK (NIB_PLAN_MAX_VALUES + 2)
+#define NIB_VK_CACHES (NIB_PLAN_MAX_VALUES + 3) ///< keys, then values, of each layer
 
 /// One dispatch, whatever the bucket.
 struct nib_vk_pass {
@@ -50,6 +51,8 @@ struct nib_vk_cache {
     bool is_used;
     struct nib_vk_range keys;
     struct nib_vk_range values;
+    struct nib_vk_range key_scales; ///< size 0: the format has none
+    struct nib_vk_range value_scales;
 };
 
 /// Passes and recorded commands of one segment.
@@ -92,6 +95,7 @@ struct nib_vk_instance {
     struct nib_vk_range values[NIB_PLAN_MAX_VALUES];
     struct nib_vk_range prepared; ///< a matmul's input, and its scales and sums
     struct nib_vk_range sums;
+    struct nib_vk_range partials; ///< attention's, of parts of the pages
     struct nib_vk_range outliers; ///< what LLM.int8 multiplies in fp32, as `prepared`; or size 0
     struct nib_vk_range mask;     ///< its columns: [sequence or line][mask_stride]
     uint32_t mask_stride;

@@ -287,107 +287,6 @@ static enum nib_status build_rope(struct builder *b, const struct nib_op_rope *o
     return NIB_OK;
 }
 
-/// One plane of the cache.
-struct plane {
-    const struct nib_vk_range *range;
-    const struct nib_view *view;
-    uint32_t dim;
-    uint32_t page_size;
-    enum nib_kv_format format;
-    uint32_t resource;
-};
-
-static enum nib_status store_plane(struct builder *b, uint32_t kv_layer, const struct plane *plane,
-                                   struct nib_error *err)
-{
-    const struct nib_kv_layer *layer = &b->plan->kv_layers[kv_layer];
-    bool is_half = plane->format == NIB_KV_F16;
-    struct nib_kv_store_args args = {
-        .in_at = plane->view->offset,
-        .in_stride = stride_of(b, plane->view),
-        .n_heads = layer->n_heads,
-        .head_words = is_half ? plane->dim / 2 : plane->dim,
-        .page_words = plane->page_size / 4,
-        .kv_class = layer->kv_class,
-        .sequences_at = b->self->step_layout.sequences_at,
-        .tables_at = b->self->step_layout.tables_at,
-    };
-    struct pass_params params = {
-        .kernel = {.shader = "kv_store", .specs = {is_half}},
-        .bind.range = {[NIB_BIND_IN] = value_of(b, plane->view), [NIB_BIND_MATRIX] = plane->range},
-        .push = &args,
-        .push_size = sizeof args,
-        .groups = nib_ceil_div_u64((uint64_t)args.n_heads * args.head_words, 64),
-    };
-    struct nib_vk_pass *pass;
-    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
-    if (status != NIB_OK)
-        return status;
-    reads(pass, plane->view);
-    add_access(pass, plane->resource, 0, 1, true);
-    return NIB_OK;
-}
-
-static enum nib_status build_kv_store(struct builder *b, const struct nib_op_kv_store *op,
-                                      struct nib_error *err)
-{
-    const struct nib_vk_cache *cache = &b->self->caches[op->kv_layer];
-    const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
-    const struct plane planes[2] = {
-        {&cache->keys, &op->key, layer->key_dim, layer->key_page_size, b->plan->key_format,
-         NIB_VK_CACHES + 2 * op->kv_layer},
-        {&cache->values, &op->value, layer->value_dim, layer->value_page_size,
-         b->plan->value_format, NIB_VK_CACHES + 2 * op->kv_layer + 1},
-    };
-    enum nib_status status = store_plane(b, op->kv_layer, &planes[0], err);
-    return status == NIB_OK ? store_plane(b, op->kv_layer, &planes[1], err) : status;
-}
-
-static enum nib_status build_attention(struct builder *b, const struct nib_op_attention *op,
-                                       struct nib_error *err)
-{
-    const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
-    const struct nib_vk_cache *cache = &b->self->caches[op->kv_layer];
-    struct nib_attention_args args = {
-        .query_at = op->query.offset,
-        .query_stride = stride_of(b, &op->query),
-        .out_at = op->out.offset,
-        .out_stride = stride_of(b, &op->out),
-        .heads_per_kv_head = op->n_heads / layer->n_heads,
-        .key_page_words = layer->key_page_size / 4,
-        .value_page_words = layer->value_page_size / 4,
-        .window = layer->window,
-        .kv_class = layer->kv_class,
-        .sequences_at = b->self->step_layout.sequences_at,
-        .tables_at = b->self->step_layout.tables_at,
-        .scale = op->scale,
-        .softcap = op->softcap,
-    };
-    struct pass_params params = {
-        .kernel = {.shader = "attention",
-                   .specs = {[NIB_ATTENTION_KEYS_ARE_HALF] = b->plan->key_format == NIB_KV_F16,
-                             [NIB_ATTENTION_VALUES_ARE_HALF] = b->plan->value_format == NIB_KV_F16,
-                             [NIB_ATTENTION_KEY_DIM] = layer->key_dim,
-                             [NIB_ATTENTION_VALUE_DIM] = layer->value_dim}},
-        .bind.range = {[NIB_BIND_IN] = value_of(b, &op->query),
-                       [NIB_BIND_OUT] = value_of(b, &op->out),
-                       [NIB_BIND_MATRIX] = &cache->keys,
-                       [NIB_BIND_INPUT] = &cache->values},
-        .push = &args,
-        .push_size = sizeof args,
-        .groups = op->n_heads,
-    };
-    struct nib_vk_pass *pass;
-    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
-    if (status != NIB_OK)
-        return status;
-    reads(pass, &op->query);
-    add_access(pass, NIB_VK_CACHES + 2 * op->kv_layer, 0, 1, false);
-    add_access(pass, NIB_VK_CACHES + 2 * op->kv_layer + 1, 0, 1, false);
-    writes(b, pass, &op->out);
-    return NIB_OK;
-}
-
 /// An op on numbers one by one: out = f(in, in_2, out); unused inputs are NULL.
 struct elementwise {
     uint32_t function;
@@ -492,9 +391,9 @@ static enum nib_status build_op(struct builder *b, const struct nib_op *op, uint
     case NIB_OP_ROPE:
         return build_rope(b, &op->rope, out_taken, err);
     case NIB_OP_KV_STORE:
-        return build_kv_store(b, &op->kv_store, err);
+        return nib_vk_build_kv_store(b, &op->kv_store, err);
     case NIB_OP_ATTENTION:
-        return build_attention(b, &op->attention, err);
+        return nib_vk_build_attention(b, &op->attention, err);
     case NIB_OP_ACTIVATE:
         return build_activate(b, &op->activate, err);
     case NIB_OP_ADD:
@@ -552,7 +451,7 @@ uint32_t nib_vk_count_passes(const struct nib_vk_instance *instance)
             weight = nib_vk_instance_weight(instance, op->embed.weight);
         else if (op->kind == NIB_OP_MATMUL)
             weight = nib_vk_instance_weight(instance, op->matmul.weight);
-        count += weight ? weight->layout.n_slices + 2 : 2;
+        count += weight ? weight->layout.n_slices + 2 : 3;
     }
     return count;
 }

@@ -100,4 +100,12 @@ enum nib_status nib_vk_build_matmul(struct builder *b, const struct nib_op_matmu
 /// Returns whether the op needs no pass: it is a norm or an activation that matmuls alone read.
 bool nib_vk_defer(struct builder *b, const struct nib_op *op);
 
+/// Build the passes of the cache's ops. Errors: unsupported, memory, device.
+enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_store *op,
+                                      struct nib_error *err);
+enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_attention *op,
+                                       struct nib_error *err);
+/// Returns the bytes that attention over parts of the pages takes for results of the parts.
+uint64_t nib_vk_attention_partials(const struct nib_vk_instance *instance);
+
 #endif

@@ -78,6 +78,10 @@ struct nib_vk_device_plan {
     uint32_t matmul_lanes;   ///< invocations that share a row of the weight
     uint32_t matmul_columns; ///< binary logarithm of the most rows of input an invocation: 0 to 3
     uint32_t matmul_width;   ///< invocations that have rows of their own
+    // Attention.
+    uint32_t attention_units;   ///< of 8 numbers of a head that an invocation has, at least
+    uint32_t attention_numbers; ///< of queries and outputs that it keeps, at most
+    uint32_t attention_parts;   ///< of a sequence's pages, times rows: a power of two
 };
 
 /// Caps a snapshot to the least device that must run: what `vulkan_mask` "baseline" means.

@@ -82,12 +82,30 @@
 #define NIB_ELEMENTWISE_SCALE 4
 #define NIB_ELEMENTWISE_SOFTCAP 5
 
+// formats of the cache
+#define NIB_KV_CODE_F32 0
+#define NIB_KV_CODE_F16 1
+#define NIB_KV_CODE_I8 2
+#define NIB_KV_CODE_I4 3
+
+// kv_store_codes
+#define NIB_KV_STORE_FORMAT 0
+#define NIB_KV_STORE_IS_KEY 1
+#define NIB_KV_STORE_DIM 2
+
 // attention
 #define NIB_ATTENTION_MAX_DIM 512
-#define NIB_ATTENTION_KEYS_ARE_HALF 0
-#define NIB_ATTENTION_VALUES_ARE_HALF 1
+#define NIB_ATTENTION_KEY_FORMAT 0 // NIB_KV_CODE_*
+#define NIB_ATTENTION_VALUE_FORMAT 1
 #define NIB_ATTENTION_KEY_DIM 2
 #define NIB_ATTENTION_VALUE_DIM 3
+#define NIB_ATTENTION_ROWS 4
+#define NIB_ATTENTION_HEADS 5
+#define NIB_ATTENTION_LANES 6
+#define NIB_ATTENTION_THREADS 7
+#define NIB_ATTENTION_IS_SINGLE 8
+#define NIB_ATTENTION_CHUNK 9
+#define NIB_ATTENTION_IS_ALIGNED 10
 
 // A matrix, or a slice of its rows. Offsets count from its beginning.
 struct nib_matrix_args {
@@ -201,20 +219,44 @@ struct nib_kv_store_args {
     nib_uint tables_at;
 };
 
+struct nib_kv_store_codes_args {
+    nib_uint in_at;
+    nib_uint in_stride;
+    nib_uint n_heads;
+    nib_uint page_words;
+    nib_uint scale_page_words;
+    nib_uint kv_class;
+    nib_uint sequences_at;
+    nib_uint tables_at;
+};
+
 struct nib_attention_args {
     nib_uint query_at;
     nib_uint query_stride;
     nib_uint out_at;
     nib_uint out_stride;
+    nib_uint n_heads;
     nib_uint heads_per_kv_head;
+    nib_uint key_words; // of one head of one token
+    nib_uint value_words;
     nib_uint key_page_words;
     nib_uint value_page_words;
+    nib_uint key_scale_page_words;
+    nib_uint value_scale_page_words;
     nib_uint window; // 0: everything
     nib_uint kv_class;
     nib_uint sequences_at;
     nib_uint tables_at;
     float scale;
     float softcap; // 0: none
+};
+
+struct nib_attention_merge_args {
+    nib_uint out_at;
+    nib_uint out_stride;
+    nib_uint n_heads;
+    nib_uint value_dim;
+    nib_uint parts; // of the pages, times rows of the bucket
 };
 
 struct nib_elementwise_args {
