@@ -1,9 +1,15 @@
 #include "runtime/compress/gguf_metadata.h"
 
-#include <stdio.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/base/status.h"
+#include "runtime/import/config_import.h"
+#include "runtime/import/source_parts.h"
+#include "runtime/import/tokenizer_gguf.h"
+#include "runtime/import/tokenizer_hf.h"
+#include "runtime/model/model.h"
 
 #define FILE_TYPE_KEY "general.file_type"
 #define VERSION_KEY "general.quantization_version"
@@ -69,6 +75,13 @@ fail:
     return status;
 }
 
+/// Where a folder's vocabulary goes.
+struct from_folder {
+    struct nib_gguf_writer *writer;
+    uint32_t n_rows; ///< of the embedding
+    bool *written;
+};
+
 /// Adds what the ggml project's tools say of the calibration.
 static enum nib_status write_calibration(const struct nib_compress_plan *plan,
                                          struct nib_gguf_writer *writer, struct nib_error *err)
@@ -89,18 +102,77 @@ fail:
     return status;
 }
 
+static enum nib_status write_vocab(void *user, const struct nib_vocab *vocab, struct nib_error *err)
+{
+    const struct from_folder *from = user;
+    *from->written = true;
+    return nib_vocab_to_gguf(vocab, from->n_rows, from->writer, err);
+}
+
+/// Makes the keys of a folder's configuration and tokenizer.
+static enum nib_status make_values(const struct nib_compress_plan *plan,
+                                   struct nib_gguf_writer *writer, struct nib_error *err)
+{
+    enum nib_status status;
+    bool has_tokenizer = false;
+    const struct nib_model_config *config = nib_source_config(plan->source);
+    struct from_folder from = {writer, config->vocabulary, &has_tokenizer};
+    NIB_TRY(nib_config_to_gguf(nib_source_arch(plan->source), config, writer, err));
+    NIB_TRY(nib_vocab_from_folder(nib_source_path(plan->source), write_vocab, &from, err));
+    if (!has_tokenizer)
+        NIB_TRY(nib_gguf_writer_add_text(writer, "tokenizer.ggml.model",
+                                         (struct nib_text){"no_vocab", strlen("no_vocab")}, err));
+fail:
+    return status;
+}
+
 enum nib_status nib_gguf_metadata_write(const struct nib_compress_plan *plan,
                                         struct nib_gguf_writer *writer, struct nib_error *err)
 {
     enum nib_status status;
     const struct nib_gguf *gguf = nib_source_gguf(plan->source);
-    if (!gguf)
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "GGUF files can be made of GGUF files alone; give another --as");
-    NIB_TRY(copy_values(gguf, writer, err));
+    NIB_TRY(gguf ? copy_values(gguf, writer, err) : make_values(plan, writer, err));
     NIB_TRY(nib_gguf_writer_add_u32(writer, FILE_TYPE_KEY, file_type(plan), err));
     NIB_TRY(nib_gguf_writer_add_u32(writer, VERSION_KEY, QUANTIZATION_VERSION, err));
     NIB_TRY(write_calibration(plan, writer, err));
 fail:
     return status;
+}
+
+static uint32_t n_pairs(const struct nib_rope_config *rope)
+{
+    return rope->dims / 2;
+}
+
+enum nib_status nib_gguf_factors(const struct nib_compress_plan *plan, uint32_t index,
+                                 const char **out_name, float **out_factors, uint32_t *out_count,
+                                 struct nib_error *err)
+{
+    const struct nib_model_config *config = nib_source_config(plan->source);
+    const struct nib_rope_config *rope = &config->ropes[0];
+    const bool longrope = rope->scaling == NIB_ROPE_SCALING_LONGROPE;
+    *out_count = 0;
+    *out_factors = NULL;
+    if (nib_source_gguf(plan->source) || config->n_ropes == 0 || index > longrope ||
+        (!longrope && rope->scaling != NIB_ROPE_SCALING_LLAMA3))
+        return NIB_OK;
+    float *factors = calloc((size_t)n_pairs(rope) + 1, sizeof *factors);
+    if (!factors)
+        return nib_fail_memory(err);
+    if (longrope) {
+        *out_name = index == 0 ? "rope_factors_long.weight" : "rope_factors_short.weight";
+        memcpy(factors, index == 0 ? rope->long_factors : rope->short_factors,
+               n_pairs(rope) * sizeof *factors);
+    } else {
+        *out_name = "rope_freqs.weight";
+        float magnitude;
+        nib_rope_frequencies(rope, config->context, config->context, factors, &magnitude);
+        for (uint32_t j = 0; j < n_pairs(rope); j++) {
+            double plain = pow((double)rope->base, -2.0 * j / rope->dims);
+            factors[j] = (float)(plain / (double)factors[j]);
+        }
+    }
+    *out_factors = factors;
+    *out_count = n_pairs(rope);
+    return NIB_OK;
 }

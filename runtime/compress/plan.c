@@ -251,6 +251,13 @@ static enum nib_activation activation_of(const struct nib_quantize_params *p)
     return NIB_ACTIVATION_F32;
 }
 
+/// Returns whether GGUF has the rows of Q and K in pairs; architectures that it has no name for are
+/// written as llama.
+static bool is_paired(const struct nib_arch *arch)
+{
+    return arch->interleaved || !arch->gguf;
+}
+
 static enum nib_row_order row_order(const struct nib_compress_plan *plan, enum nib_role role)
 {
     const bool is_folder = strcmp(nib_source_container(plan->source), "gguf") != 0;
@@ -259,7 +266,7 @@ static enum nib_row_order row_order(const struct nib_compress_plan *plan, enum n
     // One head norm serves both numbers of a pair only where heads are not permuted.
     const bool has_heads = role == NIB_ROLE_Q || role == NIB_ROLE_K || role == NIB_ROLE_Q_BIAS ||
                            role == NIB_ROLE_K_BIAS;
-    if (!has_heads || is_folder == to_folder || !nib_source_arch(plan->source)->interleaved ||
+    if (!has_heads || is_folder == to_folder || !is_paired(nib_source_arch(plan->source)) ||
         config->n_ropes == 0)
         return NIB_ROWS_AS_STORED;
     return is_folder ? NIB_ROWS_TO_PAIRS : NIB_ROWS_TO_HALVES;

@@ -8,6 +8,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/compress/gguf_metadata.h"
+#include "runtime/import/source_parts.h"
 #include "runtime/quant/pack.h"
 
 /// One file in the making.
@@ -118,6 +119,33 @@ fail:
     return status;
 }
 
+/// Announces the vectors that come of a folder's configuration, or appends their data.
+static enum nib_status do_factors(struct gguf_output *output, bool append, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    const struct nib_format *format = nib_format_get(NIB_FORMAT_F32);
+    for (uint32_t i = 0; status == NIB_OK; i++) {
+        struct nib_tensor tensor = {.dtype = NIB_DTYPE_F32, .n_dims = 1, .dims = {1, 1, 1, 1}};
+        float *factors;
+        uint32_t count;
+        status = nib_gguf_factors(output->plan, i, &tensor.name, &factors, &count, err);
+        if (status != NIB_OK || count == 0)
+            break;
+        tensor.dims[0] = count;
+        if (!append) {
+            status = nib_gguf_writer_add_tensor(output->writer, &tensor, err);
+        } else {
+            uint8_t bytes[sizeof(float)];
+            for (uint32_t j = 0; status == NIB_OK && j < count; j++) {
+                nib_floats_store(format, &factors[j], 1, bytes);
+                status = nib_gguf_writer_append(output->writer, bytes, sizeof bytes, err);
+            }
+        }
+        free(factors);
+    }
+    return status;
+}
+
 static void discard(void **self)
 {
     struct gguf_output *output = *self;
@@ -150,6 +178,7 @@ static enum nib_status begin(const struct nib_compress_plan *plan, const char *p
             longest = row_bytes;
     }
     NIB_TRY(do_extras(output, false, err));
+    NIB_TRY(do_factors(output, false, err));
     output->row = longest <= SIZE_MAX ? malloc((size_t)longest) : NULL;
     if (!output->row)
         NIB_TRY(nib_fail_memory(err));
@@ -205,6 +234,8 @@ static enum nib_status finish(void **self, uint64_t *out_bytes, struct nib_error
 {
     struct gguf_output *output = *self;
     enum nib_status status = do_extras(output, true, err);
+    if (status == NIB_OK)
+        status = do_factors(output, true, err);
     if (status == NIB_OK)
         status = nib_gguf_writer_commit(&output->writer, out_bytes, err);
     discard(self);

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 // Limits that no published model comes near, under which products of three sizes fit in 64 bits and
 // widths of activations in 32.
@@ -305,4 +306,37 @@ enum nib_status nib_config_end(struct nib_import_config *config,
     if (model->attention_scale == 0)
         model->attention_scale = (float)(1 / sqrt(model->key_dim));
     return NIB_OK;
+}
+
+/// Writes the model as files hold it: scales that the architecture implies are taken for granted.
+static void fold_back(const struct nib_arch *arch, struct nib_model_config *model)
+{
+    if (arch->scaled_embedding)
+        model->embedding_scale = 1;
+    model->logit_scale = 1 / model->logit_scale;
+    if (model->attention_scale == (float)(1 / sqrt(model->key_dim)))
+        model->attention_scale = 0;
+}
+
+enum nib_status nib_config_visit_numbers(const struct nib_arch *arch, enum nib_container container,
+                                         const struct nib_model_config *model,
+                                         nib_visit_number_fn *visit, void *user,
+                                         struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    struct nib_model_config usual, stored = *model;
+    set_defaults(arch, container, &usual);
+    fold_back(arch, &stored);
+    for (size_t i = 0; i < N_FIELDS; i++) {
+        const struct field *field = &fields[i];
+        const void *member = (const char *)&stored + field->offset;
+        const void *usual_member = (const char *)&usual + field->offset;
+        const char *key = field->keys[container];
+        if (!key || (!field->required && memcmp(member, usual_member, sizeof(uint32_t)) == 0))
+            continue;
+        double number = field->whole ? *(const uint32_t *)member : (double)*(const float *)member;
+        NIB_TRY(visit(user, key, field->whole, number, err));
+    }
+fail:
+    return status;
 }

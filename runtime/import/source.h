@@ -8,7 +8,6 @@
 #include "runtime/tokenizer/tokenizer.h"
 #include <nibble/model.h>
 
-struct nib_gguf;
 /// Thread-safety: immutable after opening; safe.
 struct nib_source;
 
@@ -25,8 +24,6 @@ const struct nib_model_config *nib_source_config(const struct nib_source *source
 const struct nib_arch *nib_source_arch(const struct nib_source *source);
 /// Returns the tokenizer, or NULL where the checkpoint has none.
 const struct nib_tokenizer *nib_source_tokenizer(const struct nib_source *source);
-/// Returns the file of a GGUF source, or NULL.
-const struct nib_gguf *nib_source_gguf(const struct nib_source *source);
 const struct nib_tensor_directory *nib_source_tensors(const struct nib_source *source);
 void nib_source_generation_defaults(const struct nib_source *source,
                                     struct nib_generation_defaults *out_defaults);

@@ -16,10 +16,8 @@ struct reader {
     struct nib_vocab_token *tokens;
 };
 
-/// Keys of ids that end generation, beside eos_token_id.
-static const char *const END_KEYS[] = {"tokenizer.ggml.eot_token_id",
-                                       "tokenizer.ggml.eom_token_id"};
-enum { N_END_KEYS = sizeof END_KEYS / sizeof END_KEYS[0] };
+const char *const nib_gguf_end_keys[NIB_GGUF_END_KEYS] = {"tokenizer.ggml.eot_token_id",
+                                                          "tokenizer.ggml.eom_token_id"};
 
 static bool text_is(struct nib_text text, const char *string)
 {
@@ -172,7 +170,7 @@ static enum nib_status read_special_ids(struct reader *reader, struct nib_error 
 {
     enum nib_status status = NIB_OK;
     struct nib_vocab *vocab = &reader->vocab;
-    int32_t *ends = nib_arena_array(reader->arena, N_END_KEYS, sizeof *ends);
+    int32_t *ends = nib_arena_array(reader->arena, NIB_GGUF_END_KEYS, sizeof *ends);
     if (!ends)
         NIB_TRY(nib_fail_memory(err));
     vocab->bos = vocab->eos = vocab->unknown = -1;
@@ -190,9 +188,9 @@ static enum nib_status read_special_ids(struct reader *reader, struct nib_error 
         reader->tokens[vocab->unknown].type != NIB_TOKEN_UNKNOWN)
         vocab->unknown = -1;
     vocab->ends = ends;
-    for (size_t i = 0; i < N_END_KEYS; i++) {
+    for (size_t i = 0; i < NIB_GGUF_END_KEYS; i++) {
         int32_t id = -1;
-        NIB_TRY(read_id(reader, END_KEYS[i], &id, err));
+        NIB_TRY(read_id(reader, nib_gguf_end_keys[i], &id, err));
         if (id >= 0)
             ends[vocab->n_ends++] = id;
     }

@@ -19,4 +19,14 @@ enum nib_status nib_tokenizer_from_gguf(const struct nib_gguf *gguf,
 enum nib_status nib_vocab_from_gguf(const struct nib_gguf *gguf, struct nib_arena *arena,
                                     struct nib_vocab *out_vocab, struct nib_error *err);
 
+/// Adds the keys of a tokenizer to `writer`. GGUF wants a token for each of the embedding's
+/// `n_rows` rows; those without get one that is unused. Errors: format (more tokens than rows),
+/// unsupported (a way of splitting text that GGUF has no name for), memory.
+enum nib_status nib_vocab_to_gguf(const struct nib_vocab *vocab, uint32_t n_rows,
+                                  struct nib_gguf_writer *writer, struct nib_error *err);
+
+/// Keys of ids that end generation, beside eos_token_id.
+enum { NIB_GGUF_END_KEYS = 2 };
+extern const char *const nib_gguf_end_keys[NIB_GGUF_END_KEYS];
+
 #endif
