@@ -233,6 +233,7 @@ enum nib_status nib_folder_tensors_put_matrix(struct nib_folder_tensors *tensors
     struct nib_layout layout = nib_folder_layout(plan, &plan->entries[entry]);
     struct nib_layout_set set = {0};
     layout.scale_codes = &matrix->scale_codes;
+    layout.row_absmax = matrix->row_absmax;
     NIB_TRY(turn_to(tensors, entry, err));
     NIB_TRY(nib_layout_describe(&layout, &reader, &set, err));
     NIB_TRY(nib_layout_pack(&layout, &reader, &set, err));

@@ -25,7 +25,8 @@ struct nib_layout {
     bool group_index;    ///< COMPRESSED_PACKED: the group of each input is stored
     bool nested;         ///< BNB_4BIT: scales are quantized, too
     const struct nib_scale_codes *scale_codes; ///< BNB_4BIT, nested: for packing
-    const char *dtype; ///< BNB_4BIT: torch's name of the model's element type, "float16"
+    const float *row_absmax; ///< BNB_INT8, for packing: 127 times the scales; or NULL
+    const char *dtype;       ///< BNB_4BIT: torch's name of the model's element type, "float16"
 };
 
 /// One tensor of a set; its name is that of the module, ".", and `part`.

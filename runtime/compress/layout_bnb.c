@@ -64,7 +64,7 @@ static enum nib_status describe_4bit(const struct nib_layout_job *job, struct ni
     if (matrix->format.id != NIB_FORMAT_NF4 && matrix->format.id != NIB_FORMAT_FP4)
         return nib_layout_refuse(job, "codes must be nf4 or fp4", err);
     if (block < 64 || block > 4096 || (block & (block - 1)) != 0 || matrix->cols % block != 0)
-        return nib_layout_refuse(job, "groups must divide the inputs and be 64, 128, ... or 4096",
+        return nib_layout_refuse(job, "its blocks of 64, 128, ... or 4096 must divide the inputs",
                                  err);
     const uint64_t blocks = n_blocks(matrix);
     NIB_TRY(nib_layout_add(job, "weight", NIB_DTYPE_U8, matrix->rows * matrix->cols / 2, 1, err));
@@ -161,7 +161,8 @@ static enum nib_status pack_int8(const struct nib_layout_job *job, uint64_t firs
     for (uint64_t i = 0; i < block->rows * block->cols; i++)
         codes[i] = block->codes[i] ^ 0x80;
     for (uint64_t row = 0; row < block->rows; row++) {
-        const float absmax = absmax_of(block->scale[row]);
+        const float *given = job->layout->row_absmax;
+        const float absmax = given ? given[first + row] : absmax_of(block->scale[row]);
         store_floats(scales + 4 * row, &absmax, 1);
     }
     return NIB_OK;

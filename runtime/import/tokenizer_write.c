@@ -377,7 +377,8 @@ enum nib_status nib_tokenizer_to_files(const struct nib_vocab *vocab, uint32_t c
     if (vocab->model != NIB_VOCAB_SPM &&
         (vocab->model != NIB_VOCAB_BPE || !vocab->pre || !nib_pretokenizer_find(vocab->pre)))
         NIB_TRY(nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                         "a tokenizer of this kind cannot be written as tokenizer.json"));
+                         "a tokenizer of this kind cannot be written as tokenizer.json; take the "
+                         "model's own Hugging Face folder as the source"));
     NIB_TRY(check_texts(vocab, err));
     set(&writer, root, "version", json_string("1.0"));
     set(&writer, root, "truncation", json_null());

@@ -226,10 +226,17 @@ static enum nib_status build_norm(struct builder *b, const struct nib_op_norm *o
     return NIB_OK;
 }
 
+/// Returns whether the matmul reads its input as it is: codes of 16 bits would save nothing, and
+/// floats are no worse.
+static bool takes_floats(enum nib_activation activation)
+{
+    return activation == NIB_ACTIVATION_F32 || activation == NIB_ACTIVATION_INT16_GROUP;
+}
+
 /// Returns whether the matmul multiplies integers: the mode makes codes, and so are the weights.
 static bool has_codes(enum nib_activation activation, const struct nib_format *format)
 {
-    return activation != NIB_ACTIVATION_F32 &&
+    return !takes_floats(activation) &&
            (format->code == NIB_CODE_UNIFORM || format->book_int != NULL);
 }
 
@@ -251,7 +258,7 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
                                      const struct nib_vk_matrix *weight, struct nib_error *err)
 {
     const struct nib_vk_layout *l = &weight->layout;
-    bool as_values = op->activation != NIB_ACTIVATION_F32 && !has_codes(op->activation, &l->format);
+    bool as_values = !takes_floats(op->activation) && !has_codes(op->activation, &l->format);
     struct nib_vk_kernel kernel = {
         .shader = "prepare",
         .specs = {[NIB_PREPARE_MODE] = prepare_mode(op->activation),

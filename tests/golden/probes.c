@@ -52,6 +52,7 @@ static void probe_create(struct probe *probe, const struct nib_row_reader *reade
         .group_min = zeros(cols, sizeof(float)),
         .group_sum = zeros(cols, sizeof(int32_t)),
         .input_codes = zeros(cols, 1),
+        .wide_codes = zeros(cols, sizeof(int16_t)),
         .outlier = zeros(cols, 1),
     };
     probe->args = (struct nib_cpu_matmul){
@@ -69,12 +70,12 @@ static void probe_destroy(struct probe *probe)
 {
     const struct nib_cpu_input *input = &probe->input;
     const struct nib_cpu_scratch *scratch = &probe->scratch;
-    void *const all[] = {input->runs,        input->values,       input->codes,
-                         input->scale,       input->sum,          input->dense,
-                         scratch->block,     scratch->values,     scratch->codes,
-                         scratch->run_scale, scratch->run_min,    scratch->group_scale,
-                         scratch->group_min, scratch->group_sum,  scratch->input_codes,
-                         scratch->outlier,   probe->args.in.data, probe->args.out.data};
+    void *const all[] = {
+        input->runs,        input->values,       input->codes,         input->scale,
+        input->sum,         input->dense,        scratch->block,       scratch->values,
+        scratch->codes,     scratch->run_scale,  scratch->run_min,     scratch->group_scale,
+        scratch->group_min, scratch->group_sum,  scratch->input_codes, scratch->wide_codes,
+        scratch->outlier,   probe->args.in.data, probe->args.out.data};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
     nib_cpu_matrix_free(&probe->matrix);
