@@ -196,6 +196,22 @@ Test(pipeline, bytes_are_close)
     nib_source_destroy(&source);
 }
 
+/// Embedding and head have no statistics, and are rounded whatever the method.
+Test(pipeline, the_head_is_quantized_where_rules_say_so)
+{
+    static const enum nib_quantize_method methods[] = {NIB_QUANTIZE_GPTQ, NIB_QUANTIZE_AWQ};
+    struct nib_source *source = open_ok(BASE);
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        struct nib_quantize_params params = calibrated(methods[i]);
+        params.container = NIB_QUANTIZE_AS_COMPRESSED_TENSORS;
+        params.zero = NIB_QUANTIZE_SYMMETRIC;
+        params.group = 32;
+        params.mix = "output=int4/32,ffn_down@1=keep";
+        cr_expect_lt(run(source, &params), 0.1);
+    }
+    nib_source_destroy(&source);
+}
+
 /// Architectures whose norms, biases and fused matrices take scales in differently.
 ParameterizedTestParameters(pipeline, every_architecture)
 {
