@@ -43,12 +43,6 @@ static enum nib_status supports_matmul(const struct nib_vk_device *d, const stru
     if (op->tap != NIB_NO_WEIGHT)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "the Vulkan backend shows no inputs of matmuls; calibrate on the CPU");
-    if (op->activation == NIB_ACTIVATION_LLM_INT8) {
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the Vulkan backend has no kernels for activation mode %s yet; use "
-                        "--device cpu",
-                        nib_activation_name(op->activation));
-    }
     return nib_vk_layout_make(&weight->format, weight->rows, weight->cols,
                               d->snapshot.max_storage_range, &layout, err);
 }
@@ -112,10 +106,14 @@ static void count(const void *self, struct nib_instance_counters *out_counters)
 
 static void profile(const void *self, uint64_t *calls, uint64_t *ns)
 {
-    // No timestamps are taken yet, so ops of this backend have no times.
-    (void)self;
-    (void)calls;
-    (void)ns;
+    const struct nib_vk_instance *instance = self;
+    for (uint32_t i = 0; instance->op_ns && i < instance->plan->n_ops; i++) {
+        uint32_t segment = instance->plan->ops[i].segment;
+        if (segment - instance->first_segment < instance->n_segments) {
+            calls[i] = instance->op_calls[i];
+            ns[i] = instance->op_ns[i];
+        }
+    }
 }
 
 const struct nib_backend nib_vulkan_backend = {

@@ -151,6 +151,18 @@ class JsonTest(cli.Case):
         self.assertEqual((result["architecture"], result["container"]), ("llama", "gguf"))
         self.assertEqual(result["tokenizer"]["chat_template"], "chatml")
 
+    def test_bench(self):
+        """Without and with a profile."""
+        tables = self.section("bench")
+        flags = ("bench", cli.tiny(), "--batch", "1,2", "--ctx", "64", "-n", "8", "--json")
+        result = self.good(*flags).json
+        self.check(result, tables[""], ("profile",))
+        self.check_members([result["kv"]], tables[""], "kv")
+        self.check(result["memory"], self.section("run")["memory"])
+        for entry in result["results"]:
+            self.check(entry, tables["results"])
+        self.check(self.good(*flags, "--profile").json, tables[""])
+
     def test_devices(self):
         """The CPU comes first."""
         table = self.section("devices")[""]

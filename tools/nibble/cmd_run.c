@@ -16,6 +16,7 @@ struct run {
     const struct options *options;
     struct nib_model *model;
     struct prompt prompt;
+    size_t n_prompt; ///< tokens before the first generated one
     struct setup setup;
     struct nib_engine *engine;
     struct nib_session *session;
@@ -66,19 +67,21 @@ static enum nib_status prepare(struct run *run, struct nib_error *err)
     struct nib_engine_info info;
     struct nib_model_info model;
     TRY(model_open(options->model, &run->model, err));
-    TRY(prompt_make(options, run->model, &run->prompt, err));
     TRY(setup_open(options, &run->setup, err));
     TRY(engine_create(run->model, &run->setup, (uint32_t)options->context.value, &run->engine,
                       err));
+    TRY(session_open(run->engine, options, &run->session, err));
+    TRY(prompt_make(options, run->model, run->session, &run->prompt, err));
     nib_engine_get_info(run->engine, &info);
     nib_model_get_info(run->model, &model);
-    if (run->prompt.count > info.context)
+    nib_session_tokens(run->session, &run->n_prompt);
+    run->n_prompt += run->prompt.count;
+    if (run->n_prompt > info.context)
         TRY(fail_with(err, NIB_ERROR_CONTEXT_FULL,
                       "%s: the prompt of %zu tokens is longer than the context of %" PRIu32
                       "; shorten it%s",
-                      options->model, run->prompt.count, info.context,
+                      options->model, run->n_prompt, info.context,
                       info.context < model.context ? " or raise --ctx" : ""));
-    TRY(nib_session_create(run->engine, &run->session, err));
     TRY(nib_session_append(run->session, run->prompt.ids, run->prompt.count, err));
     if (options->save_logits)
         TRY(nib_logits_writer_open(options->save_logits, info.vocabulary, &run->writer, err));
@@ -106,6 +109,7 @@ static enum nib_status generate(struct run *run, struct nib_error *err)
                             .max_tokens = (uint32_t)options->tokens.value,
                             .ignore_eos = options->ignore_eos, .stops = stops,
                             .n_stops = (uint32_t)options->stops.count, .on_token = on_token,
+                            .max_draft = (uint32_t)options->draft.value,
                             .on_logits = run->writer ? on_logits : NULL, .user = run);
     system_watch(run->session);
     status = nib_session_generate(run->session, params, &run->generation, err);
@@ -133,6 +137,8 @@ static void write_timing(struct json_out *json, const struct run *run,
                   n > 0 ? report_rate(generation->n_prompt, generation->prefill_ns) : NAN);
     json_put_size(json, "decode_tokens", n);
     json_put_real(json, "decode_tps", report_decode_rate(generation));
+    json_put_size(json, "drafted_tokens", generation->n_drafted);
+    json_put_size(json, "accepted_tokens", generation->n_accepted);
     json_put_real(json, "host_us_per_token", n > 0 ? (double)info->host_ns / 1e3 / n : NAN);
     json_close_object(json);
 }
@@ -150,7 +156,7 @@ static enum nib_status write_json(struct run *run, const struct nib_op_profile *
     nib_engine_get_info(run->engine, &info);
     size_t n_tokens;
     const int32_t *tokens = nib_session_tokens(run->session, &n_tokens);
-    size_t n_prompt = run->prompt.count;
+    size_t n_prompt = run->n_prompt;
 
     struct json_out json = json_begin(stdout);
     json_put_string(&json, "model", run->options->model);
@@ -179,6 +185,9 @@ static void print_rates(const struct run *run)
             report_rate(generation->n_prompt, generation->prefill_ns), generation->n_generated);
     if (generation->n_generated > 1)
         fprintf(stderr, ", %.1f tokens/s", report_decode_rate(generation));
+    if (generation->n_drafted > 0)
+        fprintf(stderr, "; %" PRIu32 " of %" PRIu32 " drafted accepted", generation->n_accepted,
+                generation->n_drafted);
     fprintf(stderr, "; loaded in %.2f s]\n", run->load_s);
 }
 
@@ -210,6 +219,8 @@ enum nib_status command_run(const struct options *options, struct nib_error *err
     TRY(generate(&run, err));
     if (run.writer)
         TRY(nib_logits_writer_commit(&run.writer, err));
+    if (options->save_session)
+        TRY(nib_session_save(run.session, options->save_session, err));
     TRY(report(&run, err));
 
 fail:

@@ -12,6 +12,7 @@ enum nib_status command_eval(const struct options *options, struct nib_error *er
 enum nib_status command_compare(const struct options *options, struct nib_error *err);
 enum nib_status command_inspect(const struct options *options, struct nib_error *err);
 enum nib_status command_quantize(const struct options *options, struct nib_error *err);
+enum nib_status command_bench(const struct options *options, struct nib_error *err);
 enum nib_status command_devices(const struct options *options, struct nib_error *err);
 
 #endif

@@ -41,6 +41,12 @@ static const struct command commands[] = {
      "gptq, awq, smoothquant and static activations need --calib; what an interrupted run of them\n"
      "has done is kept in OUT.part, and the same command goes on from there.",
      command_quantize},
+    {COMMAND_BENCH, "bench", "MODEL", 1, "[FLAG...]",
+     "Measures speed and memory as batch and context grow.",
+     "Each sequence has a prompt of its own and then generates the last -n tokens of its context,\n"
+     "all sequences side by side. Prefill is timed on the sequences that a batch adds to the one\n"
+     "before it. KV cache and memory are what is in use.",
+     command_bench},
     {COMMAND_DEVICES, "devices", NULL, 0, "[FLAG...]", "Lists what a model can run on.", NULL,
      command_devices},
 };

@@ -11,6 +11,7 @@ enum option_kind {
     OPTION_TEXT,   ///< const char *
     OPTION_TEXTS,  ///< struct option_texts; the flag may be repeated
     OPTION_IDS,    ///< struct option_ids
+    OPTION_LIST,   ///< struct option_list, each from `low` to `high`
     OPTION_COUNT,  ///< struct option_count, from `low` to `high`
     OPTION_LAYERS, ///< struct option_count, or "auto"
     OPTION_REAL,   ///< struct option_real, from `low` to `high`
@@ -31,11 +32,11 @@ struct option {
 };
 
 enum {
-    ENGINE = COMMAND_RUN | COMMAND_CHAT | COMMAND_EVAL | COMMAND_COMPARE,
+    ENGINE = COMMAND_RUN | COMMAND_CHAT | COMMAND_EVAL | COMMAND_COMPARE | COMMAND_BENCH,
     SAMPLE = COMMAND_RUN | COMMAND_CHAT,
     PROMPT = COMMAND_RUN | COMMAND_TOKENIZE,
     EVALUATE = COMMAND_EVAL | COMMAND_COMPARE,
-    ALL = (COMMAND_QUANTIZE << 1) - 1
+    ALL = (COMMAND_BENCH << 1) - 1
 };
 
 #define FIELD(name) offsetof(struct options, name)
@@ -56,6 +57,8 @@ static const struct option table[] = {
      "print the text of these tokens", 0, 0},
     {"tokens", 'n', OPTION_COUNT, SAMPLE, FIELD(tokens), "N",
      "generate at most N tokens (default: to the end)", 1, MAX_COUNT},
+    {"tokens", 'n', OPTION_COUNT, COMMAND_BENCH, FIELD(tokens), "N",
+     "generate the last N tokens of each sequence (default: 32)", 2, 65536},
     {"chat", 0, OPTION_FLAG, COMMAND_RUN, FIELD(chat), NULL,
      "the text is a user's message: apply the chat template", 0, 0},
     {"chat-template", 0, OPTION_TEXT, SAMPLE, FIELD(chat_template), "NAME",
@@ -78,6 +81,12 @@ static const struct option table[] = {
      0},
     {"ignore-eos", 0, OPTION_FLAG, SAMPLE, FIELD(ignore_eos), NULL,
      "go on past the end of sequence", 0, 0},
+    {"draft", 0, OPTION_COUNT, SAMPLE, FIELD(draft), "N",
+     "check N tokens at once that once followed these (default: 0)", 0, 31},
+    {"session", 0, OPTION_TEXT, SAMPLE, FIELD(session), "FILE",
+     "go on with the session that was saved in FILE", 0, 0},
+    {"save-session", 0, OPTION_TEXT, SAMPLE, FIELD(save_session), "FILE",
+     "save the session to FILE at the end", 0, 0},
     {"windows", 0, OPTION_COUNT, EVALUATE, FIELD(windows), "N", "at most N windows", 1, MAX_COUNT},
     {"score", 0, OPTION_CHOICE, EVALUATE, FIELD(score), "half|all",
      "which predictions of a window count", 0, 0},
@@ -127,8 +136,14 @@ static const struct option table[] = {
     {"outliers", 0, OPTION_REAL, COMMAND_QUANTIZE, QUANTIZE(outlier_threshold), "X",
      "llm-int8: inputs of at least X stay floats (default: 6)", 0.01, 65504},
     {"tensors", 0, OPTION_FLAG, COMMAND_INSPECT, FIELD(tensors), NULL, "list every tensor", 0, 0},
-    {"ctx", 0, OPTION_COUNT, ENGINE | COMMAND_INSPECT, FIELD(context), "N",
-     "tokens of context (default: the model's, at most 8192; of a window: 512)", 4, MAX_CONTEXT},
+    {"batch", 0, OPTION_LIST, COMMAND_BENCH, FIELD(batches), "1,2,4",
+     "sequences side by side (default: 1,2,4,8,16,32)", 1, 4096},
+    {"ctx", 0, OPTION_LIST, COMMAND_BENCH, FIELD(contexts), "512,2k",
+     "tokens in each sequence (default: 512,2k,8k)", 4, MAX_CONTEXT},
+    {"shared", 0, OPTION_COUNT, COMMAND_BENCH, FIELD(shared), "N",
+     "the sequences begin with the same N tokens (default: 0)", 0, MAX_CONTEXT},
+    {"ctx", 0, OPTION_COUNT, (ENGINE & ~COMMAND_BENCH) | COMMAND_INSPECT, FIELD(context), "N",
+     "tokens of context (default: at most 8192; of a window: 512)", 4, MAX_CONTEXT},
     {"kv", 0, OPTION_KV, ENGINE | COMMAND_INSPECT, FIELD(kv), "FORMAT",
      "KV cache: f32, f16, i8, i4, or k=...,v=... (default: f16)", 0, 0},
     {"precise", 0, OPTION_FLAG, ENGINE, FIELD(precise), NULL, "activations in fp32", 0, 0},
@@ -142,6 +157,8 @@ static const struct option table[] = {
      "CPU threads (default: physical cores)", 1, 1024},
     {"cpu-mask", 0, OPTION_TEXT, ENGINE, FIELD(cpu_mask), "LEVEL",
      "highest instruction set to use, such as scalar or avx2", 0, 0},
+    {"vulkan-mask", 0, OPTION_TEXT, ENGINE, FIELD(vulkan_mask), "baseline",
+     "use no more of a GPU than the least one has", 0, 0},
     {"self-test", 0, OPTION_CHOICE, ENGINE, FIELD(self_test), "cached|full|off",
      "when kernels are checked before use", 0, 0},
     {"profile", 0, OPTION_FLAG, ENGINE & ~COMMAND_COMPARE, FIELD(profile), NULL,
@@ -173,14 +190,18 @@ unsigned options_distance(const char *left, const char *right)
     return row[columns];
 }
 
-/// Finds the flag that `name[0 .. size)` is, of any command.
-static const struct option *find_option(const char *name, size_t size)
+/// Finds the flag that `name[0 .. size)` is for `command`, or where it has none that of another.
+static const struct option *find_option(const struct command *command, const char *name,
+                                        size_t size)
 {
+    const struct option *found = NULL;
     for (int i = 0; i < TABLE_SIZE; i++) {
-        if (strlen(table[i].name) == size && memcmp(table[i].name, name, size) == 0)
-            return &table[i];
+        if (strlen(table[i].name) != size || memcmp(table[i].name, name, size) != 0)
+            continue;
+        if (!found || (table[i].commands & command->bit))
+            found = &table[i];
     }
-    return NULL;
+    return found;
 }
 
 static enum nib_status fail_unknown(const struct command *command, const char *name, size_t size,
@@ -234,6 +255,23 @@ static enum nib_status store_number(const struct option *option, const char *fla
     return NIB_OK;
 }
 
+static enum nib_status store_list(const struct option *option, const char *flag, const char *text,
+                                  struct option_list *list, struct nib_error *err)
+{
+    struct option_list parsed;
+    enum nib_status status = value_parse_list(flag, text, &parsed, err);
+    if (status != NIB_OK)
+        return status;
+    free(list->values);
+    *list = parsed;
+    if (list->values[0] >= option->low && list->values[list->count - 1] <= option->high)
+        return NIB_OK;
+    return fail_with(err, NIB_ERROR_ARGUMENT,
+                     "%s: '%.40s' has a number that is not from %.0f to "
+                     "%.0f",
+                     flag, text, option->low, option->high);
+}
+
 static enum nib_status store_text(struct option_texts *texts, const char *text,
                                   struct nib_error *err)
 {
@@ -261,6 +299,8 @@ static enum nib_status store(const struct option *option, const char *flag, cons
         return store_text(field, text, err);
     case OPTION_IDS:
         return value_parse_ids(flag, text, field, err);
+    case OPTION_LIST:
+        return store_list(option, flag, text, field, err);
     case OPTION_COUNT:
     case OPTION_LAYERS:
     case OPTION_REAL:
@@ -311,7 +351,7 @@ static enum nib_status take_long(const struct command *command, const char *argu
 {
     const char *name = argument + 2;
     size_t size = strcspn(name, "=");
-    const struct option *option = find_option(name, size);
+    const struct option *option = find_option(command, name, size);
     if (!option)
         return fail_unknown(command, name, size, err);
     char flag[40];
@@ -350,9 +390,19 @@ static enum nib_status check(const struct command *command, const struct options
         return fail_with(err, NIB_ERROR_ARGUMENT, "%s: give only one of -p, -f and %s",
                          command->name,
                          command->bit == COMMAND_RUN ? "--prompt-ids" : "--detokenize");
-    if (texts == 0 && command->bit == COMMAND_RUN)
+    if (texts == 0 && command->bit == COMMAND_RUN && !options->session)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "run: no prompt; give -p TEXT, -f FILE or --prompt-ids 1,2,3");
+    if (texts == 0 && command->bit == COMMAND_RUN && options->chat)
+        return fail_with(err, NIB_ERROR_ARGUMENT, "run: --chat needs a text; give -p or -f");
+    if (options->session && options->system)
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "%s: the saved session has its system message already; leave out --system",
+                         command->name);
+    if (options->session && options->save_logits)
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "run: --save-logits needs all positions, of which --session leaves out "
+                         "those computed before");
     if (texts == 0 && command->bit == COMMAND_TOKENIZE)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "tokenize: no text; give -p TEXT, -f FILE or --detokenize 1,2,3");
@@ -423,6 +473,8 @@ void options_free(struct options *options)
     free(options->stops.texts);
     free(options->prompt_ids.ids);
     free(options->detokenize.ids);
+    free(options->batches.values);
+    free(options->contexts.values);
     *options = (struct options){0};
 }
 

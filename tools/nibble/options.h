@@ -14,7 +14,8 @@ enum command_bit {
     COMMAND_INSPECT = 1 << 4,
     COMMAND_DEVICES = 1 << 5,
     COMMAND_COMPARE = 1 << 6,
-    COMMAND_QUANTIZE = 1 << 7
+    COMMAND_QUANTIZE = 1 << 7,
+    COMMAND_BENCH = 1 << 8
 };
 
 /// A number that may have been given.
@@ -52,6 +53,13 @@ struct option_ids {
     size_t count;
 };
 
+/// Numbers in ascending order, each once.
+struct option_list {
+    bool given;
+    uint32_t *values;
+    size_t count;
+};
+
 /// `--gpu-layers auto`, and the flag's default.
 #define GPU_LAYERS_AUTO UINT32_MAX
 
@@ -75,6 +83,7 @@ struct options {
     struct option_device device;
     struct option_count gpu_layers, threads, context;
     const char *cpu_mask;
+    const char *vulkan_mask;
     struct option_kv kv;
     unsigned self_test; ///< enum nib_self_test
     bool fallback, precise, profile;
@@ -88,6 +97,8 @@ struct options {
     struct option_real temperature, top_p, min_p, repeat_penalty;
     struct option_texts stops;
     bool greedy, ignore_eos;
+    struct option_count draft;
+    const char *session, *save_session;
 
     const char *save_logits, *reference;
     struct option_count windows;
@@ -97,6 +108,8 @@ struct options {
 
     struct option_quantize quantize;
     const char *calibration;
+    struct option_list batches, contexts;
+    struct option_count shared;
 };
 
 /// What a command needs beside flags.
