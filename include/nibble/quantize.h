@@ -65,6 +65,14 @@ enum nib_quantize_zero {
     NIB_QUANTIZE_ASYMMETRIC = 2    ///< a zero point for each scale
 };
 
+/// How one matrix came out.
+struct nib_matrix_report {
+    const char *name; ///< of the tensor in the model
+    const char *format;
+    double error; ///< relative squared error: of the output on the calibration text (gptq, awq), or
+                  ///< of the weights
+};
+
 struct nib_quantize_params {
     uint32_t struct_size;
     struct nib_log log;
@@ -96,6 +104,9 @@ struct nib_quantize_params {
     bool single_quantized;   ///< NF4, FP4: keep scales in fp32 instead of quantizing them, too
     float outlier_threshold; ///< LLM.int8; 0: 6
     uint32_t threads;        ///< 0: physical cores
+    /// Told of each matrix that this run quantizes, on the thread that made the call. May be NULL.
+    void (*on_matrix)(void *user, const struct nib_matrix_report *matrix);
+    void *user;
 };
 #define nib_quantize_params(...) \
     (&(struct nib_quantize_params){.struct_size = sizeof(struct nib_quantize_params), __VA_ARGS__})
@@ -104,6 +115,7 @@ struct nib_quantize_params {
 struct nib_quantization_report {
     uint64_t quantized_weights;
     double bits_per_weight; ///< of the quantized matrices: codes, scales and zero points
+    uint64_t input_bytes;   ///< all files of the model
     uint64_t file_bytes;    ///< of the output
     uint64_t ns;
     uint32_t resumed_layers; ///< that an earlier, interrupted run had left

@@ -69,13 +69,26 @@ void nib_quantized_matrix_destroy(struct nib_quantized_matrix **matrix)
     free(self);
 }
 
+/// Returns the bits of a group's scale, and of its zero point or minimum.
+static uint64_t group_bits(const struct nib_quantized_matrix *matrix)
+{
+    const struct nib_format *format = &matrix->format;
+    const bool is_half = format->scale == NIB_SCALE_F16 || format->scale == NIB_SCALE_BF16;
+    const uint64_t scale = matrix->scale_codes.codes ? 8 : is_half ? 16 : 32;
+    if (format->zero == NIB_ZERO_INTEGER)
+        return scale + format->bits;
+    return format->zero == NIB_ZERO_MINIMUM ? 2 * scale : scale;
+}
+
 uint64_t nib_quantized_matrix_bits(const struct nib_quantized_matrix *matrix)
 {
     const struct nib_format *format = &matrix->format;
     const uint64_t n_groups = matrix->rows * nib_format_groups(format, matrix->cols);
-    uint64_t bits = 8 * nib_format_packed_bytes(format, matrix->rows, matrix->cols);
-    if (matrix->scale_codes.codes) // bytes for scales of 32 bits, and the second level's
-        bits -= n_groups * 24 - nib_ceil_div_u64(n_groups, NIB_NESTED_BLOCK) * 32;
+    if (format->block_bytes)
+        return 8 * nib_format_packed_bytes(format, matrix->rows, matrix->cols);
+    uint64_t bits = matrix->rows * matrix->cols * format->bits + n_groups * group_bits(matrix);
+    if (matrix->scale_codes.codes)
+        bits += nib_ceil_div_u64(n_groups, NIB_NESTED_BLOCK) * 32;
     return bits;
 }
 

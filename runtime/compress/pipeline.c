@@ -290,6 +290,7 @@ enum nib_status nib_compress_run(const struct nib_source *source, const char *pa
     report(&run, 0);
     if (run.report.quantized_weights)
         run.report.bits_per_weight = (double)run.bits / (double)run.report.quantized_weights;
+    run.report.input_bytes = nib_source_file_bytes(source);
     run.report.ns = nib_clock_ns() - start_ns;
     *out_report = run.report;
 fail:

@@ -100,8 +100,9 @@ static void fill_defaults(struct nib_quantize_params *p, const char *path)
                       ? NIB_QUANTIZE_ASYMMETRIC
                       : NIB_QUANTIZE_SYMMETRIC;
     if (p->range == NIB_QUANTIZE_RANGE_DEFAULT)
-        p->range =
-            p->method == NIB_QUANTIZE_AWQ ? NIB_QUANTIZE_RANGE_MSE : NIB_QUANTIZE_RANGE_MINMAX;
+        p->range = p->method == NIB_QUANTIZE_AWQ || p->method == NIB_QUANTIZE_GPTQ
+                       ? NIB_QUANTIZE_RANGE_MSE
+                       : NIB_QUANTIZE_RANGE_MINMAX;
     if (p->percentile == 0)
         p->percentile = 99.9f;
     if (p->windows == 0)

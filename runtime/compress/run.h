@@ -48,6 +48,12 @@ enum nib_status nib_work_calibrate(struct nib_layer_work *work, struct nib_error
 /// The same with a layer that an earlier run has quantized.
 enum nib_status nib_work_repeat(struct nib_layer_work *work, struct nib_error *err);
 
+/// Works out the relative squared error of the matrix's output on the calibration text, or of its
+/// weights where the job has no Hessian. Errors: memory.
+enum nib_status nib_matrix_error(const struct nib_quantize_job *job,
+                                 const struct nib_quantized_matrix *matrix, double *out_error,
+                                 struct nib_error *err);
+
 /// Returns whether a run of the plan needs a calibration text, or makes use of one that is there.
 bool nib_run_is_calibrated(const struct nib_compress_plan *plan);
 /// Counts a piece of work; returns whether the run goes on.

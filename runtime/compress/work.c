@@ -17,6 +17,21 @@ static void order_rows(const struct nib_compress_plan *plan, const struct nib_co
                (size_t)entry->cols * sizeof *out);
 }
 
+/// Tells the caller of the run how well the matrix came out.
+static enum nib_status report_matrix(const struct nib_quantize_job *job,
+                                     const struct nib_quantized_matrix *matrix,
+                                     struct nib_error *err)
+{
+    const struct nib_quantize_params *params = &job->plan->params;
+    struct nib_matrix_report report = {.name = job->entry->name, .format = matrix->format.name};
+    if (!params->on_matrix)
+        return NIB_OK;
+    enum nib_status status = nib_matrix_error(job, matrix, &report.error, err);
+    if (status == NIB_OK)
+        params->on_matrix(params->user, &report);
+    return status;
+}
+
 enum nib_status nib_work_quantize(struct nib_layer_work *work, uint32_t i,
                                   const struct nib_stats_sum *stats, struct nib_error *err)
 {
@@ -41,6 +56,8 @@ enum nib_status nib_work_quantize(struct nib_layer_work *work, uint32_t i,
     };
     enum nib_status status =
         nib_quantizer_get(plan, entry)->quantize(&job, &work->matrices[i], err);
+    if (status == NIB_OK)
+        status = report_matrix(&job, work->matrices[i], err);
     free(ordered);
     if (status == NIB_OK && entry->scheme.activation == NIB_ACTIVATION_INT8_STATIC)
         work->matrices[i]->activation_scale = nib_scale_stored(

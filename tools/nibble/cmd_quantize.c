@@ -64,26 +64,64 @@ static struct nib_quantize_params make_params(const struct options *options)
     };
 }
 
-static void report(const struct options *options, const struct nib_quantization_report *result)
+/// What is told of matrices while they are quantized.
+struct matrices {
+    struct nib_matrix_report *reports;
+    size_t count, capacity;
+    bool has_overflow;
+};
+
+static void on_matrix(void *user, const struct nib_matrix_report *report)
 {
-    const double seconds = (double)result->ns * 1e-9;
-    const uint64_t peak = system_peak_rss();
-    if (options->json) {
-        struct json_out json = json_begin(stdout);
-        json_put_string(&json, "model", options->model);
-        json_put_string(&json, "output", options->output);
-        json_put_size(&json, "quantized_weights", result->quantized_weights);
-        json_put_real(&json, "bits_per_weight", result->bits_per_weight);
-        json_put_size(&json, "file_bytes", result->file_bytes);
-        json_put_size(&json, "resumed_layers", result->resumed_layers);
-        json_put_real(&json, "seconds", seconds);
-        json_put_size(&json, "peak_rss_bytes", peak);
-        json_end(&json);
-        return;
+    struct matrices *matrices = user;
+    if (matrices->count == matrices->capacity) {
+        size_t capacity = 2 * matrices->capacity + 64;
+        void *grown = realloc(matrices->reports, capacity * sizeof *report);
+        if (!grown) {
+            matrices->has_overflow = true;
+            return;
+        }
+        matrices->reports = grown;
+        matrices->capacity = capacity;
     }
+    matrices->reports[matrices->count++] = *report;
+}
+
+static void write_json(const struct options *options, const struct nib_quantization_report *result,
+                       const struct matrices *matrices)
+{
+    static const char *const methods[] = {"rtn",      "gptq", "awq", "smoothquant",
+                                          "llm-int8", "nf4",  "fp4", "importance"};
+    struct json_out json = json_begin(stdout);
+    json_put_string(&json, "input", options->model);
+    json_put_string(&json, "output", options->output);
+    json_put_string(&json, "method", methods[options->quantize.method]);
+    json_put_string(&json, "format", matrices->count ? matrices->reports[0].format : "");
+    json_put_real(&json, "bits_per_weight", result->bits_per_weight);
+    json_put_size(&json, "quantized_weights", result->quantized_weights);
+    json_put_size(&json, "input_bytes", result->input_bytes);
+    json_put_size(&json, "output_bytes", result->file_bytes);
+    json_put_size(&json, "resumed_layers", result->resumed_layers);
+    json_put_size(&json, "peak_rss_bytes", system_peak_rss());
+    json_put_real(&json, "seconds", (double)result->ns * 1e-9);
+    json_open_array(&json, "matrices");
+    for (size_t i = 0; i < matrices->count; i++) {
+        json_open_object(&json, NULL);
+        json_put_string(&json, "name", matrices->reports[i].name);
+        json_put_string(&json, "format", matrices->reports[i].format);
+        json_put_real(&json, "error", matrices->reports[i].error);
+        json_close_object(&json);
+    }
+    json_close_array(&json);
+    json_end(&json);
+}
+
+static void print_result(const struct options *options,
+                         const struct nib_quantization_report *result)
+{
     char file[TEXT_NUMBER_SIZE], memory[TEXT_NUMBER_SIZE];
     text_bytes(file, result->file_bytes);
-    text_bytes(memory, peak);
+    text_bytes(memory, system_peak_rss());
     printf("written         %s, %s\n", options->output, file);
     printf("quantized       %" PRIu64 " weights, %.3f bits each\n", result->quantized_weights,
            result->bits_per_weight);
@@ -91,7 +129,7 @@ static void report(const struct options *options, const struct nib_quantization_
         printf("taken over      %" PRIu32 " layers of an interrupted run\n",
                result->resumed_layers);
     printf("peak memory     %s\n", memory);
-    printf("time            %.1f s\n", seconds);
+    printf("time            %.1f s\n", (double)result->ns * 1e-9);
 }
 
 enum nib_status command_quantize(const struct options *options, struct nib_error *err)
@@ -101,6 +139,7 @@ enum nib_status command_quantize(const struct options *options, struct nib_error
     struct progress progress = {.unit = PROGRESS_SHARE};
     struct nib_quantization_report result;
     struct nib_model *model = NULL;
+    struct matrices matrices = {0};
     int32_t *ids = NULL;
     TRY(model_open(options->model, &model, err));
     if (options->calibration)
@@ -108,12 +147,23 @@ enum nib_status command_quantize(const struct options *options, struct nib_error
     params.calibration = ids;
     params.log = message_log();
     params.progress = progress_hook(&progress);
+    if (options->json) {
+        params.on_matrix = on_matrix;
+        params.user = &matrices;
+    }
     status = nib_quantize(model, options->output, &params, &result, err);
     progress_end(&progress);
-    if (status == NIB_OK)
-        report(options, &result);
+    if (status != NIB_OK)
+        goto fail;
+    if (matrices.has_overflow)
+        TRY(fail_memory(err));
+    if (options->json)
+        write_json(options, &result, &matrices);
+    else
+        print_result(options, &result);
 
 fail:
+    free(matrices.reports);
     nib_model_destroy(&model);
     nib_ids_free(ids);
     return status;

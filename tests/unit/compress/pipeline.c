@@ -4,6 +4,7 @@
 #include "runtime/base/os.h"
 #include "runtime/compress/calibrate.h"
 #include "runtime/engine/registry.h"
+#include "runtime/formats/safetensors.h"
 #include "tests/unit/formats/bytes.h"
 
 #include <criterion/criterion.h>
@@ -195,6 +196,22 @@ Test(pipeline, bytes_are_close)
     nib_source_destroy(&source);
 }
 
+/// Embedding and head have no statistics, and are rounded whatever the method.
+Test(pipeline, the_head_is_quantized_where_rules_say_so)
+{
+    static const enum nib_quantize_method methods[] = {NIB_QUANTIZE_GPTQ, NIB_QUANTIZE_AWQ};
+    struct nib_source *source = open_ok(BASE);
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        struct nib_quantize_params params = calibrated(methods[i]);
+        params.container = NIB_QUANTIZE_AS_COMPRESSED_TENSORS;
+        params.zero = NIB_QUANTIZE_SYMMETRIC;
+        params.group = 32;
+        params.mix = "output=int4/32,ffn_down@1=keep";
+        cr_expect_lt(run(source, &params), 0.1);
+    }
+    nib_source_destroy(&source);
+}
+
 /// Architectures whose norms, biases and fused matrices take scales in differently.
 ParameterizedTestParameters(pipeline, every_architecture)
 {
@@ -220,6 +237,54 @@ ParameterizedTest(char name[16], pipeline, every_architecture)
         const double most =
             methods[i] == NIB_QUANTIZE_SMOOTHQUANT ? 3e-3 : 0.75 * run(source, &params);
         cr_expect_lt(error_of_method, most, "%s, method %d", name, (int)methods[i]);
+    }
+    nib_source_destroy(&source);
+}
+
+/// Compares the tensors whose names end in `suffix` with those of a real tool's folder.
+static void compare_tensors(const char *folder, const char *suffix)
+{
+    struct nib_safetensors *tool, *ours;
+    char path[600];
+    uint32_t n_compared = 0;
+    snprintf(path, sizeof path, "%s/checkpoints/%s", NIB_TEST_DATA, folder);
+    cr_assert_eq(nib_safetensors_open_folder(path, &tool, &error), NIB_OK, "%s", error.message);
+    cr_assert_eq(nib_safetensors_open_folder(out, &ours, &error), NIB_OK, "%s", error.message);
+    for (uint32_t i = 0; i < tool->directory.n_tensors; i++) {
+        const struct nib_tensor *wanted = &tool->directory.tensors[i];
+        const size_t size = strlen(wanted->name), end = strlen(suffix);
+        if (size < end || strcmp(wanted->name + size - end, suffix) != 0)
+            continue;
+        const struct nib_tensor *tensor = nib_tensor_find(&ours->directory, wanted->name);
+        cr_assert_not_null(tensor, "%s", wanted->name);
+        cr_assert_eq(tensor->size, wanted->size);
+        cr_assert_eq(memcmp(tensor->data, wanted->data, tensor->size), 0, "%s: %s", folder,
+                     wanted->name);
+        n_compared++;
+    }
+    cr_assert_geq(n_compared, 21);
+    nib_safetensors_destroy(&tool);
+    nib_safetensors_destroy(&ours);
+}
+
+Test(pipeline, codes_are_those_of_bitsandbytes)
+{
+    static const struct {
+        enum nib_quantize_method method;
+        bool is_single;
+        const char *folder, *scales;
+    } cases[] = {
+        {NIB_QUANTIZE_LLM_INT8, false, "bnb-int8", ".SCB"},
+        {NIB_QUANTIZE_FP4, true, "bnb-fp4", ".absmax"},
+        {NIB_QUANTIZE_NF4, false, "bnb-nf4", ".nested_absmax"},
+    };
+    struct nib_source *source = open_ok(BASE);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct nib_quantize_params params = calibrated(cases[i].method);
+        params.single_quantized = cases[i].is_single;
+        run(source, &params);
+        compare_tensors(cases[i].folder, "_proj.weight");
+        compare_tensors(cases[i].folder, cases[i].scales);
     }
     nib_source_destroy(&source);
 }
