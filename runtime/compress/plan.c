@@ -294,6 +294,10 @@ static void keep_entry(const struct nib_compress_plan *plan, const struct nib_ro
         entry->scheme.format = *nib_format_find(plan->params.format);
     else if (to_gguf && !nib_role_is_matrix(entry->role))
         entry->scheme.format = *nib_format_get(NIB_FORMAT_F32);
+    else if (!to_gguf && from_gguf && !nib_role_is_matrix(entry->role))
+        // GGUF has vectors in f32; transformers' back ends want one type throughout the model, that
+        // of the token embedding, which comes first.
+        entry->scheme.format = plan->entries[0].scheme.format;
     else
         entry->scheme.format = *nib_format_get(kept_format(reader));
 }
