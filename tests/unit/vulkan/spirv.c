@@ -64,6 +64,8 @@ static uint32_t spec_value(const char *name, uint32_t spec, uint32_t otherwise)
     bool is_matmul = strncmp(name, "matmul_", 7) == 0;
     if (is_matmul && (spec == NIB_SPEC_LANES || spec == NIB_SPEC_WIDTH))
         return 8;
+    if (strcmp(name, "attention") == 0 && spec == NIB_ATTENTION_THREADS)
+        return MOST_INVOCATIONS;
     return otherwise;
 }
 
