@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/// Returns Σ a H aᵀ over the rows of `a`, or Σ a² where there is no H. `product` is as large as `a`.
+/// Returns Σ a H aᵀ over the rows of `a`, or Σ a² where there is no H; `product` is as large.
 static double power(const struct nib_quantize_job *job, const float *a, float *product)
 {
     const uint64_t rows = job->entry->rows, cols = job->entry->cols;
