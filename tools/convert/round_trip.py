@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares what `nibble quantize` writes with what other tools make of it; tools/round-trip calls it.
+"""Compares what `nibble quantize` writes with what other tools make of it (tools/round-trip).
 
     round_trip.py [--only WORD] NIBBLE MODEL.gguf TINY_FOLDER WORK_DIR
 
