@@ -1,22 +1,53 @@
 #version 450
-// Attention of one head of one row over the paged cache, a page at a time, with the running maximum
-// and sum of Milakov and Gimelshein 2018. Four invocations make a score; then each invocation keeps
-// every 128th number of the output.
+// Attention over the paged cache, a page at a time, with the running maximum and sum of Milakov and
+// Gimelshein 2018. A workgroup takes a tile of query rows that share a KV head: heads of its group,
+// of one row or of neighbours in the same sequence. LANES invocations share a token of the cache
+// and split its head's numbers; each set of them keeps maximum, sum and output of its own tokens,
+// and they are put together at the end. With several workgroups in z, each takes a part of the
+// pages and leaves these three to attention_merge.
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#include "lib/half.glsl"
 #include "lib/step.glsl"
 #include "shared/kernels.h"
 
-#define PAGE 32u
-#define THREADS 128u
-#define MAX_DIM uint(NIB_ATTENTION_MAX_DIM)
+#define PAGE uint(NIB_KV_PAGE_TOKENS)
 // Finite, so that a difference of maxima is never NaN.
 #define LEAST_SCORE (-1.0e38)
+// A part of the pages is at least so many: less is not worth a workgroup.
+#define LEAST_PAGES 4u
 
-layout(constant_id = NIB_ATTENTION_KEYS_ARE_HALF) const bool KEYS_ARE_HALF = true;
-layout(constant_id = NIB_ATTENTION_VALUES_ARE_HALF) const bool VALUES_ARE_HALF = true;
+layout(constant_id = NIB_ATTENTION_KEY_FORMAT) const uint KEY_FORMAT = NIB_KV_CODE_F16;
+layout(constant_id = NIB_ATTENTION_VALUE_FORMAT) const uint VALUE_FORMAT = NIB_KV_CODE_F16;
 layout(constant_id = NIB_ATTENTION_KEY_DIM) const uint KEY_DIM = 64;
 layout(constant_id = NIB_ATTENTION_VALUE_DIM) const uint VALUE_DIM = 64;
-layout(local_size_x = 128) in;
+layout(constant_id = NIB_ATTENTION_ROWS) const uint ROWS = 1;   // of a tile
+layout(constant_id = NIB_ATTENTION_HEADS) const uint HEADS = 1; // that a tile has of each row
+layout(constant_id = NIB_ATTENTION_LANES) const uint LANES = 8;
+layout(constant_id = NIB_ATTENTION_THREADS) const uint THREADS = 128;
+// For sequences with one row in the step; else for those with more.
+layout(constant_id = NIB_ATTENTION_IS_SINGLE) const bool IS_SINGLE = false;
+layout(local_size_x_id = NIB_ATTENTION_THREADS) in;
+
+const uint WIDTH = THREADS / LANES; // sets of invocations
+const uint TOKENS = PAGE / WIDTH;   // neighbours that each takes of a page
+// A head's numbers go to the LANES invocations in turn, a unit to each. Codes come by groups.
+const bool KEYS_ARE_CODES = KEY_FORMAT >= NIB_KV_CODE_I8;
+const bool VALUES_ARE_CODES = VALUE_FORMAT >= NIB_KV_CODE_I8;
+const uint GROUP = uint(NIB_KV_GROUP);
+const uint KEY_UNIT = KEYS_ARE_CODES ? GROUP : 8u;
+const uint VALUE_UNIT = VALUES_ARE_CODES ? GROUP : 8u;
+const uint KEY_UNITS = (KEY_DIM + KEY_UNIT - 1u) / KEY_UNIT;
+const uint VALUE_UNITS = (VALUE_DIM + VALUE_UNIT - 1u) / VALUE_UNIT;
+const uint KEY_SHARE = (KEY_UNITS + LANES - 1u) / LANES; // units of an invocation
+const uint VALUE_SHARE = (VALUE_UNITS + LANES - 1u) / LANES;
+const uint KEY_QUADS = KEY_SHARE * KEY_UNIT / 4u;
+const uint VALUE_QUADS = VALUE_SHARE * VALUE_UNIT / 4u;
+// Quads of an invocation's output that are added up at once: a divisor of VALUE_QUADS.
+layout(constant_id = NIB_ATTENTION_CHUNK) const uint CHUNK = 2;
+const uint N_CHUNKS = VALUE_QUADS / CHUNK;
+// Queries lie at multiples of 16 bytes.
+layout(constant_id = NIB_ATTENTION_IS_ALIGNED) const bool IS_ALIGNED = false;
 
 layout(push_constant) uniform Push {
     nib_attention_args p;
@@ -25,41 +56,125 @@ layout(push_constant) uniform Push {
 layout(std430, set = 0, binding = NIB_BIND_IN) readonly buffer Query {
     float query[];
 };
+layout(std430, set = 0, binding = NIB_BIND_IN) readonly buffer QueryQuads {
+    vec4 query_quads[];
+};
 layout(std430, set = 0, binding = NIB_BIND_OUT) writeonly buffer Out {
     float y[];
 };
-layout(std430, set = 0, binding = NIB_BIND_MATRIX) readonly buffer Keys {
-    uint keys[];
+layout(std430, set = 0, binding = NIB_BIND_MATRIX) readonly buffer KeyWords {
+    uint key_words[];
 };
-layout(std430, set = 0, binding = NIB_BIND_INPUT) readonly buffer Values {
-    uint cached_values[];
+layout(std430, set = 0, binding = NIB_BIND_MATRIX) readonly buffer KeyQuads {
+    uvec4 key_quads[];
+};
+layout(std430, set = 0, binding = NIB_BIND_INPUT) readonly buffer ValueWords {
+    uint value_words[];
+};
+layout(std430, set = 0, binding = NIB_BIND_INPUT) readonly buffer ValueQuads {
+    uvec4 value_quads[];
+};
+layout(std430, set = 0, binding = NIB_BIND_MATRIX) readonly buffer KeyPairs {
+    uvec2 key_pairs[];
+};
+layout(std430, set = 0, binding = NIB_BIND_SUMS) readonly buffer KeyScales {
+    uint key_scales[];
+};
+layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer ValueScales {
+    uint value_scales[];
+};
+layout(std430, set = 0, binding = NIB_BIND_IN_2) writeonly buffer Partials {
+    float partials[];
 };
 
-shared float q[KEY_DIM];
-shared float parts[THREADS];
-shared float scores[PAGE];
+shared float parts[ROWS * TOKENS * THREADS];
+shared float totals[ROWS * PAGE];
+shared vec4 pool[CHUNK * THREADS];
 
-float key_product(uint at, uint part)
+// Arrays whose size is specialized stay out of parameters: glslang 12 takes wrong ones silently.
+vec4 q[ROWS * KEY_QUADS];
+float q_sum[ROWS * KEY_SHARE]; // of each unit, where codes have a minimum
+float score[ROWS * TOKENS];    // of each row with each of the invocation's tokens of a page
+float most[ROWS], sum[ROWS];
+vec4 acc[ROWS * VALUE_QUADS];    // each row's weighted values of the invocation's tokens
+float acc_min[ROWS * VALUE_SHARE]; // and weighted minima
+
+struct KvUnit {
+    vec4 low;
+    vec4 high;
+};
+
+#define UNIT_LOAD load_key
+#define UNIT_FORMAT KEY_FORMAT
+#define UNIT_DIM KEY_DIM
+#define UNIT_WORDS key_words
+#define UNIT_QUADS key_quads
+#include "lib/kv_unit.glsl"
+#define UNIT_LOAD load_value
+#define UNIT_FORMAT VALUE_FORMAT
+#define UNIT_DIM VALUE_DIM
+#define UNIT_WORDS value_words
+#define UNIT_QUADS value_quads
+#include "lib/kv_unit.glsl"
+
+// Four codes of 8 bits, less what stands for 0.
+vec4 centered_bytes(uint w)
 {
-    float sum = 0.0;
-    if (KEYS_ARE_HALF) {
-        for (uint i = part; i < KEY_DIM / 2u; i += 4u) {
-            vec2 k = unpackHalf2x16(keys[at + i]);
-            sum += k.x * q[2u * i] + k.y * q[2u * i + 1u];
-        }
-    } else {
-        for (uint i = part; i < KEY_DIM; i += 4u)
-            sum += uintBitsToFloat(keys[at + i]) * q[i];
-    }
-    return sum;
+    return vec4(w & 255u, (w >> 8) & 255u, (w >> 16) & 255u, w >> 24) - 128.0;
 }
 
-float load_value(uint at, uint d)
+// Four codes of 4 bits, `apart` bits apart from bit `at` on.
+vec4 nibbles(uint w, uint at, uint apart)
 {
-    if (!VALUES_ARE_HALF)
-        return uintBitsToFloat(cached_values[at + d]);
-    vec2 pair = unpackHalf2x16(cached_values[at + d / 2u]);
-    return (d & 1u) == 0u ? pair.x : pair.y;
+    return vec4((uvec4(w) >> (at + apart * uvec4(0u, 1u, 2u, 3u))) & 15u);
+}
+
+vec2 half_pair(uint w)
+{
+    return vec2(half_to_float(w & 0xffffu), half_to_float(w >> 16));
+}
+
+// Scale and minimum of group `group` of a token, from the word that holds them.
+vec2 scale_of(uint format, uint w, uint group)
+{
+    if (format == NIB_KV_CODE_I8)
+        return vec2(half_to_float((group & 1u) == 0u ? w & 0xffffu : w >> 16), 0.0);
+    return half_pair(w);
+}
+
+// Rows [first, first + n) of the step, of one sequence, the first at `position`.
+struct Tile {
+    uint sequence;
+    uint first;
+    uint n; // 0: nothing to do
+    uint position;
+};
+
+Tile find_tile()
+{
+    const uint most = ROWS / HEADS;
+    uint left = gl_WorkGroupID.y, n_sequences = step.header.n_sequences;
+    Tile tile = Tile(0u, 0u, 0u, 0u);
+    if (IS_SINGLE) {
+        tile.sequence = left < n_sequences ? left : 0u;
+        uint n = sequence_word(p.sequences_at, tile.sequence, 3u);
+        tile.n = left < n_sequences && n == 1u ? 1u : 0u;
+        tile.first = sequence_word(p.sequences_at, tile.sequence, 2u);
+    } else {
+        for (uint s = 0u; s < n_sequences; s++) {
+            uint n = sequence_word(p.sequences_at, s, 3u);
+            uint n_tiles = n > 1u ? (n + most - 1u) / most : 0u;
+            if (left < n_tiles) {
+                tile.sequence = s;
+                tile.first = sequence_word(p.sequences_at, s, 2u) + left * most;
+                tile.n = min(n - left * most, most);
+                break;
+            }
+            left -= n_tiles;
+        }
+    }
+    tile.position = step.rows[tile.first].position;
+    return tile;
 }
 
 float tanh_bounded(float x)
@@ -67,67 +182,354 @@ float tanh_bounded(float x)
     return tanh(clamp(x, -12.0, 12.0));
 }
 
-void main()
+// Adds up what the LANES invocations of each token have of its products.
+void add_lanes(uint thread)
 {
-    uint thread = gl_LocalInvocationIndex, head = gl_WorkGroupID.x, row = gl_WorkGroupID.y;
-    nib_step_row r = step.rows[row];
-    bool is_used = r.sequence != NIB_NONE;
-    uint end = is_used ? r.position + 1u : 0u;
-    uint begin = p.window != 0u && p.window < end ? end - p.window : 0u;
-    uint table = 0u;
-    if (is_used) {
-        table = p.tables_at + sequence_word(p.sequences_at, r.sequence, 1u) +
-                p.kv_class * step.header.page_table_stride;
+    uint lane = thread % LANES, place = thread / LANES;
+    [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++)
+        parts[i * THREADS + thread] = score[i];
+    barrier();
+    for (uint i = lane; i < ROWS * TOKENS; i += LANES) {
+        float sum = 0.0;
+        for (uint k = 0u; k < LANES; k++)
+            sum += parts[i * THREADS + place * LANES + k];
+        totals[i * WIDTH + place] = sum;
     }
-    uint kv_head = head / p.heads_per_kv_head;
-    uint key_words = KEYS_ARE_HALF ? KEY_DIM / 2u : KEY_DIM;
-    uint value_words = VALUES_ARE_HALF ? VALUE_DIM / 2u : VALUE_DIM;
-    for (uint d = thread; d < KEY_DIM; d += THREADS)
-        q[d] = query[row * p.query_stride + p.query_at + head * KEY_DIM + d];
+    barrier();
+    [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++)
+        score[i] = totals[i * WIDTH + place];
+}
 
-    float most = LEAST_SCORE, sum = 0.0;
-    float acc[MAX_DIM / THREADS] = float[MAX_DIM / THREADS](0.0, 0.0, 0.0, 0.0);
-    for (uint base = begin / PAGE * PAGE; base < end; base += PAGE) {
-        uint page = step.rest[table + base / PAGE];
-        uint slot = thread / 4u, token = base + slot;
-        bool is_seen = token >= begin && token < end;
-        uint key_at = page * p.key_page_words + (kv_head * PAGE + slot) * key_words;
-        barrier();
-        parts[thread] = is_seen ? key_product(key_at, thread % 4u) : 0.0;
-        barrier();
-        if (thread % 4u == 0u) {
-            float score = (parts[thread] + parts[thread + 1u]) +
-                          (parts[thread + 2u] + parts[thread + 3u]);
-            score *= p.scale;
-            if (p.softcap > 0.0)
-                score = p.softcap * tanh_bounded(score / p.softcap);
-            scores[slot] = is_seen ? score : LEAST_SCORE;
+// Where a row's results go: the output, or three partial ones.
+uint out_index(uint row, uint head)
+{
+    if (gl_NumWorkGroups.z == 1u)
+        return row * p.out_stride + p.out_at + head * VALUE_DIM;
+    uint n_rows = step.header.n_rows;
+    return ((gl_WorkGroupID.z * n_rows + row) * p.n_heads + head) * (VALUE_DIM + 2u) + 2u;
+}
+
+// Puts the invocations' outputs together and writes them, CHUNK quads of each for one row; item i is
+// chunk i % N_CHUNKS of row i / N_CHUNKS. Final outputs are divided by the sums of the weights.
+void write_item(Tile tile, uint thread, uint item, uint first_head, uint end_head)
+{
+    uint r = item / N_CHUNKS, c = item % N_CHUNKS;
+    uint row = tile.first + r / HEADS, head = first_head + r % HEADS;
+    bool is_used = r / HEADS < tile.n && head < end_head, is_final = gl_NumWorkGroups.z == 1u;
+    uint to = out_index(row, head);
+    float total = totals[ROWS + r], factor = !is_final ? 1.0 : total > 0.0 ? 1.0 / total : 0.0;
+    [[unroll]] for (uint j = 0u; j < CHUNK; j++)
+        pool[j * THREADS + thread] = acc[item * CHUNK + j];
+    barrier();
+    for (uint o = thread; o < CHUNK * LANES; o += THREADS) {
+        uint j = (c * CHUNK + o / LANES) * 4u;
+        uint d = (j / VALUE_UNIT * LANES + o % LANES) * VALUE_UNIT + j % VALUE_UNIT;
+        vec4 quad = vec4(0.0);
+        for (uint k = 0u; k < WIDTH; k++)
+            quad += pool[o / LANES * THREADS + k * LANES + o % LANES];
+        quad *= factor;
+        for (uint i = 0u; i < 4u; i++) {
+            if (is_used && d + i < VALUE_DIM && is_final)
+                y[to + d + i] = quad[i];
+            if (is_used && d + i < VALUE_DIM && !is_final)
+                partials[to + d + i] = quad[i];
         }
-        barrier();
-        float next = most;
-        for (uint t = 0u; t < PAGE; t++)
-            next = max(next, scores[t]);
-        float shrink = exp(most - next);
-        most = next;
-        sum *= shrink;
-        for (uint k = 0u; k < MAX_DIM / THREADS; k++)
-            acc[k] *= shrink;
-        uint first = max(base, begin) - base, last = min(PAGE, end - base);
-        for (uint t = first; t < last; t++) {
-            float weight = exp(scores[t] - most);
-            sum += weight;
-            uint value_at = page * p.value_page_words + (kv_head * PAGE + t) * value_words;
-            for (uint k = 0u; k * THREADS < VALUE_DIM; k++) {
-                uint d = k * THREADS + thread;
-                if (d < VALUE_DIM)
-                    acc[k] += weight * load_value(value_at, d);
+    }
+    barrier();
+}
+
+// Finds each row's maximum and sum of all tokens, in totals[r] and totals[ROWS + r], and brings the
+// invocations' outputs to that maximum.
+void join_rows(Tile tile, uint thread, uint first_head, uint end_head)
+{
+    [[unroll]] for (uint r = 0u; r < ROWS; r++)
+        parts[r * THREADS + thread] = most[r];
+    barrier();
+    for (uint r = thread; r < ROWS; r += THREADS) {
+        float top = LEAST_SCORE;
+        for (uint k = 0u; k < WIDTH; k++)
+            top = max(top, parts[r * THREADS + k * LANES]);
+        totals[r] = top;
+    }
+    barrier();
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+        float shrink = exp(most[r] - totals[r]);
+        parts[r * THREADS + thread] = sum[r] * shrink;
+        [[unroll]] for (uint i = 0u; i < VALUE_QUADS; i++)
+            acc[r * VALUE_QUADS + i] *= shrink;
+    }
+    barrier();
+    for (uint r = thread; r < ROWS; r += THREADS) {
+        float total = 0.0;
+        for (uint k = 0u; k < WIDTH; k++)
+            total += parts[r * THREADS + k * LANES];
+        totals[ROWS + r] = total;
+        uint head = first_head + r % HEADS;
+        if (gl_NumWorkGroups.z > 1u && r / HEADS < tile.n && head < end_head) {
+            uint to = out_index(tile.first + r / HEADS, head);
+            partials[to - 2u] = totals[r];
+            partials[to - 1u] = total;
+        }
+    }
+    barrier();
+}
+
+// Loads the tile's queries, the invocation's share of each; rows and heads behind the end stand
+// in for what the tile lacks.
+void load_queries(Tile tile, uint lane, uint first_head, uint end_head)
+{
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+        uint row = tile.first + min(r / HEADS, max(tile.n, 1u) - 1u);
+        uint head = min(first_head + r % HEADS, end_head - 1u);
+        uint from = row * p.query_stride + p.query_at + head * KEY_DIM;
+        [[unroll]] for (uint i = 0u; i < KEY_QUADS; i++) {
+            uint d = (4u * i / KEY_UNIT * LANES + lane) * KEY_UNIT + 4u * i % KEY_UNIT;
+            vec4 x;
+            if (IS_ALIGNED) {
+                x = d < KEY_DIM ? query_quads[(from + d) / 4u] : vec4(0.0);
+            } else {
+                [[unroll]] for (uint j = 0u; j < 4u; j++)
+                    x[j] = d + j < KEY_DIM ? query[from + d + j] : 0.0;
+            }
+            q[r * KEY_QUADS + i] = x * p.scale;
+        }
+        [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
+            vec4 total = vec4(0.0);
+            [[unroll]] for (uint j = 0u; j < KEY_UNIT / 4u; j++)
+                total += q[r * KEY_QUADS + i * KEY_UNIT / 4u + j];
+            q_sum[r * KEY_SHARE + i] = (total.x + total.y) + (total.z + total.w);
+        }
+    }
+}
+
+// Adds to each row's scores what the invocation's share of float keys gives. `last` is the last
+// token of the page that is there: what lies behind it may be anything.
+void score_floats(uint head, uint page, uint lane, uint place, uint last)
+{
+    [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+        uint slot = min(place * TOKENS + t, last);
+        uint at = page * p.key_page_words + (head * PAGE + slot) * p.key_words;
+        [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
+            KvUnit k = load_key(at, min(i * LANES + lane, KEY_UNITS - 1u));
+            [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                uint j = r * KEY_QUADS + i * 2u;
+                score[r * TOKENS + t] += dot(k.low, q[j]) + dot(k.high, q[j + 1u]);
             }
         }
     }
-    for (uint k = 0u; k * THREADS < VALUE_DIM; k++) {
-        uint d = k * THREADS + thread;
-        if (d < VALUE_DIM)
-            y[row * p.out_stride + p.out_at + head * VALUE_DIM + d] =
-                sum > 0.0 ? acc[k] / sum : 0.0;
+}
+
+// What the base of a page's keys of 4 bits adds to the scores of all its tokens.
+void score_base(uint head, uint n_heads, uint page, uint lane)
+{
+    uint at = page * p.key_page_words +
+              (n_heads * KEY_UNITS * 4u * PAGE + head * KEY_UNITS * (GROUP / 2u));
+    [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
+        uint group = min(i * LANES + lane, KEY_UNITS - 1u);
+        [[unroll]] for (uint w = 0u; w < 4u; w++) {
+            uvec4 words = key_quads[at / 4u + group * 4u + w];
+            vec4 low = vec4(half_pair(words.x), half_pair(words.y));
+            vec4 high = vec4(half_pair(words.z), half_pair(words.w));
+            [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                uint j = r * KEY_QUADS + i * 8u + 2u * w;
+                float part = dot(low, q[j]) + dot(high, q[j + 1u]);
+                [[unroll]] for (uint t = 0u; t < TOKENS; t++)
+                    score[r * TOKENS + t] += part;
+            }
+        }
     }
+}
+
+// The same for codes: a word of neighbouring tokens at a time.
+void score_codes(uint head, uint page, uint lane, uint place)
+{
+    const uint n = KEY_FORMAT == NIB_KV_CODE_I8 ? 8u : 4u; // words of a group
+    const uint n_scales = KEY_FORMAT == NIB_KV_CODE_I8 ? (KEY_UNITS + 1u) / 2u : KEY_UNITS;
+    [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
+        uint group = min(i * LANES + lane, KEY_UNITS - 1u);
+        float part[ROWS * TOKENS];
+        [[unroll]] for (uint j = 0u; j < ROWS * TOKENS; j++)
+            part[j] = 0.0;
+        [[unroll]] for (uint w = 0u; w < n; w++) {
+            uint at = page * p.key_page_words +
+                      NIB_KV_BY_TOKEN(head, KEY_UNITS * n, group * n + w, place * TOKENS);
+            uvec2 pair = uvec2(0u);
+            if (TOKENS == 2u)
+                pair = key_pairs[at / 2u];
+            [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+                uint codes = TOKENS == 2u ? pair[t % 2u] : key_words[at + t];
+                [[unroll]] for (uint h = 0u; h < 8u / n; h++) {
+                    vec4 k = n == 8u ? centered_bytes(codes) : nibbles(codes, 16u * h, 4u);
+                    [[unroll]] for (uint r = 0u; r < ROWS; r++)
+                        part[r * TOKENS + t] += dot(k, q[r * KEY_QUADS + i * 8u + w * (8u / n) + h]);
+                }
+            }
+        }
+        [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+            uint w = n == 8u ? group / 2u : group;
+            uint at = page * p.key_scale_page_words +
+                      NIB_KV_BY_TOKEN(head, n_scales, w, place * TOKENS + t);
+            vec2 scale = scale_of(KEY_FORMAT, key_scales[at], group);
+            [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                score[r * TOKENS + t] += part[r * TOKENS + t] * scale.x;
+                if (KEY_FORMAT == NIB_KV_CODE_I4)
+                    score[r * TOKENS + t] += q_sum[r * KEY_SHARE + i] * scale.y;
+            }
+        }
+    }
+}
+
+// Turns scores into weights, and brings maxima, sums and outputs up to date with them.
+void weigh_scores(Tile tile, uint first_token)
+{
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+        uint seen = tile.position + r / HEADS + 1u;
+        uint unseen = p.window != 0u && p.window < seen ? seen - p.window : 0u;
+        float next = most[r];
+        [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+            uint token = first_token + t, i = r * TOKENS + t;
+            if (p.softcap > 0.0)
+                score[i] = p.softcap * tanh_bounded(score[i] / p.softcap);
+            score[i] = token >= unseen && token < seen ? score[i] : LEAST_SCORE;
+            next = max(next, score[i]);
+        }
+        float shrink = exp(most[r] - next), added = 0.0;
+        most[r] = next;
+        [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+            uint i = r * TOKENS + t;
+            score[i] = score[i] > LEAST_SCORE ? exp(score[i] - next) : 0.0;
+            added += score[i];
+        }
+        sum[r] = sum[r] * shrink + added;
+        [[unroll]] for (uint i = 0u; i < VALUE_QUADS; i++)
+            acc[r * VALUE_QUADS + i] *= shrink;
+        if (VALUE_FORMAT == NIB_KV_CODE_I4) {
+            [[unroll]] for (uint i = 0u; i < VALUE_SHARE; i++)
+                acc_min[r * VALUE_SHARE + i] *= shrink;
+        }
+    }
+}
+
+void add_floats(uint head, uint page, uint lane, uint place, uint last)
+{
+    [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+        uint slot = min(place * TOKENS + t, last);
+        uint at = page * p.value_page_words + (head * PAGE + slot) * p.value_words;
+        [[unroll]] for (uint i = 0u; i < VALUE_SHARE; i++) {
+            KvUnit v = load_value(at, min(i * LANES + lane, VALUE_UNITS - 1u));
+            [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                uint j = r * VALUE_QUADS + i * 2u;
+                acc[j] += score[r * TOKENS + t] * v.low;
+                acc[j + 1u] += score[r * TOKENS + t] * v.high;
+            }
+        }
+    }
+}
+
+void add_codes(uint head, uint page, uint lane, uint place, uint last)
+{
+    const uint n = VALUE_FORMAT == NIB_KV_CODE_I8 ? 8u : 4u;
+    const uint n_scales = VALUE_FORMAT == NIB_KV_CODE_I8 ? (VALUE_UNITS + 1u) / 2u : VALUE_UNITS;
+    [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+        uint slot = min(place * TOKENS + t, last);
+        [[unroll]] for (uint i = 0u; i < VALUE_SHARE; i++) {
+            uint group = min(i * LANES + lane, VALUE_UNITS - 1u);
+            uint scale_at = page * p.value_scale_page_words +
+                            NIB_KV_BY_TOKEN(head, n_scales, n == 8u ? group / 2u : group, slot);
+            vec2 scale = scale_of(VALUE_FORMAT, value_scales[scale_at], group);
+            float weight[ROWS];
+            [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                weight[r] = score[r * TOKENS + t] * scale.x;
+                if (VALUE_FORMAT == NIB_KV_CODE_I4)
+                    acc_min[r * VALUE_SHARE + i] += score[r * TOKENS + t] * scale.y;
+            }
+            uint at = page * p.value_page_words +
+                      NIB_KV_BY_NUMBER(head, VALUE_UNITS * n, group * n, slot);
+            [[unroll]] for (uint h = 0u; h < n / 4u; h++) {
+                uvec4 codes = value_quads[at / 4u + h];
+                [[unroll]] for (uint w = 0u; w < 4u; w++) {
+                    vec4 low = n == 8u ? centered_bytes(codes[w]) : nibbles(codes[w], 0u, 8u);
+                    vec4 high = nibbles(codes[w], 4u, 8u);
+                    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                        uint j = r * VALUE_QUADS + i * 8u + 4u * h + w;
+                        acc[j] += weight[r] * low;
+                        if (n == 4u)
+                            acc[j + 4u] += weight[r] * high;
+                    }
+                }
+            }
+        }
+    }
+}
+
+// Adds the weighted minima of codes of 4 bits to all numbers of their group.
+void add_minima()
+{
+    [[unroll]] for (uint i = 0u; i < ROWS * VALUE_QUADS; i++)
+        acc[i] += acc_min[i / (VALUE_UNIT / 4u)];
+}
+
+void main()
+{
+    uint thread = gl_LocalInvocationIndex, lane = thread % LANES, place = thread / LANES;
+    uint n_head_tiles = (p.heads_per_kv_head + HEADS - 1u) / HEADS;
+    uint kv_head = gl_WorkGroupID.x / n_head_tiles;
+    uint first_head = kv_head * p.heads_per_kv_head + gl_WorkGroupID.x % n_head_tiles * HEADS;
+    uint end_head = (kv_head + 1u) * p.heads_per_kv_head;
+    Tile tile = find_tile();
+    uint table = p.tables_at + sequence_word(p.sequences_at, tile.sequence, 1u) +
+                 p.kv_class * step.header.page_table_stride;
+    uint end = tile.n > 0u ? tile.position + tile.n : 0u;
+    uint begin = p.window != 0u && p.window <= tile.position ? tile.position + 1u - p.window : 0u;
+    uint first_page = begin / PAGE, end_page = (end + PAGE - 1u) / PAGE;
+    uint n_pages = end_page - min(first_page, end_page);
+    uint share = max((n_pages + gl_NumWorkGroups.z - 1u) / gl_NumWorkGroups.z, LEAST_PAGES);
+    first_page += gl_WorkGroupID.z * share;
+    end_page = min(end_page, first_page + share);
+
+    load_queries(tile, lane, first_head, end_head);
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+        most[r] = LEAST_SCORE;
+        sum[r] = 0.0;
+        [[unroll]] for (uint i = 0u; i < VALUE_QUADS; i++)
+            acc[r * VALUE_QUADS + i] = vec4(0.0);
+        [[unroll]] for (uint i = 0u; i < VALUE_SHARE; i++)
+            acc_min[r * VALUE_SHARE + i] = 0.0;
+    }
+
+    for (uint page_index = first_page; page_index < end_page; page_index++) {
+        uint page = step.rest[table + page_index], base = page_index * PAGE;
+        uint last = end - 1u - base;
+        [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++)
+            score[i] = 0.0;
+        if (KEY_FORMAT == NIB_KV_CODE_I4)
+            score_base(kv_head, p.n_heads / p.heads_per_kv_head, page, lane);
+        if (KEYS_ARE_CODES)
+            score_codes(kv_head, page, lane, place);
+        else
+            score_floats(kv_head, page, lane, place, last);
+        if (LANES > 1u)
+            add_lanes(thread);
+        weigh_scores(tile, base + place * TOKENS);
+        if (VALUES_ARE_CODES)
+            add_codes(kv_head, page, lane, place, last);
+        else
+            add_floats(kv_head, page, lane, place, last);
+    }
+    if (VALUE_FORMAT == NIB_KV_CODE_I4)
+        add_minima();
+
+    join_rows(tile, thread, first_head, end_head);
+    // Not a loop: drivers do not unroll what has loops inside, and `acc` must stay in registers.
+#define WRITE_ITEM(i)               \
+    if (ROWS * N_CHUNKS > uint(i)) \
+        write_item(tile, thread, uint(i), first_head, end_head);
+    WRITE_ITEM(0)
+    WRITE_ITEM(1)
+    WRITE_ITEM(2)
+    WRITE_ITEM(3)
+    WRITE_ITEM(4)
+    WRITE_ITEM(5)
+    WRITE_ITEM(6)
+    WRITE_ITEM(7)
 }

@@ -1,8 +1,13 @@
 #version 450
 // The input of a matmul in the order of the weight's granules, 32 numbers each, the last ones zero:
-// floats, or int8 codes as floats, with each granule's scale and sums. Codes are those of
+// floats, or packed int8 codes, with each granule's scale and sums. Codes are those of
 // runtime/quant/activation.h. A workgroup takes a row.
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#include "lib/activate.glsl"
+#include "lib/divide.glsl"
+#include "lib/half.glsl"
+#include "lib/step.glsl"
 #include "shared/kernels.h"
 
 layout(constant_id = NIB_PREPARE_MODE) const uint MODE = NIB_PREPARE_F32;
@@ -11,7 +16,14 @@ layout(constant_id = NIB_PREPARE_AS_VALUES) const bool AS_VALUES = false;
 // Granules may be shorter than 32 columns.
 layout(constant_id = NIB_PREPARE_HAS_SPANS) const bool HAS_SPANS = false;
 layout(constant_id = NIB_PREPARE_HAS_PERMUTATION) const bool HAS_PERMUTATION = false;
+layout(constant_id = NIB_PREPARE_IS_LINES) const bool IS_LINES = false;
+layout(constant_id = NIB_PREPARE_SOURCE) const uint SOURCE = NIB_PREPARE_SOURCE_VALUES;
 layout(local_size_x = 64) in;
+
+const bool IS_LLM = MODE == NIB_PREPARE_LLM;
+const bool IS_NORM = SOURCE == NIB_PREPARE_SOURCE_NORM || SOURCE == NIB_PREPARE_SOURCE_NORM_TIMES;
+const bool IS_GATE = SOURCE >= NIB_PREPARE_SOURCE_GATE;
+const bool MAKES_FLOATS = MODE == NIB_PREPARE_F32 || AS_VALUES;
 
 layout(push_constant) uniform Push {
     nib_prepare_args p;
@@ -20,22 +32,76 @@ layout(push_constant) uniform Push {
 layout(std430, set = 0, binding = NIB_BIND_IN) readonly buffer In {
     float values[];
 };
-layout(std430, set = 0, binding = NIB_BIND_INPUT) writeonly buffer Out {
-    vec4 x[];
+layout(std430, set = 0, binding = NIB_BIND_IN_2) readonly buffer Mask {
+    uint mask[]; // of outliers: [sequence or line][column of the input]
+};
+layout(std430, set = 0, binding = NIB_BIND_IN_2) readonly buffer Up {
+    float up[];
+};
+layout(std430, set = 0, binding = NIB_BIND_MATRIX) readonly buffer Weight {
+    float norm_weight[];
+};
+layout(std430, set = 0, binding = NIB_BIND_INPUT) writeonly buffer Floats {
+    vec4 floats[]; // [row][granule][8]
+};
+layout(std430, set = 0, binding = NIB_BIND_INPUT) writeonly buffer Codes {
+    uint codes[]; // [row][granule][8]
+};
+layout(std430, set = 0, binding = NIB_BIND_OUT) writeonly buffer Outliers {
+    vec4 outliers[]; // [row][granule][8], of granules that have some
 };
 layout(std430, set = 0, binding = NIB_BIND_SUMS) writeonly buffer Sums {
-    vec4 sums[];
+    vec4 sums[]; // the scale, the sums of both halves, whether the granule has outliers
 };
 layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Tables {
     uint table[]; // first column and number of columns of each granule, then the permutation
 };
 
-shared float maxima[64];
+shared float parts[64];
 
-float load(uint row, uint column)
+uint place_of(uint column)
 {
-    uint at = HAS_PERMUTATION ? table[p.permutation_at + column] : column;
-    return values[row * p.in_stride + p.in_at + at];
+    return HAS_PERMUTATION ? table[p.permutation_at + column] : column;
+}
+
+float norm_factor = 1.0;
+
+float load(uint row, uint place)
+{
+    float value = values[row * p.in_stride + p.in_at + place];
+    if (IS_NORM)
+        value *= norm_factor;
+    if (SOURCE == NIB_PREPARE_SOURCE_NORM_TIMES)
+        value *= norm_weight[place];
+    if (IS_GATE)
+        value = activate(SOURCE - NIB_PREPARE_SOURCE_GATE, value) *
+                up[row * p.up_stride + p.up_at + place];
+    return IS_LLM ? half_to_float(half_from_float(value)) : value;
+}
+
+float magnitude(uint row, uint column)
+{
+    float value = abs(load(row, place_of(column)));
+    return IS_LLM && !(value < p.limit) ? 0.0 : value;
+}
+
+// Returns 1 / the root of the mean square of the row.
+float find_norm_factor(uint row)
+{
+    uint thread = gl_LocalInvocationIndex, at = row * p.in_stride + p.in_at;
+    float sum = 0.0;
+    for (uint c = thread; c < p.n_cols; c += 64u)
+        sum += values[at + c] * values[at + c];
+    parts[thread] = sum;
+    for (uint half_size = 32u; half_size > 0u; half_size /= 2u) {
+        barrier();
+        if (thread < half_size)
+            parts[thread] += parts[thread + half_size];
+    }
+    barrier();
+    float mean = parts[0] / float(p.n_cols);
+    barrier();
+    return 1.0 / sqrt(mean + p.epsilon);
 }
 
 float row_maximum(uint row)
@@ -43,15 +109,15 @@ float row_maximum(uint row)
     uint thread = gl_LocalInvocationIndex;
     float most = 0.0;
     for (uint c = thread; c < p.n_cols; c += 64u)
-        most = max(most, abs(load(row, c)));
-    maxima[thread] = most;
+        most = max(most, magnitude(row, c));
+    parts[thread] = most;
     for (uint half_size = 32u; half_size > 0u; half_size /= 2u) {
         barrier();
         if (thread < half_size)
-            maxima[thread] = max(maxima[thread], maxima[thread + half_size]);
+            parts[thread] = max(parts[thread], parts[thread + half_size]);
     }
     barrier();
-    return maxima[0];
+    return parts[0];
 }
 
 // Returns the scale in x and what a number is multiplied with in y, for the group of 32 columns
@@ -60,41 +126,84 @@ vec2 group_scale(uint row, uint begin)
 {
     float most = 0.0;
     for (uint c = begin; c < min(begin + 32u, p.n_cols); c++)
-        most = max(most, abs(load(row, c)));
+        most = max(most, magnitude(row, c));
     // Below 2^-100 a group counts as zero, so that no inverse is denormal.
     return most < 7.888609052210118e-31 ? vec2(0.0) : vec2(most / 127.0, 127.0 / most);
+}
+
+// The row of the mask, or NIB_NONE where the row is padding.
+uint mask_row(uint row)
+{
+    return IS_LINES ? row : step.rows[row].sequence;
+}
+
+float quantize(float value, float scale, float inverse)
+{
+    if (MODE == NIB_PREPARE_GROUP)
+        return roundEven(clamp(value * inverse, -127.0, 127.0));
+    float least = IS_LLM ? -127.0 : -128.0;
+    return scale > 0.0 ? roundEven(clamp(divide(value, scale), least, 127.0)) : 0.0;
+}
+
+// Leaves the codes of a quad in `v`, numbers in `exact` where the column has outliers. Returns
+// whether one has.
+bool take_quad(uint row, uint begin, uint count, float scale, float inverse, uint mask_at,
+               out vec4 v, out vec4 exact)
+{
+    bool has_outlier = false;
+    v = vec4(0.0);
+    exact = vec4(0.0);
+    for (uint i = 0u; i < min(count, 4u); i++) {
+        uint place = place_of(begin + i);
+        float value = load(row, place);
+        if (IS_LLM && mask_at != NIB_NONE && mask[mask_at + place] != 0u) {
+            exact[i] = values[row * p.in_stride + p.in_at + place];
+            has_outlier = true;
+        } else {
+            v[i] = MODE == NIB_PREPARE_F32 ? value : quantize(value, scale, inverse);
+        }
+    }
+    return has_outlier;
 }
 
 void main()
 {
     uint row = gl_WorkGroupID.y;
-    float scale = MODE == NIB_PREPARE_TOKEN ? row_maximum(row) / 127.5 : p.scale;
+    float scale = p.scale;
+    if (IS_NORM)
+        norm_factor = find_norm_factor(row);
+    if (MODE == NIB_PREPARE_TOKEN)
+        scale = divide(row_maximum(row), 127.5);
+    else if (IS_LLM)
+        scale = divide(row_maximum(row), 127.0);
+    uint mask_at = IS_LLM ? mask_row(row) : NIB_NONE;
+    mask_at = mask_at == NIB_NONE ? NIB_NONE : mask_at * p.mask_stride;
     for (uint g = gl_LocalInvocationIndex; g < p.n_granules; g += 64u) {
         uint begin = HAS_SPANS ? table[2u * g] : 32u * g;
         uint count = HAS_SPANS ? table[2u * g + 1u] : min(32u, p.n_cols - begin);
-        vec2 group = vec2(1.0);
-        if (MODE == NIB_PREPARE_GROUP)
-            group = group_scale(row, begin / 32u * 32u);
-        float granule_scale = MODE == NIB_PREPARE_F32 ? 1.0 : scale;
-        if (MODE == NIB_PREPARE_GROUP)
-            granule_scale = group.x;
+        vec2 group = MODE == NIB_PREPARE_GROUP ? group_scale(row, begin / 32u * 32u) : vec2(scale);
+        float granule_scale = MODE == NIB_PREPARE_F32 ? 1.0 : group.x;
         float half_sums[2] = float[2](0.0, 0.0);
+        uint place = (row * p.n_granules + g) * 8u;
+        bool has_outliers = false;
         for (uint q = 0u; q < 8u; q++) {
-            vec4 v = vec4(0.0);
-            for (uint i = 0u; i < 4u; i++) {
-                if (4u * q + i >= count)
-                    break;
-                float value = load(row, begin + 4u * q + i);
-                if (MODE == NIB_PREPARE_GROUP)
-                    value = roundEven(clamp(value * group.y, -127.0, 127.0));
-                else if (MODE != NIB_PREPARE_F32)
-                    value = scale > 0.0 ? roundEven(clamp(value / scale, -128.0, 127.0)) : 0.0;
-                v[i] = MODE != NIB_PREPARE_F32 && AS_VALUES ? granule_scale * value : value;
+            vec4 v, exact;
+            uint rest = count > 4u * q ? count - 4u * q : 0u;
+            bool is_outlier = take_quad(row, begin + 4u * q, rest, granule_scale, group.y, mask_at,
+                                        v, exact);
+            has_outliers = has_outliers || is_outlier;
+            if (MAKES_FLOATS) {
+                v = AS_VALUES ? granule_scale * v + exact : v;
+                floats[place + q] = v;
+            } else {
+                uvec4 c = uvec4(ivec4(v)) & 255u;
+                codes[place + q] = c.x | (c.y << 8) | (c.z << 16) | (c.w << 24);
+                if (IS_LLM)
+                    outliers[place + q] = exact;
             }
-            x[(row * p.n_granules + g) * 8u + q] = v;
             half_sums[q / 4u] += (v.x + v.y) + (v.z + v.w);
         }
-        sums[row * p.n_granules + g] =
-            vec4(AS_VALUES ? 1.0 : granule_scale, half_sums[0], half_sums[1], 0.0);
+        sums[row * p.n_granules + g] = vec4(MAKES_FLOATS ? 1.0 : granule_scale, half_sums[0],
+                                            half_sums[1], has_outliers ? 1.0 : 0.0);
     }
 }

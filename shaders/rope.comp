@@ -19,13 +19,18 @@ layout(std430, set = 0, binding = NIB_BIND_OUT) buffer X {
 void main()
 {
     uint i = gl_GlobalInvocationID.x, row = gl_WorkGroupID.y;
-    if (i >= p.n_heads * p.half_dims)
-        return;
     uint head = i / p.half_dims, j = i % p.half_dims;
+    nib_rope_part part = p.parts[0];
+    if (head >= part.n_heads) {
+        head -= part.n_heads;
+        part = p.parts[1];
+    }
+    if (head >= part.n_heads)
+        return;
     uint angle_at = p.angles_at + row * 2u * p.half_dims + j;
     float cosine = uintBitsToFloat(step.rest[angle_at]);
     float sine = uintBitsToFloat(step.rest[angle_at + p.half_dims]);
-    uint first = row * p.stride + p.at + head * p.head_dim + (INTERLEAVED ? 2u * j : j);
+    uint first = row * part.stride + part.at + head * p.head_dim + (INTERLEAVED ? 2u * j : j);
     uint second = first + (INTERLEAVED ? 1u : p.half_dims);
     float u = x[first], v = x[second];
     x[first] = u * cosine - v * sine;

@@ -64,14 +64,17 @@ struct nib_device_params {
                              ///< the registers of "amx" where that is what is used
     const char *vulkan_mask; ///< Vulkan: "baseline" caps the device to the baseline's limits; NULL
     enum nib_self_test self_test;
-    const char *cache_dir; ///< folder for pipelines and verdicts; NULL: nothing is kept
+    const char *cache_dir;      ///< folder for pipelines and verdicts; NULL: nothing is kept
+    const char *vulkan_variant; ///< Vulkan: the matmul kernels ("wide", "dot", "tall", "texel",
+                                ///< "single") that go before those that the device would choose,
+                                ///< where they serve; for tests; NULL: none
 };
 #define nib_device_params(...) \
     (&(struct nib_device_params){.struct_size = sizeof(struct nib_device_params), __VA_ARGS__})
 
 /// Opens a device; params NULL: the CPU with every default.
-/// Errors: not found (no such index), unsupported (mask name, or a build without the backend),
-/// memory, argument (more than 1024 threads).
+/// Errors: not found (no such index), unsupported (mask name, a variant that does not exist or run
+/// there, or a build without the backend), memory, argument (more than 1024 threads).
 NIB_API enum nib_status nib_device_open(const struct nib_device_params *params,
                                         struct nib_device **out_device, struct nib_error *err);
 NIB_API void nib_device_destroy(struct nib_device **device);

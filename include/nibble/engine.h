@@ -10,7 +10,12 @@
 extern "C" {
 #endif
 
-/// A loaded model and the sessions that run on it.
+/// A loaded model and the sessions that run on it. Sessions whose tokens begin alike compute the
+/// common pages (32 tokens each) once and keep them once, also when they run at the same time, and
+/// pages outlive their session until others need the room. On the CPU results do not depend on
+/// that, nor on the sessions that share a step, on other devices within rounding. With activation
+/// mode LLM.int8, whose results depend on which rows of a sequence are computed together, nothing
+/// is shared, and prompts are cut at multiples of max_rows.
 /// Thread-safety: an engine and its sessions are used by one thread at a time, but for
 /// nib_session_cancel, which any thread may call. Different engines are independent.
 struct nib_engine;
@@ -97,6 +102,9 @@ struct nib_engine_info {
     uint64_t steps;
     uint64_t host_ns; ///< time of all steps that the host spent preparing and submitting
     struct nib_execution execution;
+    uint64_t kv_used_bytes; ///< of memory.kv_bytes: pages that sessions hold, shared ones once
+    uint64_t kv_idle_bytes; ///< pages kept for sessions that begin as earlier ones did, until
+                            ///< pages are needed
 };
 NIB_API void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info *out_info);
 

@@ -9,6 +9,7 @@
 #include <nibble/engine.h>
 #include <nibble/evaluate.h>
 #include <nibble/model.h>
+#include <nibble/quantize.h>
 #include <nibble/session.h>
 #include <nibble/tokenizer.h>
 

@@ -18,6 +18,26 @@ struct nib_session;
 NIB_API enum nib_status nib_session_create(struct nib_engine *engine,
                                            struct nib_session **out_session, struct nib_error *err);
 NIB_API void nib_session_destroy(struct nib_session **session);
+/// Makes a copy of `session` between steps: its tokens, and the pages of its cache, which both use
+/// until one of them goes on in them. A running generation is not copied. The copy's results are
+/// the same as the original's. Errors: as nib_session_create, state also in a callback.
+NIB_API enum nib_status nib_session_fork(const struct nib_session *session,
+                                         struct nib_session **out_session, struct nib_error *err);
+
+/// Writes the session to a file: its tokens, and the cache of those computed, in whole pages of 32
+/// tokens, so that of a session that goes on from the file at most the last 31 tokens are computed
+/// again (all, where nib_session_truncate has just cut into a window that layers see). The file
+/// appears whole or not at all. A running generation is not saved. Errors: io, memory, state (in a
+/// callback), those of the devices.
+NIB_API enum nib_status nib_session_save(const struct nib_session *session, const char *path,
+                                         struct nib_error *err);
+/// Makes a session from a file. The file is checked whole, and must come from the same model with
+/// the same formats of the cache and activations; on which devices does not matter. Its pages are
+/// not shared with sessions that begin alike, which have not to trust the file. Errors: io, format
+/// (damaged), unsupported (it does not fit this engine; the message says why), context full, KV
+/// full, state (as for nib_session_create), memory, those of the devices.
+NIB_API enum nib_status nib_session_load(struct nib_engine *engine, const char *path,
+                                         struct nib_session **out_session, struct nib_error *err);
 
 /// Appends `count` ids to the session's tokens; nothing is computed until a forward or a step.
 /// Errors: argument (an id outside the vocabulary), context full (nothing is appended), state (a
@@ -28,6 +48,12 @@ NIB_API enum nib_status nib_session_append(struct nib_session *session, const in
 /// Errors: argument (more than there are), state (as above).
 NIB_API enum nib_status nib_session_truncate(struct nib_session *session, size_t count,
                                              struct nib_error *err);
+/// Drops the `count` tokens behind the first `keep` ones, to make room in a full context. The
+/// tokens behind them move to lower positions and are computed anew with the next forward or step,
+/// so that results are those of the shorter text; it costs as much as reading them as a prompt.
+/// Errors: argument (more than there are), state (as above).
+NIB_API enum nib_status nib_session_shift(struct nib_session *session, size_t keep, size_t count,
+                                          struct nib_error *err);
 /// Returns the session's tokens, prompt and generated, and their number. Alive until the session
 /// next changes.
 NIB_API const int32_t *nib_session_tokens(const struct nib_session *session, size_t *out_count);
@@ -120,6 +146,15 @@ struct nib_generate_params {
     nib_logits_fn *on_logits; ///< gets the logits of every computed position from `first_logits` on
     uint32_t first_logits;    ///< a position
     void *user;
+    /// Tokens to draft at most, up to 31; 0: none. What followed the session's last tokens where
+    /// they stood before is checked in one step with the next token, and the tokens drawn are the
+    /// same as without (on the CPU bit for bit): pays where the text repeats its prompt. Not done
+    /// for LLM.int8, whose results depend on which rows are computed together.
+    uint32_t max_draft;
+    bool shift; ///< in a full context, drop half of the tokens behind the first `shift_keep` ones
+                ///< and go on, as after nib_session_shift, instead of ending; positions computed
+                ///< anew are given to `on_logits` again
+    uint32_t shift_keep;
 };
 #define nib_generate_params(...) \
     (&(struct nib_generate_params){.struct_size = sizeof(struct nib_generate_params), __VA_ARGS__})
@@ -139,6 +174,10 @@ struct nib_generation {
     uint64_t first_token_ns; ///< from nib_session_begin to the first token
     uint64_t prefill_ns;     ///< from the first step with this session to the first token
     uint64_t decode_ns;      ///< from the first token to the last
+    uint32_t n_shared;       ///< tokens of the prompt that others had computed: beside n_prompt
+    uint32_t n_drafted;      ///< tokens drafted
+    uint32_t n_accepted;     ///< of these, how many were drawn
+    uint32_t n_dropped;      ///< tokens dropped from a full context
 };
 NIB_API void nib_session_get_generation(const struct nib_session *session,
                                         struct nib_generation *out_generation);

@@ -147,6 +147,11 @@ enum nib_status nib_file_writer_patch(struct nib_file_writer *writer, uint64_t o
     return status;
 }
 
+uint64_t nib_file_writer_size(const struct nib_file_writer *writer)
+{
+    return writer->size;
+}
+
 enum nib_status nib_file_writer_commit(struct nib_file_writer **writer, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;

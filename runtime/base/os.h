@@ -37,6 +37,8 @@ enum nib_status nib_file_writer_append(struct nib_file_writer *writer, const voi
 /// Overwrites bytes that were appended before. Errors: io, argument (beyond the end).
 enum nib_status nib_file_writer_patch(struct nib_file_writer *writer, uint64_t offset,
                                       const void *bytes, size_t size, struct nib_error *err);
+/// Returns the bytes appended so far.
+uint64_t nib_file_writer_size(const struct nib_file_writer *writer);
 /// Puts the file in its place and frees the writer, which it does on failure too.
 enum nib_status nib_file_writer_commit(struct nib_file_writer **writer, struct nib_error *err);
 /// Removes what was written and frees the writer.

@@ -30,4 +30,9 @@ void nib_os_remove(const char *path);
 char *nib_os_resolve(const char *path);
 uint64_t nib_os_process_id(void);
 
+/// Makes a new folder; as nib_os_file_create.
+enum nib_status nib_os_folder_create(const char *path, bool *out_exists, struct nib_error *err);
+/// Removes an empty folder.
+void nib_os_folder_remove(const char *path);
+
 #endif

@@ -217,6 +217,20 @@ void nib_os_remove(const char *path)
     unlink(path);
 }
 
+enum nib_status nib_os_folder_create(const char *path, bool *out_exists, struct nib_error *err)
+{
+    int result = mkdir(path, 0777);
+    *out_exists = result != 0 && errno == EEXIST;
+    if (*out_exists)
+        return NIB_ERROR_IO;
+    return result != 0 ? fail_io(err, "create", path, errno) : NIB_OK;
+}
+
+void nib_os_folder_remove(const char *path)
+{
+    rmdir(path);
+}
+
 char *nib_os_resolve(const char *path)
 {
     // A pipe's or device's resolved name need not be one that can be opened.

@@ -260,6 +260,28 @@ void nib_os_remove(const char *path)
     free(wide);
 }
 
+enum nib_status nib_os_folder_create(const char *path, bool *out_exists, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    wchar_t *wide = wide_path(path);
+    *out_exists = false;
+    if (!wide || !CreateDirectoryW(wide, NULL)) {
+        DWORD reason = GetLastError();
+        *out_exists = wide && reason == ERROR_ALREADY_EXISTS;
+        status = *out_exists ? NIB_ERROR_IO : fail_io(err, "create", path, reason);
+    }
+    free(wide);
+    return status;
+}
+
+void nib_os_folder_remove(const char *path)
+{
+    wchar_t *wide = wide_path(path);
+    if (wide)
+        RemoveDirectoryW(wide);
+    free(wide);
+}
+
 char *nib_os_resolve(const char *path)
 {
     return _strdup(path); // a link is replaced by the file

@@ -153,7 +153,8 @@ static bool is_same_view(const struct nib_view *a, const struct nib_view *b)
 static bool add_matmul(const struct exec *e, const struct nib_op *op, const struct nib_view *in,
                        struct matmul_group *group)
 {
-    if (op->kind != NIB_OP_MATMUL || group->n == MAX_GROUP || !is_same_view(&op->matmul.in, in))
+    if (op->kind != NIB_OP_MATMUL || group->n == MAX_GROUP || !is_same_view(&op->matmul.in, in) ||
+        (group->n > 0 && op->matmul.tap != NIB_NO_WEIGHT))
         return false;
     const struct nib_cpu_matrix *bias = nib_cpu_instance_weight(e->self, op->matmul.bias);
     struct nib_cpu_matmul args = {
@@ -453,7 +454,18 @@ static void exec_op(struct exec *e, const struct nib_op *op)
     }
 }
 
-static void exec_segment(struct exec *e, const struct nib_segment *segment)
+/// Shows the input of a matmul to whoever listens; returns whether the run goes on.
+static bool show_tap(const struct exec *e, const struct nib_op *op)
+{
+    const struct nib_cpu_instance *self = e->self;
+    if (op->kind != NIB_OP_MATMUL || op->matmul.tap == NIB_NO_WEIGHT || !self->on_tap)
+        return true;
+    struct nib_cpu_rows in = rows_of(e, &op->matmul.in);
+    return self->on_tap(self->tap_user, op->matmul.tap, in.data, in.stride, e->n_rows);
+}
+
+/// Returns whether the run goes on.
+static bool exec_segment(struct exec *e, const struct nib_segment *segment)
 {
     struct nib_cpu_instance *self = e->self;
     const struct nib_step *step = e->step;
@@ -466,6 +478,8 @@ static void exec_segment(struct exec *e, const struct nib_segment *segment)
     for (uint32_t i = segment->first_op, next; i < end; i = next) {
         uint64_t start = self->profile_ns ? nib_clock_ns() : 0;
         next = i + 1;
+        if (!show_tap(e, &e->plan->ops[i]))
+            return false;
         if (e->plan->ops[i].kind == NIB_OP_MATMUL)
             next = exec_matmuls(e, i, self->profile_ns ? i + 1 : end);
         else
@@ -481,6 +495,7 @@ static void exec_segment(struct exec *e, const struct nib_segment *segment)
         move_lines(e, true);
     e->step = step;
     self->n_dispatches += segment->n_ops;
+    return true;
 }
 
 /// Computes the angles of every table that segments [first, last] use.
@@ -518,8 +533,10 @@ enum nib_status nib_cpu_run(void *self, uint32_t first, uint32_t last, const str
     if (hidden_in)
         memcpy(hidden, hidden_in, hidden_size);
     find_angles(&e, first, last);
-    for (uint32_t s = first; s <= last; s++)
-        exec_segment(&e, &e.plan->segments[s]);
+    for (uint32_t s = first; s <= last; s++) {
+        if (!exec_segment(&e, &e.plan->segments[s]))
+            break;
+    }
     if (hidden_out)
         memcpy(hidden_out, hidden, hidden_size);
     return NIB_OK;

@@ -22,6 +22,7 @@ struct needs {
     bool has_codes;
     bool has_values;
     bool has_outliers;
+    bool has_wide_codes; ///< INT16_GROUP
     bool is_too_large;
 };
 
@@ -78,6 +79,7 @@ static struct needs find_needs(const struct nib_cpu_instance *instance)
                 raise_to(&needs.runs,
                          nib_cpu_runs(activation, &weight->format, weight->cols, NULL));
             }
+            needs.has_wide_codes |= activation == NIB_ACTIVATION_INT16_GROUP;
             needs.has_outliers |= activation == NIB_ACTIVATION_LLM_INT8;
             needs.has_values |= nib_cpu_input_has_values(activation, &weight->format, false);
         } else if (op->kind == NIB_OP_ATTENTION) {
@@ -129,6 +131,7 @@ static void lay_out_thread(struct layout *layout, const struct needs *needs,
     scratch->group_min = take(layout, needs->groups, 1, sizeof(float));
     scratch->group_sum = take(layout, needs->groups, 1, sizeof(int32_t));
     scratch->input_codes = take(layout, needs->cols, 1, 1);
+    scratch->wide_codes = take(layout, needs->cols, 1, sizeof(int16_t));
     scratch->outlier = take(layout, needs->cols, 1, 1);
     scratch->keys = take(layout, needs->key_dim, NIB_KV_PAGE_TOKENS, sizeof(float));
     scratch->page_values = take(layout, needs->value_dim, NIB_KV_PAGE_TOKENS, sizeof(float));
@@ -152,10 +155,11 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
     instance->kept = take(layout, rows, 1, sizeof *instance->kept);
     instance->kept_rows = take(layout, rows, 1, sizeof *instance->kept_rows);
     instance->input.codes = take(layout, code_rows, needs->cols, sizeof(int16_t));
-    instance->input.quads = take(layout, code_rows, needs->blocks, NIB_PANEL_BLOCK);
-    instance->input.quad_scale = take(layout, code_rows, needs->blocks, sizeof(float));
-    instance->input.quad_start = take(layout, code_rows, 2 * needs->blocks, sizeof(int32_t));
-    instance->input.quad_fold = take(layout, code_rows, 2 * needs->blocks, sizeof(float));
+    uint64_t quad_rows = needs->has_wide_codes ? 2 * code_rows : code_rows;
+    instance->input.quads = take(layout, quad_rows, needs->blocks, NIB_PANEL_BLOCK);
+    instance->input.quad_scale = take(layout, quad_rows, needs->blocks, sizeof(float));
+    instance->input.quad_start = take(layout, quad_rows, 2 * needs->blocks, sizeof(int32_t));
+    instance->input.quad_fold = take(layout, quad_rows, 2 * needs->blocks, sizeof(float));
     instance->input.outliers =
         take(layout, needs->has_outliers ? rows : 0, needs->cols + 3, sizeof(uint32_t));
     instance->input.scale = take(layout, code_rows, needs->runs, sizeof(float));
@@ -308,6 +312,8 @@ enum nib_status nib_cpu_instance_create(const struct nib_instance_params *params
     instance->n_segments = params->n_segments;
     instance->max_rows =
         params->plan->max_rows > params->max_logits ? params->plan->max_rows : params->max_logits;
+    instance->on_tap = params->on_tap;
+    instance->tap_user = params->tap_user;
     for (uint32_t i = 0; i < NIB_KV_MAX_CLASSES; i++)
         instance->n_pages[i] = params->n_pages[i];
     NIB_TRY(create_arrays(instance, params->profile, err));

@@ -44,6 +44,8 @@ struct nib_cpu_instance {
     size_t input_values_size;        ///< of input.values, a block of its own, made when needed
     uint64_t widest;                 ///< columns of the widest matrix
 
+    nib_tap_fn *on_tap; ///< or NULL
+    void *tap_user;
     uint64_t n_dispatches;
     uint64_t *profile_calls; ///< [plan->n_ops], or NULL
     uint64_t *profile_ns;

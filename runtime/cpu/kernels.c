@@ -50,7 +50,7 @@ uint32_t nib_cpu_runs(enum nib_activation activation, const struct nib_format *f
                       uint64_t cols, struct nib_cpu_run *out_runs)
 {
     uint64_t group = format->group ? format->group : cols;
-    uint64_t input_group = activation == NIB_ACTIVATION_INT8_GROUP ? NIB_ACTIVATION_GROUP : cols;
+    uint64_t input_group = nib_activation_has_groups(activation) ? NIB_ACTIVATION_GROUP : cols;
     uint32_t n_runs = 0;
     for (uint64_t begin = 0; begin < cols; n_runs++) {
         uint64_t end = (begin / group + 1) * group;

@@ -23,7 +23,7 @@ struct nib_cpu_rows {
 /// Query heads, of one or more rows, that go through the cache together.
 #define NIB_CPU_MAX_QUERIES 64
 /// Integer sums are taken over at most this many weights: 2^15 products of a code (at most 2^8 from
-/// its zero point) with an activation's (at most 2^7) fit 31 bits.
+/// its zero point) with an activation's (at most 2^7) fit 31 bits. INT16_GROUP has runs of 32.
 #define NIB_CPU_MAX_RUN 32768u
 
 /// Column blocks of a panel that kernels of many rows unpack at once, at most.
@@ -50,6 +50,7 @@ struct nib_cpu_scratch {
     float *group_min;    ///< [G]
     int32_t *group_sum;  ///< [activation groups of C]
     int8_t *input_codes; ///< [C]
+    int16_t *wide_codes; ///< [C]
     uint8_t *outlier;    ///< [C]
     float *keys;         ///< one head's keys of a page, filled up to whole groups of 32 numbers
     float *page_values;  ///< one head's values of a page, each filled up to whole vectors of 16
@@ -75,7 +76,7 @@ struct nib_cpu_input {
     float *sum;     ///< [n_rows][n_runs] sums of codes; integers
     uint8_t *dense; ///< [n_rows] 1: `values` holds a floating part to be added (LLM_INT8)
     /// What vector kernels have instead of codes, scale and sum, B being the number of blocks of 32
-    /// columns; see simd/quads.h.
+    /// columns; see simd/quads.h. INT16_GROUP has twice as many rows of them.
     int8_t *quads;       ///< [n_rows][32 B]
     float *quad_scale;   ///< [n_rows][B]
     int32_t *quad_start; ///< [n_rows][2 B]

@@ -97,13 +97,42 @@ static enum nib_status check_memory(const struct nib_engine *engine, struct nib_
     return NIB_OK;
 }
 
+/// Copies a page in every placement.
+static enum nib_status copy_page(void *user, uint32_t kv_class, uint32_t source, uint32_t target,
+                                 struct nib_error *err)
+{
+    const struct nib_engine *engine = user;
+    enum nib_status status = NIB_OK;
+    for (uint32_t i = 0; i < engine->n_parts && status == NIB_OK; i++) {
+        const struct nib_part *part = &engine->parts[i];
+        status = part->device->backend->kv_copy(part->instance, kv_class, source, target, err);
+    }
+    return status;
+}
+
+/// Returns whether a row's results depend on the rows of its sequence that share its step: LLM.int8
+/// looks for outliers in all of them.
+static bool depends_on_chunks(const struct nib_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->n_ops; i++) {
+        if (plan->ops[i].kind == NIB_OP_MATMUL &&
+            plan->ops[i].matmul.activation == NIB_ACTIVATION_LLM_INT8)
+            return true;
+    }
+    return false;
+}
+
 static enum nib_status make_pool(struct nib_engine *engine, struct nib_error *err)
 {
     const struct nib_plan *plan = engine->plan;
+    engine->is_chunked = depends_on_chunks(plan);
     struct nib_kv_pool_params params = {
         .n_classes = plan->n_kv_classes,
         .n_tables = engine->max_sessions,
         .context = plan->context,
+        .share = !engine->is_chunked,
+        .copy = copy_page,
+        .user = engine,
     };
     bool everything[NIB_KV_MAX_CLASSES] = {false};
     for (uint32_t c = 0; c < plan->n_kv_classes; c++)
@@ -114,8 +143,10 @@ static enum nib_status make_pool(struct nib_engine *engine, struct nib_error *er
         if (params.window[layer->kv_class] < layer->window)
             params.window[layer->kv_class] = layer->window;
     }
-    for (uint32_t c = 0; c < plan->n_kv_classes; c++)
+    for (uint32_t c = 0; c < plan->n_kv_classes; c++) {
         params.window[c] = everything[c] ? 0 : params.window[c];
+        engine->windows[c] = params.window[c];
+    }
     return nib_kv_pool_create(&params, &engine->pool, err);
 }
 
@@ -188,6 +219,7 @@ enum nib_status nib_engine_build(struct nib_model *model, const struct nib_engin
     engine->model = model;
     nib_model_retain(model);
     engine->log = params->log;
+    engine->precise = params->precise;
     NIB_TRY(make_plan(engine, params, err));
     NIB_TRY(make_parts(engine, params, err));
     NIB_TRY(check_ops(engine, err));
@@ -283,6 +315,18 @@ static void add_part(const struct nib_engine *engine, const struct nib_part *par
                  counters.n_fallbacks);
 }
 
+/// Adds up what the pages of the KV pool are used for.
+static void add_pool(const struct nib_engine *engine, struct nib_engine_info *info)
+{
+    for (uint32_t i = 0; i < engine->plan->n_kv_layers; i++) {
+        const struct nib_kv_layer *layer = &engine->plan->kv_layers[i];
+        struct nib_kv_pool_usage usage = nib_kv_pool_get_usage(engine->pool, layer->kv_class);
+        uint64_t page_bytes = nib_kv_page_bytes(layer);
+        info->kv_used_bytes += (usage.n_pages - usage.n_free - usage.n_idle) * page_bytes;
+        info->kv_idle_bytes += usage.n_idle * page_bytes;
+    }
+}
+
 void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info *out_info)
 {
     *out_info = (struct nib_engine_info){
@@ -297,6 +341,7 @@ void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info
     };
     for (uint32_t i = 0; i < engine->n_parts; i++)
         add_part(engine, &engine->parts[i], out_info);
+    add_pool(engine, out_info);
     struct nib_memory *memory = &out_info->memory;
     memory->scratch_bytes += own_scratch(engine);
     memory->total_bytes = memory->weights_bytes + memory->kv_bytes + memory->scratch_bytes;

@@ -18,6 +18,8 @@
 
 #define NIB_ENGINE_MAX_SESSIONS 4096
 #define NIB_ENGINE_MAX_TOP 64
+/// One run of the head checks a whole draft.
+#define NIB_ENGINE_MAX_DRAFT (NIB_STEP_MAX_LOGITS - 1)
 /// Replaced kernels and fallbacks that a report can name.
 #define NIB_ENGINE_MAX_NOTES 64
 
@@ -64,6 +66,10 @@ struct nib_engine {
     uint32_t max_sessions;
     uint32_t next_session; ///< whose turn it is to be first in a step
     struct nib_kv_pool *pool;
+    uint32_t windows[NIB_KV_MAX_CLASSES]; ///< tokens a row sees; 0: all before it
+    bool precise;
+    bool is_chunked; ///< results depend on how a sequence is cut into chunks: cuts are fixed, no
+                     ///< prefix is shared, no token drafted
 
     struct nib_step step;
     struct nib_step_row *rows;           ///< [max_rows]
@@ -92,7 +98,12 @@ struct nib_generator {
     uint32_t n_biases;
     uint32_t max_tokens;
     uint32_t n_top;
+    uint32_t max_draft;
+    uint32_t draft_length; ///< of the next draft: shorter after one that failed
+    uint32_t draft_from;   ///< tokens generated before the last draft was checked
     bool ignore_eos;
+    bool shift;
+    uint32_t shift_keep;
     void (*mask)(void *user, const int32_t *tokens, size_t n_tokens, uint32_t *allowed);
     bool (*on_token)(void *user, const struct nib_token_event *event);
     void *user;
@@ -112,6 +123,7 @@ struct nib_session {
     int32_t *tokens; ///< [context]
     uint32_t n_tokens;
     uint32_t n_computed; ///< whose keys and values are in the cache
+    uint32_t n_draft;    ///< of the rows in this step; their tokens lie behind the session's
     _Atomic bool cancelled;
     enum nib_work work;
     nib_logits_fn *on_logits; ///< NULL: nobody wants logits
@@ -149,8 +161,10 @@ enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only
                              uint32_t *out_active, struct nib_error *err);
 
 /// Fills engine->step and its arrays with the next rows of `only` or of all sessions, and their
-/// pages. `*out_logits` is the number of rows that want logits; a step of no rows means that there
-/// is no work. Errors: KV full (no session could go on).
+/// pages. Sessions take over what others have computed of their prefix, and wait a step where
+/// another computes their next page. `*out_logits` is the number of rows that want logits; a step
+/// of no rows means that there is no work. Errors: KV full (no session could go on), those of
+/// copying a page.
 enum nib_status nib_step_schedule(struct nib_engine *engine, struct nib_session *only,
                                   uint32_t *out_logits, struct nib_error *err);
 
@@ -162,6 +176,9 @@ enum nib_status nib_generator_draw(struct nib_session *session, const float *log
 /// Ends the generation.
 void nib_generator_end(struct nib_session *session, enum nib_stop stop);
 void nib_generator_free(struct nib_generator *generator);
+
+/// Drops tokens [first, first + count) of the session, so that those behind must be computed anew.
+void nib_session_drop(struct nib_session *session, uint32_t first, uint32_t count);
 
 /// Makes the tokens that are not computed yet begin at `n_computed` or, where a window's pages are
 /// gone, before it.

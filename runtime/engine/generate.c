@@ -44,6 +44,9 @@ static enum nib_status check_begin(const struct nib_session *session,
     if (params->n_stops > 0 && !has_tokenizer)
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "stop strings need a tokenizer, which this model does not have");
+    if (params->max_draft > NIB_ENGINE_MAX_DRAFT)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "max_draft is %u, but at most %d are drafted",
+                        params->max_draft, NIB_ENGINE_MAX_DRAFT);
     uint32_t vocabulary = session->engine->plan->vocabulary;
     for (uint32_t i = 0; i < params->n_biases; i++) {
         struct nib_logit_bias bias = params->biases[i];
@@ -64,6 +67,10 @@ static enum nib_status generator_init(struct nib_generator *generator,
         .sampling = params->sampling,
         .max_tokens = params->max_tokens,
         .n_top = params->n_top_logprobs,
+        .max_draft = params->max_draft,
+        .draft_length = params->max_draft,
+        .shift = params->shift,
+        .shift_keep = params->shift_keep,
         .ignore_eos = params->ignore_eos,
         .mask = params->mask,
         .on_token = params->on_token,
@@ -198,6 +205,26 @@ fail:
     return status;
 }
 
+/// Returns how many tokens are dropped when the context is full: half of those behind the ones to
+/// be kept, where that is wanted.
+static uint32_t droppable(const struct nib_session *session)
+{
+    const struct nib_generator *generator = &session->generator;
+    uint32_t keep = generator->shift_keep;
+    return generator->shift && keep < session->n_tokens ? (session->n_tokens - keep) / 2 : 0;
+}
+
+/// Drops them. The next draw then waits until the tokens behind are computed anew.
+static void make_room(struct nib_session *session)
+{
+    struct nib_generator *generator = &session->generator;
+    uint32_t count = droppable(session);
+    nib_session_drop(session, generator->shift_keep, count);
+    generator->result.n_dropped += count;
+    if (generator->result.n_generated == 0)
+        generator->result.n_prompt += session->n_tokens - session->n_computed;
+}
+
 /// Makes the event's text and finds out whether the new token, already appended, ends the
 /// generation.
 static enum nib_status settle(struct nib_session *session, struct nib_token_event *event,
@@ -207,7 +234,7 @@ static enum nib_status settle(struct nib_session *session, struct nib_token_even
     const struct nib_engine *engine = session->engine;
     const struct nib_tokenizer *tokenizer = nib_source_tokenizer(engine->model->source);
     enum nib_stop stop = NIB_STOP_NONE;
-    if (session->n_tokens == engine->plan->context)
+    if (session->n_tokens == engine->plan->context && droppable(session) == 0)
         stop = NIB_STOP_CONTEXT;
     if (generator->max_tokens > 0 && generator->result.n_generated == generator->max_tokens)
         stop = NIB_STOP_LENGTH;
@@ -250,7 +277,10 @@ enum nib_status nib_generator_draw(struct nib_session *session, const float *log
 {
     struct nib_generator *generator = &session->generator;
     if (session->n_tokens == session->engine->plan->context) {
-        nib_generator_end(session, NIB_STOP_CONTEXT);
+        if (droppable(session) > 0)
+            make_room(session);
+        else
+            nib_generator_end(session, NIB_STOP_CONTEXT);
         return NIB_OK;
     }
     enum nib_status status = NIB_OK;
@@ -270,5 +300,7 @@ fail:
         stop = NIB_STOP_ERROR;
     if (stop != NIB_STOP_NONE)
         nib_generator_end(session, stop);
+    else if (session->n_tokens == session->engine->plan->context)
+        make_room(session);
     return status;
 }

@@ -2,38 +2,18 @@
 
 #include "runtime/base/checked.h"
 #include "runtime/base/status.h"
+#include "runtime/engine/kv_pool_state.h"
 #include <stdlib.h>
 #include <string.h>
-
-struct page_class {
-    uint32_t window;
-    uint32_t n_free;
-    uint32_t *free_pages; ///< a stack
-    uint32_t *references;
-};
-
-/// Pages [first, end) of a table are held.
-struct page_range {
-    uint32_t first;
-    uint32_t end;
-};
-
-struct table_state {
-    uint32_t n_tokens;
-    struct page_range held[NIB_KV_MAX_CLASSES];
-};
-
-struct nib_kv_pool {
-    struct page_class classes[NIB_KV_MAX_CLASSES];
-    uint32_t n_classes;
-    uint32_t stride;
-    uint32_t *tables;           ///< [table][class][stride]
-    struct table_state *states; ///< [table]
-};
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
+}
+
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
 }
 
 static uint32_t pages_for(uint32_t n_tokens)
@@ -41,24 +21,36 @@ static uint32_t pages_for(uint32_t n_tokens)
     return n_tokens / NIB_KV_PAGE_TOKENS + (n_tokens % NIB_KV_PAGE_TOKENS != 0);
 }
 
-static enum nib_status init_class(struct page_class *page_class, uint32_t n_pages, uint32_t window,
-                                  struct nib_error *err)
+static enum nib_status take_memory(struct nib_kv_pool *pool, uint64_t n_entries,
+                                   struct nib_error *err)
 {
-    page_class->window = window;
-    page_class->n_free = n_pages;
-    page_class->free_pages = calloc(n_pages, sizeof *page_class->free_pages);
-    page_class->references = calloc(n_pages, sizeof *page_class->references);
-    if (!page_class->free_pages || !page_class->references)
+    const struct nib_kv_pool_params *params = &pool->params;
+    uint32_t anchor = NIB_NONE;
+    for (uint32_t c = 0; c < params->n_classes && anchor == NIB_NONE; c++)
+        anchor = params->window[c] == 0 ? c : NIB_NONE;
+    enum nib_status status =
+        nib_kv_pages_init(&pool->pages, params->n_classes, params->n_pages, anchor, err);
+    if (status != NIB_OK)
+        return status;
+    // At most half full, so that free places are near.
+    uint64_t n_claims = 2;
+    while (n_claims < 2 * (uint64_t)params->n_tables)
+        n_claims *= 2;
+    pool->claim_mask = n_claims - 1;
+    pool->tables = calloc((size_t)n_entries, sizeof *pool->tables);
+    pool->states = calloc(params->n_tables, sizeof *pool->states);
+    pool->found = calloc(pool->stride, sizeof *pool->found);
+    pool->claims = calloc((size_t)n_claims, sizeof *pool->claims);
+    if (!pool->tables || !pool->states || !pool->found || !pool->claims)
         return nib_fail_memory(err);
-    for (uint32_t i = 0; i < n_pages; i++)
-        page_class->free_pages[i] = n_pages - 1 - i;
+    for (uint64_t i = 0; i < n_entries; i++)
+        pool->tables[i] = NIB_NONE;
     return NIB_OK;
 }
 
 enum nib_status nib_kv_pool_create(const struct nib_kv_pool_params *params,
                                    struct nib_kv_pool **out_pool, struct nib_error *err)
 {
-    enum nib_status status = NIB_OK;
     *out_pool = NULL;
     uint64_t stride = pages_for(params->context);
     uint64_t n_entries;
@@ -67,25 +59,16 @@ enum nib_status nib_kv_pool_create(const struct nib_kv_pool_params *params,
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "%u sequences of %u tokens need more KV pages than 32 bits can number",
                         params->n_tables, params->context);
-
     struct nib_kv_pool *pool = calloc(1, sizeof *pool);
     if (!pool)
         return nib_fail_memory(err);
-    pool->n_classes = params->n_classes;
+    pool->params = *params;
     pool->stride = (uint32_t)stride;
-    for (uint32_t c = 0; c < params->n_classes; c++)
-        NIB_TRY(init_class(&pool->classes[c], params->n_pages[c], params->window[c], err));
-    pool->tables = calloc((size_t)n_entries, sizeof *pool->tables);
-    pool->states = calloc(params->n_tables, sizeof *pool->states);
-    if (!pool->tables || !pool->states)
-        NIB_TRY(nib_fail_memory(err));
-    for (uint64_t i = 0; i < n_entries; i++)
-        pool->tables[i] = NIB_NONE;
+    pool->step = 1;
+    enum nib_status status = take_memory(pool, n_entries, err);
+    if (status != NIB_OK)
+        nib_kv_pool_destroy(&pool);
     *out_pool = pool;
-    return NIB_OK;
-
-fail:
-    nib_kv_pool_destroy(&pool);
     return status;
 }
 
@@ -93,109 +76,219 @@ void nib_kv_pool_destroy(struct nib_kv_pool **pool)
 {
     if (!*pool)
         return;
-    for (uint32_t c = 0; c < NIB_KV_MAX_CLASSES; c++) {
-        free((*pool)->classes[c].free_pages);
-        free((*pool)->classes[c].references);
-    }
+    nib_kv_pages_free(&(*pool)->pages);
     free((*pool)->tables);
     free((*pool)->states);
+    free((*pool)->found);
+    free((*pool)->claims);
     free(*pool);
     *pool = NULL;
 }
 
-uint32_t nib_kv_pool_take(struct nib_kv_pool *pool, uint32_t kv_class)
+struct nib_kv_pool_usage nib_kv_pool_get_usage(const struct nib_kv_pool *pool, uint32_t kv_class)
 {
-    struct page_class *page_class = &pool->classes[kv_class];
-    if (page_class->n_free == 0)
-        return NIB_NONE;
-    uint32_t page = page_class->free_pages[--page_class->n_free];
-    page_class->references[page] = 1;
-    return page;
-}
-
-void nib_kv_pool_retain(struct nib_kv_pool *pool, uint32_t kv_class, uint32_t page)
-{
-    pool->classes[kv_class].references[page]++;
-}
-
-void nib_kv_pool_release(struct nib_kv_pool *pool, uint32_t kv_class, uint32_t page)
-{
-    struct page_class *page_class = &pool->classes[kv_class];
-    if (--page_class->references[page] == 0)
-        page_class->free_pages[page_class->n_free++] = page;
-}
-
-uint32_t nib_kv_pool_free_pages(const struct nib_kv_pool *pool, uint32_t kv_class)
-{
-    return pool->classes[kv_class].n_free;
-}
-
-static uint32_t *table_of(struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class)
-{
-    return pool->tables + nib_kv_pool_offset(pool, table) + (size_t)kv_class * pool->stride;
-}
-
-/// The first page that a row at `position` sees.
-static uint32_t first_seen_page(const struct page_class *page_class, uint32_t position)
-{
-    if (page_class->window == 0 || position < page_class->window)
-        return 0;
-    return (position - page_class->window + 1) / NIB_KV_PAGE_TOKENS;
+    const struct nib_kv_page_class *page_class = &pool->pages.classes[kv_class];
+    return (struct nib_kv_pool_usage){
+        .n_pages = page_class->n_pages, .n_free = page_class->n_free, .n_idle = page_class->n_idle};
 }
 
 /// Drops the table's pages outside [first, end).
 static void narrow(struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class, uint32_t first,
                    uint32_t end)
 {
-    struct page_range *held = &pool->states[table].held[kv_class];
-    uint32_t *pages = table_of(pool, table, kv_class);
-    while (held->first < min_u32(first, held->end)) {
-        nib_kv_pool_release(pool, kv_class, pages[held->first]);
-        pages[held->first++] = NIB_NONE;
-    }
+    struct nib_kv_range *held = &pool->states[table].held[kv_class];
+    uint32_t *pages = nib_kv_table(pool, table, kv_class);
+    // The last ones first: what they follow stays known longer.
     while (held->end > held->first && held->end > end) {
-        nib_kv_pool_release(pool, kv_class, pages[--held->end]);
+        nib_kv_pages_release(&pool->pages, kv_class, pages[--held->end]);
         pages[held->end] = NIB_NONE;
     }
+    while (held->first < min_u32(first, held->end)) {
+        nib_kv_pages_release(&pool->pages, kv_class, pages[held->first]);
+        pages[held->first++] = NIB_NONE;
+    }
+}
+
+/// Returns the page that holds the table's last token where more tokens would go into it and others
+/// refer to it, so that it must be copied first; else NIB_NONE.
+static uint32_t shared_end(const struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class)
+{
+    const struct nib_kv_table_state *state = &pool->states[table];
+    if (state->n_tokens % NIB_KV_PAGE_TOKENS == 0)
+        return NIB_NONE;
+    uint32_t page = nib_kv_table(pool, table, kv_class)[state->n_tokens / NIB_KV_PAGE_TOKENS];
+    bool is_shared = pool->pages.classes[kv_class].pages[page].references > 1;
+    return is_shared ? page : NIB_NONE;
+}
+
+/// Returns the number of pages that the table must take to hold tokens up to page `end`.
+static uint32_t pages_needed(const struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class,
+                             uint32_t end)
+{
+    uint32_t held_end = pool->states[table].held[kv_class].end;
+    return (end > held_end ? end - held_end : 0) +
+           (shared_end(pool, table, kv_class) != NIB_NONE ? 1 : 0);
+}
+
+static uint32_t pages_left(const struct nib_kv_pool *pool, uint32_t kv_class)
+{
+    const struct nib_kv_page_class *page_class = &pool->pages.classes[kv_class];
+    return page_class->n_free + page_class->n_idle;
+}
+
+/// Makes sure of the pages for tokens up to page `end`. Where nothing is left and the page to be
+/// copied is the table's but for its block, the block is forgotten instead.
+static enum nib_status require_pages(struct nib_kv_pool *pool, uint32_t table, uint32_t end,
+                                     struct nib_error *err)
+{
+    for (uint32_t c = 0; c < pool->params.n_classes; c++) {
+        uint32_t page = shared_end(pool, table, c);
+        if (page != NIB_NONE && pages_needed(pool, table, c, end) > pages_left(pool, c)) {
+            const struct nib_kv_page_state *state = &pool->pages.classes[c].pages[page];
+            if (state->references == 2 && state->block != NIB_NONE)
+                nib_kv_pages_detach(&pool->pages, c, page);
+        }
+        uint32_t needed = pages_needed(pool, table, c, end);
+        if (needed > pages_left(pool, c))
+            return nib_fail(err, NIB_ERROR_KV_FULL,
+                            "the KV pool has %u free pages, %u are needed; end a session or lower "
+                            "the number of sessions",
+                            pages_left(pool, c), needed);
+    }
+    return NIB_OK;
+}
+
+/// Copies the last page where it is shared.
+static enum nib_status own_end(struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class,
+                               struct nib_error *err)
+{
+    uint32_t source = shared_end(pool, table, kv_class);
+    if (source == NIB_NONE)
+        return NIB_OK;
+    uint32_t target = nib_kv_pages_take(&pool->pages, kv_class);
+    enum nib_status status = pool->params.copy(pool->params.user, kv_class, source, target, err);
+    if (status != NIB_OK) {
+        nib_kv_pages_release(&pool->pages, kv_class, target);
+        return status;
+    }
+    uint32_t place = pool->states[table].n_tokens / NIB_KV_PAGE_TOKENS;
+    nib_kv_table(pool, table, kv_class)[place] = target;
+    nib_kv_pages_release(&pool->pages, kv_class, source);
+    return NIB_OK;
+}
+
+/// Takes pages up to page `end`, which there are.
+static void take_until(struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class, uint32_t end)
+{
+    struct nib_kv_range *held = &pool->states[table].held[kv_class];
+    uint32_t *pages = nib_kv_table(pool, table, kv_class);
+    while (held->end < end)
+        pages[held->end++] = nib_kv_pages_take(&pool->pages, kv_class);
 }
 
 enum nib_status nib_kv_pool_extend(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
                                    struct nib_error *err)
 {
-    struct table_state *state = &pool->states[table];
+    struct nib_kv_table_state *state = &pool->states[table];
     uint32_t end = pages_for(n_tokens);
-    for (uint32_t c = 0; c < pool->n_classes; c++)
-        narrow(pool, table, c, first_seen_page(&pool->classes[c], state->n_tokens), end);
-    for (uint32_t c = 0; c < pool->n_classes; c++) {
-        if (end - state->held[c].end > pool->classes[c].n_free)
-            return nib_fail(err, NIB_ERROR_KV_FULL,
-                            "the KV pool has %u free pages, %u are needed; end a session or lower "
-                            "the number of sessions",
-                            pool->classes[c].n_free, end - state->held[c].end);
-    }
-    for (uint32_t c = 0; c < pool->n_classes; c++) {
-        uint32_t *pages = table_of(pool, table, c);
-        while (state->held[c].end < end)
-            pages[state->held[c].end++] = nib_kv_pool_take(pool, c);
-    }
+    if (n_tokens <= state->n_tokens)
+        return NIB_OK;
+    // What the last whole page's end sees stays, so that a sequence can be saved from there.
+    uint32_t whole = state->n_tokens - state->n_tokens % NIB_KV_PAGE_TOKENS;
+    for (uint32_t c = 0; c < pool->params.n_classes; c++)
+        narrow(pool, table, c, nib_kv_first_seen(pool->params.window[c], whole), end);
+    enum nib_status status = require_pages(pool, table, end, err);
+    for (uint32_t c = 0; c < pool->params.n_classes && status == NIB_OK; c++)
+        status = own_end(pool, table, c, err);
+    if (status != NIB_OK)
+        return status;
+    for (uint32_t c = 0; c < pool->params.n_classes; c++)
+        take_until(pool, table, c, end);
     state->n_tokens = n_tokens;
     return NIB_OK;
 }
 
+uint32_t nib_kv_pool_room(const struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens)
+{
+    const struct nib_kv_table_state *state = &pool->states[table];
+    uint32_t room = pages_for(state->n_tokens) * NIB_KV_PAGE_TOKENS;
+    return min_u32(max_u32(room, state->n_tokens), n_tokens);
+}
+
+/// Finds out anew which blocks a table that was cut short begins with.
+static void find_known(struct nib_kv_pool *pool, uint32_t table)
+{
+    struct nib_kv_table_state *state = &pool->states[table];
+    uint32_t n = min_u32(state->n_known, state->n_tokens / NIB_KV_PAGE_TOKENS);
+    if (n == state->n_known)
+        return;
+    state->n_known = n;
+    state->serial = 0;
+    for (uint32_t c = 0; c < pool->params.n_classes && n > 0 && state->serial == 0; c++) {
+        uint32_t page = nib_kv_table(pool, table, c)[n - 1];
+        uint32_t block = page == NIB_NONE ? NIB_NONE : pool->pages.classes[c].pages[page].block;
+        if (block != NIB_NONE)
+            state->serial = pool->pages.blocks[block].serial;
+    }
+    state->is_private = state->is_private || (n > 0 && state->serial == 0);
+}
+
 uint32_t nib_kv_pool_truncate(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens)
 {
-    struct table_state *state = &pool->states[table];
+    struct nib_kv_table_state *state = &pool->states[table];
     uint32_t kept = min_u32(n_tokens, state->n_tokens);
-    for (uint32_t c = 0; c < pool->n_classes; c++) {
-        if (state->held[c].first > first_seen_page(&pool->classes[c], kept))
+    for (uint32_t c = 0; c < pool->params.n_classes; c++) {
+        if (state->held[c].first > nib_kv_first_seen(pool->params.window[c], kept))
             kept = 0;
     }
-    for (uint32_t c = 0; c < pool->n_classes; c++)
+    for (uint32_t c = 0; c < pool->params.n_classes; c++)
         narrow(pool, table, c, 0, pages_for(kept));
     if (kept == 0)
-        memset(state->held, 0, sizeof state->held);
+        *state = (struct nib_kv_table_state){0};
     state->n_tokens = kept;
+    find_known(pool, table);
     return kept;
+}
+
+void nib_kv_pool_fork(struct nib_kv_pool *pool, uint32_t from, uint32_t to)
+{
+    pool->states[to] = pool->states[from];
+    for (uint32_t c = 0; c < pool->params.n_classes; c++) {
+        const struct nib_kv_range *held = &pool->states[from].held[c];
+        const uint32_t *source = nib_kv_table(pool, from, c);
+        uint32_t *target = nib_kv_table(pool, to, c);
+        for (uint32_t i = held->first; i < held->end; i++) {
+            target[i] = source[i];
+            nib_kv_pages_retain(&pool->pages, c, source[i]);
+        }
+    }
+}
+
+struct nib_kv_range nib_kv_needed(uint32_t window, uint32_t n_tokens)
+{
+    uint32_t end = pages_for(n_tokens);
+    return (struct nib_kv_range){min_u32(nib_kv_first_seen(window, n_tokens), end), end};
+}
+
+enum nib_status nib_kv_pool_restore(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
+                                    struct nib_error *err)
+{
+    struct nib_kv_table_state *state = &pool->states[table];
+    for (uint32_t c = 0; c < pool->params.n_classes; c++) {
+        struct nib_kv_range range = nib_kv_needed(pool->params.window[c], n_tokens);
+        if (range.end - range.first > pages_left(pool, c))
+            return nib_fail(err, NIB_ERROR_KV_FULL,
+                            "the KV pool has %u free pages, %u are needed; end a session",
+                            pages_left(pool, c), range.end - range.first);
+    }
+    for (uint32_t c = 0; c < pool->params.n_classes; c++) {
+        struct nib_kv_range range = nib_kv_needed(pool->params.window[c], n_tokens);
+        state->held[c] = (struct nib_kv_range){range.first, range.first};
+        take_until(pool, table, c, range.end);
+    }
+    state->n_tokens = n_tokens;
+    state->is_private = n_tokens > 0;
+    return NIB_OK;
 }
 
 const uint32_t *nib_kv_pool_tables(const struct nib_kv_pool *pool)
@@ -205,10 +298,16 @@ const uint32_t *nib_kv_pool_tables(const struct nib_kv_pool *pool)
 
 uint32_t nib_kv_pool_offset(const struct nib_kv_pool *pool, uint32_t table)
 {
-    return table * pool->n_classes * pool->stride;
+    return table * pool->params.n_classes * pool->stride;
 }
 
 uint32_t nib_kv_pool_stride(const struct nib_kv_pool *pool)
 {
     return pool->stride;
+}
+
+struct nib_kv_range nib_kv_pool_held(const struct nib_kv_pool *pool, uint32_t table,
+                                     uint32_t kv_class)
+{
+    return pool->states[table].held[kv_class];
 }

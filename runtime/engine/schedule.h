@@ -10,6 +10,11 @@
 uint32_t nib_schedule_share(const uint32_t *pending, uint32_t n, uint32_t budget,
                             uint32_t *out_rows);
 
+/// The same for rows of one session that must not be parted: each session, in order, gets all
+/// `pending[i]` <= budget or none.
+uint32_t nib_schedule_chunks(const uint32_t *pending, uint32_t n, uint32_t budget,
+                             uint32_t *out_rows);
+
 /// Returns `n_rows` > 0 rounded up to a bucket, a power of two.
 uint32_t nib_schedule_bucket(uint32_t n_rows);
 

@@ -7,8 +7,10 @@ enum nib_status nib_session_create(struct nib_engine *engine, struct nib_session
                                    struct nib_error *err)
 {
     *out_session = NULL;
-    if (!engine)
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "engine is NULL");
+    if (!engine || engine->stepping)
+        return nib_fail(err, engine ? NIB_ERROR_STATE : NIB_ERROR_ARGUMENT,
+                        engine ? "a session cannot be made in a callback of a step"
+                               : "engine is NULL");
     uint32_t table = 0;
     while (table < engine->max_sessions && engine->sessions[table])
         table++;
@@ -30,6 +32,23 @@ enum nib_status nib_session_create(struct nib_engine *engine, struct nib_session
     atomic_init(&session->cancelled, false);
     engine->sessions[table] = session;
     *out_session = session;
+    return NIB_OK;
+}
+
+enum nib_status nib_session_fork(const struct nib_session *session,
+                                 struct nib_session **out_session, struct nib_error *err)
+{
+    *out_session = NULL;
+    if (!session)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "session is NULL");
+    enum nib_status status = nib_session_create(session->engine, out_session, err);
+    if (status != NIB_OK)
+        return status;
+    struct nib_session *copy = *out_session;
+    memcpy(copy->tokens, session->tokens, session->n_tokens * sizeof *copy->tokens);
+    copy->n_tokens = session->n_tokens;
+    copy->n_computed = session->n_computed;
+    nib_kv_pool_fork(session->engine->pool, session->table, copy->table);
     return NIB_OK;
 }
 
@@ -98,6 +117,31 @@ enum nib_status nib_session_truncate(struct nib_session *session, size_t count,
     session->n_tokens = (uint32_t)count;
     if (session->n_computed > count)
         nib_session_rewind(session, (uint32_t)count);
+    return NIB_OK;
+}
+
+void nib_session_drop(struct nib_session *session, uint32_t first, uint32_t count)
+{
+    uint32_t end = first + count;
+    memmove(session->tokens + first, session->tokens + end,
+            (session->n_tokens - end) * sizeof *session->tokens);
+    session->n_tokens -= count;
+    if (session->n_computed > first)
+        nib_session_rewind(session, first);
+}
+
+enum nib_status nib_session_shift(struct nib_session *session, size_t keep, size_t count,
+                                  struct nib_error *err)
+{
+    enum nib_status status = require_idle(session, err);
+    if (status != NIB_OK)
+        return status;
+    if (keep > session->n_tokens || count > session->n_tokens - keep)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "the session has %u tokens, fewer than the %zu to keep and %zu to drop",
+                        session->n_tokens, keep, count);
+    if (count > 0)
+        nib_session_drop(session, (uint32_t)keep, (uint32_t)count);
     return NIB_OK;
 }
 

@@ -49,12 +49,14 @@ static enum nib_status run_segments(struct nib_engine *engine, bool with_head,
     return NIB_OK;
 }
 
-/// Gives one line of logits to its session. `session` may have ended at an earlier line.
+/// Gives one line of logits to its session, which may have ended at an earlier line, or drawn
+/// another token than the one drafted here.
 static enum nib_status deliver(struct nib_engine *engine, const struct nib_step_row *row,
                                const float *logits, struct nib_error *err)
 {
     struct nib_session *session = engine->scheduled[row->sequence];
-    if (session->work == NIB_WORK_NONE || session->refused)
+    if (session->work == NIB_WORK_NONE || session->refused || row->position >= session->n_tokens ||
+        row->token != (uint32_t)session->tokens[row->position])
         return NIB_OK;
     if (session->on_logits && row->position >= session->first_logits &&
         !session->on_logits(session->logits_user, row->position, logits,
@@ -112,12 +114,42 @@ static enum nib_status run_scheduled(struct nib_engine *engine, uint32_t n_logit
     return NIB_OK;
 }
 
+/// Keeps of a draft what was drawn as it said, and makes the next one longer or shorter. The last
+/// token drawn is computed with the next step in any case.
+static void settle_draft(struct nib_session *session)
+{
+    struct nib_generator *generator = &session->generator;
+    uint32_t n_drawn = generator->result.n_generated - generator->draft_from;
+    uint32_t n_accepted = n_drawn > 0 ? n_drawn - 1 : 0;
+    generator->result.n_drafted += session->n_draft;
+    generator->result.n_accepted += n_accepted;
+    generator->draft_length = n_accepted < session->n_draft
+                                  ? n_accepted + 1
+                                  : min_u32(2 * generator->draft_length, generator->max_draft);
+    session->n_draft = 0;
+    if (session->n_computed >= session->n_tokens)
+        nib_session_rewind(session, session->n_tokens - 1);
+}
+
+/// After a step: drafts are settled, and whole pages can be found by others.
+static void finish_step(struct nib_engine *engine)
+{
+    for (uint32_t i = 0; i < engine->step.header.n_sequences; i++) {
+        struct nib_session *session = engine->scheduled[i];
+        if (session->n_draft > 0)
+            settle_draft(session);
+        nib_kv_pool_commit(engine->pool, session->table, session->tokens, session->n_computed);
+    }
+}
+
 /// After a device has failed: the sessions keep their tokens, and forget pages that were not
 /// filled.
 static void abandon_step(struct nib_engine *engine)
 {
     for (uint32_t i = 0; i < engine->step.header.n_sequences; i++) {
         struct nib_session *session = engine->scheduled[i];
+        if (session->n_draft > 0)
+            settle_draft(session);
         nib_session_rewind(session, session->n_computed);
         if (session->work == NIB_WORK_GENERATE)
             nib_generator_end(session, NIB_STOP_ERROR);
@@ -134,34 +166,41 @@ static uint32_t count_active(const struct nib_engine *engine, const struct nib_s
     return active;
 }
 
+/// Runs what was scheduled, with the clock and the accounts. Returns as run_scheduled does.
+static enum nib_status run_counted(struct nib_engine *engine, uint32_t n_logits, uint64_t start_ns,
+                                   enum nib_status *failure, struct nib_error *err)
+{
+    for (uint32_t i = 0; i < engine->step.header.n_sequences; i++) {
+        struct nib_generator *generator = &engine->scheduled[i]->generator;
+        generator->draft_from = generator->result.n_generated;
+        if (generator->first_step_ns == 0)
+            generator->first_step_ns = start_ns;
+    }
+    engine->host_ns += nib_clock_ns() - start_ns;
+    engine->stepping = true;
+    enum nib_status status = run_scheduled(engine, n_logits, failure, err);
+    engine->stepping = false;
+    engine->n_steps++;
+    if (engine->accounts)
+        nib_accounts_add_step(engine, n_logits);
+    return status;
+}
+
 enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only,
                              uint32_t *out_active, struct nib_error *err)
 {
     uint64_t start_ns = nib_clock_ns();
     uint32_t n_logits = 0;
+    enum nib_status failure = NIB_OK;
     enum nib_status status = nib_step_schedule(engine, only, &n_logits, err);
-    uint32_t n_sequences = engine->step.header.n_sequences;
-    if (status == NIB_OK && n_sequences > 0) {
-        for (uint32_t i = 0; i < n_sequences; i++) {
-            struct nib_generator *generator = &engine->scheduled[i]->generator;
-            if (generator->first_step_ns == 0)
-                generator->first_step_ns = start_ns;
-        }
-        engine->host_ns += nib_clock_ns() - start_ns;
-        engine->stepping = true;
-        enum nib_status failure = NIB_OK;
-        status = run_scheduled(engine, n_logits, &failure, err);
-        engine->stepping = false;
-        engine->n_steps++;
-        if (engine->accounts)
-            nib_accounts_add_step(engine, n_logits);
-        if (status != NIB_OK)
-            abandon_step(engine);
-        else
-            status = failure;
-    }
+    if (status == NIB_OK && engine->step.header.n_sequences > 0)
+        status = run_counted(engine, n_logits, start_ns, &failure, err);
+    if (status == NIB_OK)
+        finish_step(engine);
+    else
+        abandon_step(engine);
     *out_active = count_active(engine, only);
-    return status;
+    return status == NIB_OK ? failure : status;
 }
 
 enum nib_status nib_engine_step(struct nib_engine *engine, uint32_t *out_active,

@@ -102,8 +102,10 @@ enum nib_status nib_gguf_writer_add_tensor(struct nib_gguf_writer *writer,
 /// be destroyed.
 enum nib_status nib_gguf_writer_append(struct nib_gguf_writer *writer, const void *bytes,
                                        size_t size, struct nib_error *err);
-/// Ends the file and frees the writer, on failure too. Errors: io, memory, state (data is missing).
-enum nib_status nib_gguf_writer_commit(struct nib_gguf_writer **writer, struct nib_error *err);
+/// Ends the file, `*out_size` bytes large (may be NULL), and frees the writer, on failure too.
+/// Errors: io, memory, state (data is missing).
+enum nib_status nib_gguf_writer_commit(struct nib_gguf_writer **writer, uint64_t *out_size,
+                                       struct nib_error *err);
 /// Drops what was written and frees the writer.
 void nib_gguf_writer_destroy(struct nib_gguf_writer **writer);
 

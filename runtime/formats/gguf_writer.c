@@ -310,12 +310,15 @@ fail:
     return status;
 }
 
-enum nib_status nib_gguf_writer_commit(struct nib_gguf_writer **writer, struct nib_error *err)
+enum nib_status nib_gguf_writer_commit(struct nib_gguf_writer **writer, uint64_t *out_size,
+                                       struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
     if (!(*writer)->begun)
         NIB_TRY(write_header(*writer, err));
     NIB_TRY(nib_write_order_finish(&(*writer)->order, err));
+    if (out_size)
+        *out_size = nib_file_writer_size((*writer)->file);
     NIB_TRY(nib_file_writer_commit(&(*writer)->file, err));
 fail:
     nib_gguf_writer_destroy(writer);

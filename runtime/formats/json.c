@@ -12,8 +12,8 @@
 /// has 34 MB.
 static const size_t MAX_JSON_SIZE = (size_t)256 << 20;
 
-enum nib_status nib_json_parse(const char *data, size_t size, const char *path, json_t **out_json,
-                               struct nib_error *err)
+static enum nib_status parse(const char *data, size_t size, const char *path, size_t flags,
+                             json_t **out_json, struct nib_error *err)
 {
     *out_json = NULL;
     if (size > MAX_JSON_SIZE)
@@ -22,8 +22,7 @@ enum nib_status nib_json_parse(const char *data, size_t size, const char *path, 
                         path, (uint64_t)size, (uint64_t)MAX_JSON_SIZE);
 
     json_error_t error = {0};
-    *out_json =
-        json_loadb(size ? data : "", size, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &error);
+    *out_json = json_loadb(size ? data : "", size, flags | JSON_ALLOW_NUL, &error);
     if (*out_json)
         return NIB_OK;
     // jansson leaves the text empty where an allocation fails outside its own checks.
@@ -33,8 +32,14 @@ enum nib_status nib_json_parse(const char *data, size_t size, const char *path, 
                     error.column, error.text);
 }
 
-enum nib_status nib_json_open(const char *folder, const char *name, bool required,
-                              json_t **out_json, struct nib_error *err)
+enum nib_status nib_json_parse(const char *data, size_t size, const char *path, json_t **out_json,
+                               struct nib_error *err)
+{
+    return parse(data, size, path, JSON_DECODE_INT_AS_REAL, out_json, err);
+}
+
+static enum nib_status open_file(const char *folder, const char *name, size_t flags, bool required,
+                                 json_t **out_json, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
     struct nib_buffer path = {0};
@@ -48,10 +53,50 @@ enum nib_status nib_json_open(const char *folder, const char *name, bool require
         goto fail;
     }
     NIB_TRY(nib_file_map_open(path.data, &map, err));
-    NIB_TRY(nib_json_parse((const char *)map.data, map.size, path.data, out_json, err));
+    NIB_TRY(parse((const char *)map.data, map.size, path.data, flags, out_json, err));
 fail:
     nib_file_map_close(&map);
     nib_buffer_free(&path);
+    return status;
+}
+
+enum nib_status nib_json_open(const char *folder, const char *name, bool required,
+                              json_t **out_json, struct nib_error *err)
+{
+    return open_file(folder, name, JSON_DECODE_INT_AS_REAL, required, out_json, err);
+}
+
+enum nib_status nib_json_open_exact(const char *folder, const char *name, json_t **out_json,
+                                    struct nib_error *err)
+{
+    return open_file(folder, name, 0, true, out_json, err);
+}
+
+/// What json_dump_callback hands pieces of text to.
+struct sink {
+    struct nib_file_writer *file;
+    enum nib_status status;
+    struct nib_error *err;
+};
+
+static int take(const char *text, size_t size, void *user)
+{
+    struct sink *sink = user;
+    sink->status = nib_file_writer_append(sink->file, text, size, sink->err);
+    return sink->status == NIB_OK ? 0 : -1;
+}
+
+enum nib_status nib_json_write(const char *path, const json_t *json, struct nib_error *err)
+{
+    struct sink sink = {.err = err};
+    enum nib_status status;
+    NIB_TRY(nib_file_writer_open(path, &sink.file, err));
+    if (json_dump_callback(json, take, &sink, JSON_INDENT(2) | JSON_REAL_PRECISION(16)) != 0)
+        NIB_TRY(sink.status != NIB_OK ? sink.status : nib_fail_memory(err));
+    NIB_TRY(nib_file_writer_append(sink.file, "\n", 1, err));
+    NIB_TRY(nib_file_writer_commit(&sink.file, err));
+fail:
+    nib_file_writer_destroy(&sink.file);
     return status;
 }
 

@@ -16,6 +16,13 @@ enum nib_status nib_json_parse(const char *data, size_t size, const char *path, 
 enum nib_status nib_json_open(const char *folder, const char *name, bool required,
                               json_t **out_json, struct nib_error *err);
 
+/// As nib_json_open of a required file, but whole numbers stay such, for what is written again; one
+/// beyond 64 bits is an error of format.
+enum nib_status nib_json_open_exact(const char *folder, const char *name, json_t **out_json,
+                                    struct nib_error *err);
+/// Writes `json` to `path`, indented, whole or not at all. Errors: io, memory.
+enum nib_status nib_json_write(const char *path, const json_t *json, struct nib_error *err);
+
 /// Each reads member `key` of `object` (NULL or no object: nothing there) and returns whether it is
 /// there with the type asked for and in range; `*out` is untouched otherwise.
 bool nib_json_get_u32(const json_t *object, const char *key, uint32_t *out);

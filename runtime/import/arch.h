@@ -18,9 +18,10 @@ enum nib_window_rule {
 
 /// One architecture. Numbers are what holds where a checkpoint has no such key; 0 where it must.
 struct nib_arch {
-    const char *name;  ///< in reports
-    const char *gguf;  ///< general.architecture, or NULL: GGUF has no name of its own for it
-    const char *hf[2]; ///< model_type; the second may be NULL
+    const char *name;     ///< in reports
+    const char *gguf;     ///< general.architecture, or NULL: GGUF has no name of its own for it
+    const char *hf[2];    ///< model_type; the second may be NULL
+    const char *hf_class; ///< transformers' class of the first
     const char *const
         *tensors[NIB_CONTAINER_COUNT]; ///< [NIB_ROLE_COUNT] names, see nib_arch_tensor
 

@@ -4,6 +4,9 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 // Limits that no published model comes near, under which products of three sizes fit in 64 bits and
 // widths of activations in 32.
@@ -118,6 +121,55 @@ static enum nib_status read_field(const struct nib_number_file *numbers, const s
     if (status == NIB_OK && field->required && *(uint32_t *)member == 0)
         return nib_fail(err, NIB_ERROR_FORMAT, "key '%s' is missing", key);
     return status;
+}
+
+/// Returns the decimal number of the fewest digits that is `number` as a float.
+static double shortest(float number)
+{
+    char text[32];
+    double decimal = (double)number;
+    for (int digits = 6; digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)number);
+        decimal = strtod(text, NULL);
+        if ((float)decimal == number)
+            break;
+    }
+    return decimal;
+}
+
+json_t *nib_config_real(float number)
+{
+    return json_real(shortest(number));
+}
+
+/// Whether only architectures with an attention multiplier have the field's key.
+static bool is_multiplier(const struct field *field)
+{
+    return field->offset == offsetof(struct nib_model_config, attention_scale) ||
+           field->offset == offsetof(struct nib_model_config, embedding_scale) ||
+           field->offset == offsetof(struct nib_model_config, residual_scale) ||
+           field->offset == offsetof(struct nib_model_config, logit_scale);
+}
+
+bool nib_config_put_numbers(const struct nib_import_config *config, json_t *object)
+{
+    for (size_t i = 0; i < N_FIELDS; i++) {
+        const struct field *field = &fields[i];
+        const char *key = field->keys[NIB_CONTAINER_HF];
+        const void *member = (const char *)&config->model + field->offset;
+        if (!key || (is_multiplier(field) && config->arch->attention_multiplier == 0))
+            continue;
+        const uint32_t whole = field->whole ? *(const uint32_t *)member : 0;
+        float real = field->whole ? 0 : *(const float *)member;
+        if (whole == 0 && real == 0)
+            continue;
+        if (field->offset == offsetof(struct nib_model_config, logit_scale))
+            real = 1 / real;
+        if (json_object_set_new(object, key,
+                                field->whole ? json_integer(whole) : nib_config_real(real)) != 0)
+            return false;
+    }
+    return true;
 }
 
 /// Sets what the architecture says by itself; numbers that it leaves to the file are 0.
@@ -254,4 +306,37 @@ enum nib_status nib_config_end(struct nib_import_config *config,
     if (model->attention_scale == 0)
         model->attention_scale = (float)(1 / sqrt(model->key_dim));
     return NIB_OK;
+}
+
+/// Writes the model as files hold it: scales that the architecture implies are taken for granted.
+static void fold_back(const struct nib_arch *arch, struct nib_model_config *model)
+{
+    if (arch->scaled_embedding)
+        model->embedding_scale = 1;
+    model->logit_scale = 1 / model->logit_scale;
+    if (model->attention_scale == (float)(1 / sqrt(model->key_dim)))
+        model->attention_scale = 0;
+}
+
+enum nib_status nib_config_visit_numbers(const struct nib_arch *arch, enum nib_container container,
+                                         const struct nib_model_config *model,
+                                         nib_visit_number_fn *visit, void *user,
+                                         struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    struct nib_model_config usual, stored = *model;
+    set_defaults(arch, container, &usual);
+    fold_back(arch, &stored);
+    for (size_t i = 0; i < N_FIELDS; i++) {
+        const struct field *field = &fields[i];
+        const void *member = (const char *)&stored + field->offset;
+        const void *usual_member = (const char *)&usual + field->offset;
+        const char *key = field->keys[container];
+        if (!key || (!field->required && memcmp(member, usual_member, sizeof(uint32_t)) == 0))
+            continue;
+        double number = field->whole ? *(const uint32_t *)member : (double)*(const float *)member;
+        NIB_TRY(visit(user, key, field->whole, number, err));
+    }
+fail:
+    return status;
 }

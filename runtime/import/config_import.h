@@ -25,6 +25,35 @@ enum nib_status nib_config_from_gguf(const struct nib_gguf *gguf, struct nib_are
 enum nib_status nib_config_from_json(const json_t *json, struct nib_arena *arena,
                                      struct nib_import_config *out_config, struct nib_error *err);
 
+/// Adds the keys that nib_config_from_gguf reads to `writer`, but for vectors of RoPE factors and
+/// what the tokenizer tells. A checkpoint of an architecture that GGUF has no name for is written
+/// as llama. Errors: unsupported (what GGUF has no key for), memory.
+enum nib_status nib_config_to_gguf(const struct nib_arch *arch,
+                                   const struct nib_model_config *model,
+                                   struct nib_gguf_writer *writer, struct nib_error *err);
+/// Returns the name that GGUF files have for the architecture; static.
+const char *nib_config_gguf_name(const struct nib_arch *arch);
+
+/// Gets a number as a file of the container holds it. Errors end the visits.
+typedef enum nib_status nib_visit_number_fn(void *user, const char *key, bool whole, double number,
+                                            struct nib_error *err);
+/// Visits the plain numbers that nib_config_begin reads, those that it takes for granted left out.
+enum nib_status nib_config_visit_numbers(const struct nib_arch *arch, enum nib_container container,
+                                         const struct nib_model_config *model,
+                                         nib_visit_number_fn *visit, void *user,
+                                         struct nib_error *err);
+/// Makes config.json of a configuration that came from elsewhere, such as a GGUF file: all but
+/// token ids, biases and element types. Both transformers 4 and 5 read it. Free with json_decref.
+/// Errors: unsupported (transformers' class of the architecture has no place for something: the
+/// message names it and the remedy), memory.
+enum nib_status nib_config_to_json(const struct nib_import_config *config, json_t **out_json,
+                                   struct nib_error *err);
+/// For it: writes the numbers that nib_config_begin reads, but for those that are 0; returns
+/// whether there was memory.
+bool nib_config_put_numbers(const struct nib_import_config *config, json_t *object);
+/// Returns `number` with as few digits as tell it from other floats, or NULL.
+json_t *nib_config_real(float number);
+
 /// For the two readers.
 
 enum nib_found { NIB_ABSENT, NIB_NULL, NIB_NUMBER };

@@ -22,6 +22,7 @@ struct nib_source {
     struct nib_log log;
     enum nib_container container;
     struct nib_gguf *gguf;               ///< owned, or NULL
+    const struct nib_gguf *parsed_gguf;  ///< the same, or the caller's
     struct nib_safetensors *safetensors; ///< owned, or NULL
     const struct nib_tensor_directory *directory;
     struct nib_tokenizer *tokenizer; ///< or NULL
@@ -32,6 +33,7 @@ struct nib_source {
     const struct nib_row_reader **quantized; ///< the same, of matrices that are sets of tensors
     struct nib_generation_defaults defaults;
     const char *quantization;
+    const char *path; ///< "" where there is none
     uint64_t file_bytes;
 };
 
@@ -238,8 +240,10 @@ static enum nib_status read_gguf(struct nib_source *source, const struct nib_ggu
     enum nib_status status;
     source->container = NIB_CONTAINER_GGUF;
     source->directory = &gguf->directory;
+    source->parsed_gguf = gguf;
     NIB_TRY(nib_config_from_gguf(gguf, &source->arena, &source->config, err));
     NIB_TRY(map_tensors(source, err));
+    source->config.tied = !*slot(source, NIB_ROLE_OUTPUT, 0);
     NIB_TRY(nib_tokenizer_from_gguf(gguf, &source->tokenizer, err));
     read_sampling(gguf, &source->defaults);
 fail:
@@ -302,10 +306,12 @@ fail:
 static struct nib_source *create_source(struct nib_error *err)
 {
     struct nib_source *source = calloc(1, sizeof *source);
-    if (source)
-        source->defaults = (struct nib_generation_defaults){-1, -1, -1, -1, -1, -1};
-    else
+    if (!source) {
         nib_fail_memory(err);
+        return NULL;
+    }
+    source->defaults = (struct nib_generation_defaults){-1, -1, -1, -1, -1, -1};
+    source->path = "";
     return source;
 }
 
@@ -371,7 +377,10 @@ enum nib_status nib_source_open(const char *path, const struct nib_model_params 
         source->log = params->log;
 
     enum nib_path_kind kind = nib_path_kind(path);
-    if (kind == NIB_PATH_FOLDER)
+    source->path = nib_arena_text(&source->arena, path, strlen(path));
+    if (!source->path)
+        status = nib_fail_memory(err);
+    else if (kind == NIB_PATH_FOLDER)
         status = open_folder(source, path, err);
     else if (kind == NIB_PATH_ABSENT)
         status = nib_fail(err, NIB_ERROR_NOT_FOUND, "%s: there is no such file or folder", path);
@@ -401,6 +410,26 @@ void nib_source_destroy(struct nib_source **source)
 const struct nib_model_config *nib_source_config(const struct nib_source *source)
 {
     return &source->config.model;
+}
+
+const struct nib_arch *nib_source_arch(const struct nib_source *source)
+{
+    return source->config.arch;
+}
+
+const char *nib_source_path(const struct nib_source *source)
+{
+    return source->path;
+}
+
+const struct nib_import_config *nib_source_import_config(const struct nib_source *source)
+{
+    return &source->config;
+}
+
+const struct nib_gguf *nib_source_gguf(const struct nib_source *source)
+{
+    return source->parsed_gguf;
 }
 
 const struct nib_tokenizer *nib_source_tokenizer(const struct nib_source *source)
@@ -437,6 +466,14 @@ uint64_t nib_source_file_bytes(const struct nib_source *source)
 bool nib_source_has(const struct nib_source *source, enum nib_role role, uint32_t layer)
 {
     return layer < source->config.model.n_layers && *slot(source, role, layer) != NULL;
+}
+
+bool nib_source_tensor_name(const struct nib_source *source, enum nib_container container,
+                            enum nib_role role, uint32_t layer, char out[NIB_ARCH_NAME_SIZE])
+{
+    const struct nib_arch_prefix *prefix =
+        container == source->container ? source->prefix : nib_arch_prefix(container, 0);
+    return nib_arch_tensor(source->config.arch, container, prefix, role, layer, out);
 }
 
 enum nib_status nib_source_reader(const struct nib_source *source, enum nib_role role,

@@ -10,16 +10,14 @@
 /// What a file is read into; `arena` holds the arrays.
 struct reader {
     const struct nib_gguf *gguf;
-    struct nib_arena arena;
+    struct nib_arena *arena;
     struct nib_string_map by_text;
     struct nib_vocab vocab;
     struct nib_vocab_token *tokens;
 };
 
-/// Keys of ids that end generation, beside eos_token_id.
-static const char *const END_KEYS[] = {"tokenizer.ggml.eot_token_id",
-                                       "tokenizer.ggml.eom_token_id"};
-enum { N_END_KEYS = sizeof END_KEYS / sizeof END_KEYS[0] };
+const char *const nib_gguf_end_keys[NIB_GGUF_END_KEYS] = {"tokenizer.ggml.eot_token_id",
+                                                          "tokenizer.ggml.eom_token_id"};
 
 static bool text_is(struct nib_text text, const char *string)
 {
@@ -79,7 +77,7 @@ static enum nib_status read_tokens(struct reader *reader, struct nib_error *err)
         find_array(reader->gguf, "tokenizer.ggml.token_type", texts->count, false, &types, err));
 
     uint32_t count = (uint32_t)texts->count;
-    reader->tokens = nib_arena_array(&reader->arena, count, sizeof *reader->tokens);
+    reader->tokens = nib_arena_array(reader->arena, count, sizeof *reader->tokens);
     if (!reader->tokens)
         NIB_TRY(nib_fail_memory(err));
     NIB_TRY(nib_string_map_reserve(&reader->by_text, count, err));
@@ -140,7 +138,7 @@ static enum nib_status read_merges(struct reader *reader, struct nib_error *err)
     if (value->element_type != NIB_GGUF_STRING || value->count >= UINT32_MAX)
         NIB_TRY(nib_fail(err, NIB_ERROR_FORMAT, "tokenizer.ggml.merges holds no strings"));
     struct nib_vocab_merge *merges =
-        nib_arena_array(&reader->arena, (size_t)value->count + 1, sizeof *merges);
+        nib_arena_array(reader->arena, (size_t)value->count + 1, sizeof *merges);
     if (!merges)
         NIB_TRY(nib_fail_memory(err));
     uint64_t cursor = 0;
@@ -172,7 +170,7 @@ static enum nib_status read_special_ids(struct reader *reader, struct nib_error 
 {
     enum nib_status status = NIB_OK;
     struct nib_vocab *vocab = &reader->vocab;
-    int32_t *ends = nib_arena_array(&reader->arena, N_END_KEYS, sizeof *ends);
+    int32_t *ends = nib_arena_array(reader->arena, NIB_GGUF_END_KEYS, sizeof *ends);
     if (!ends)
         NIB_TRY(nib_fail_memory(err));
     vocab->bos = vocab->eos = vocab->unknown = -1;
@@ -190,9 +188,9 @@ static enum nib_status read_special_ids(struct reader *reader, struct nib_error 
         reader->tokens[vocab->unknown].type != NIB_TOKEN_UNKNOWN)
         vocab->unknown = -1;
     vocab->ends = ends;
-    for (size_t i = 0; i < N_END_KEYS; i++) {
+    for (size_t i = 0; i < NIB_GGUF_END_KEYS; i++) {
         int32_t id = -1;
-        NIB_TRY(read_id(reader, END_KEYS[i], &id, err));
+        NIB_TRY(read_id(reader, nib_gguf_end_keys[i], &id, err));
         if (id >= 0)
             ends[vocab->n_ends++] = id;
     }
@@ -216,7 +214,7 @@ static enum nib_status read_pretokenizer(struct reader *reader, struct nib_error
     const struct nib_gguf_value *value = nib_gguf_find(reader->gguf, "tokenizer.ggml.pre");
     if (value && !nib_gguf_get_text(value, &text))
         return nib_fail(err, NIB_ERROR_FORMAT, "tokenizer.ggml.pre is not a string");
-    reader->vocab.pre = nib_arena_text(&reader->arena, text.ptr, text.size);
+    reader->vocab.pre = nib_arena_text(reader->arena, text.ptr, text.size);
     if (!reader->vocab.pre)
         return nib_fail_memory(err);
     const struct nib_pretokenizer *family = nib_pretokenizer_find(reader->vocab.pre);
@@ -275,11 +273,10 @@ fail:
     return status;
 }
 
-enum nib_status nib_tokenizer_from_gguf(const struct nib_gguf *gguf,
-                                        struct nib_tokenizer **out_tokenizer, struct nib_error *err)
+enum nib_status nib_vocab_from_gguf(const struct nib_gguf *gguf, struct nib_arena *arena,
+                                    struct nib_vocab *out_vocab, struct nib_error *err)
 {
-    *out_tokenizer = NULL;
-    struct reader reader = {.gguf = gguf};
+    struct reader reader = {.gguf = gguf, .arena = arena};
     enum nib_status status = NIB_OK;
     bool is_present;
     NIB_TRY(read_model(&reader, &is_present, err));
@@ -290,10 +287,23 @@ enum nib_status nib_tokenizer_from_gguf(const struct nib_gguf *gguf,
         NIB_TRY(read_special_ids(&reader, err));
         NIB_TRY(read_settings(&reader, err));
         apply_phi3_flags(&reader);
-        NIB_TRY(nib_tokenizer_create(&reader.vocab, out_tokenizer, err));
     }
 fail:
     nib_string_map_free(&reader.by_text);
-    nib_arena_free(&reader.arena);
+    *out_vocab = reader.vocab;
     return nib_fail_context(err, status, "tokenizer");
+}
+
+enum nib_status nib_tokenizer_from_gguf(const struct nib_gguf *gguf,
+                                        struct nib_tokenizer **out_tokenizer, struct nib_error *err)
+{
+    struct nib_arena arena = {0};
+    struct nib_vocab vocab;
+    *out_tokenizer = NULL;
+    enum nib_status status = nib_vocab_from_gguf(gguf, &arena, &vocab, err);
+    if (status == NIB_OK && vocab.n_tokens > 0)
+        status =
+            nib_fail_context(err, nib_tokenizer_create(&vocab, out_tokenizer, err), "tokenizer");
+    nib_arena_free(&arena);
+    return status;
 }

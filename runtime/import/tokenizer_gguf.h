@@ -2,6 +2,7 @@
 #ifndef RUNTIME_IMPORT_TOKENIZER_GGUF_H
 #define RUNTIME_IMPORT_TOKENIZER_GGUF_H
 
+#include "runtime/base/arena.h"
 #include "runtime/formats/gguf.h"
 #include "runtime/tokenizer/tokenizer.h"
 
@@ -13,5 +14,19 @@
 enum nib_status nib_tokenizer_from_gguf(const struct nib_gguf *gguf,
                                         struct nib_tokenizer **out_tokenizer,
                                         struct nib_error *err);
+/// Reads what nib_tokenizer_from_gguf builds the tokenizer of, with its errors; `n_tokens` is 0
+/// where the file has none. Arrays are in `arena`, texts in the file.
+enum nib_status nib_vocab_from_gguf(const struct nib_gguf *gguf, struct nib_arena *arena,
+                                    struct nib_vocab *out_vocab, struct nib_error *err);
+
+/// Adds the keys of a tokenizer to `writer`. GGUF wants a token for each of the embedding's
+/// `n_rows` rows; those without get one that is unused. Errors: format (more tokens than rows),
+/// unsupported (a way of splitting text that GGUF has no name for), memory.
+enum nib_status nib_vocab_to_gguf(const struct nib_vocab *vocab, uint32_t n_rows,
+                                  struct nib_gguf_writer *writer, struct nib_error *err);
+
+/// Keys of ids that end generation, beside eos_token_id.
+enum { NIB_GGUF_END_KEYS = 2 };
+extern const char *const nib_gguf_end_keys[NIB_GGUF_END_KEYS];
 
 #endif

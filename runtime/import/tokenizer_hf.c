@@ -112,11 +112,9 @@ static struct nib_text find_chat_template(const struct nib_tokenizer_files *file
     return nib_hf_text(files->tokenizer_config, "chat_template");
 }
 
-enum nib_status nib_tokenizer_from_files(const struct nib_tokenizer_files *files,
-                                         struct nib_tokenizer **out_tokenizer,
-                                         struct nib_error *err)
+static enum nib_status use_files(const struct nib_tokenizer_files *files, nib_use_vocab_fn *use,
+                                 void *user, struct nib_error *err)
 {
-    *out_tokenizer = NULL;
     struct nib_hf_reader reader = {.files = files};
     enum nib_status status = NIB_OK;
     if (!json_is_object(files->tokenizer))
@@ -125,11 +123,25 @@ enum nib_status nib_tokenizer_from_files(const struct nib_tokenizer_files *files
     NIB_TRY(nib_hf_read_model(&reader, err));
     NIB_TRY(read_special_tokens(&reader, err));
     reader.vocab.chat_template = find_chat_template(files);
-    NIB_TRY(nib_tokenizer_create(&reader.vocab, out_tokenizer, err));
+    NIB_TRY(use(user, &reader.vocab, err));
 fail:
     nib_string_map_free(&reader.by_text);
     nib_arena_free(&reader.arena);
     return nib_fail_context(err, status, "tokenizer.json");
+}
+
+static enum nib_status create_tokenizer(void *user, const struct nib_vocab *vocab,
+                                        struct nib_error *err)
+{
+    return nib_tokenizer_create(vocab, user, err);
+}
+
+enum nib_status nib_tokenizer_from_files(const struct nib_tokenizer_files *files,
+                                         struct nib_tokenizer **out_tokenizer,
+                                         struct nib_error *err)
+{
+    *out_tokenizer = NULL;
+    return use_files(files, create_tokenizer, out_tokenizer, err);
 }
 
 /// Maps `folder`/chat_template.jinja; a missing file is an empty map.
@@ -150,10 +162,9 @@ fail:
     return status;
 }
 
-enum nib_status nib_tokenizer_from_folder(const char *folder, struct nib_tokenizer **out_tokenizer,
-                                          struct nib_error *err)
+enum nib_status nib_vocab_from_folder(const char *folder, nib_use_vocab_fn *use, void *user,
+                                      struct nib_error *err)
 {
-    *out_tokenizer = NULL;
     struct nib_tokenizer_files files = {0};
     struct nib_file_map jinja = {0};
     enum nib_status status = NIB_OK;
@@ -166,7 +177,7 @@ enum nib_status nib_tokenizer_from_folder(const char *folder, struct nib_tokeniz
     NIB_TRY(nib_json_open(folder, "generation_config.json", false, &files.generation_config, err));
     NIB_TRY(open_chat_template(folder, &jinja, err));
     files.chat_template = (struct nib_text){(const char *)jinja.data, jinja.size};
-    status = nib_tokenizer_from_files(&files, out_tokenizer, err);
+    status = use_files(&files, use, user, err);
     if (status != NIB_OK)
         nib_fail_context(err, status, "%s", folder);
 fail:
@@ -176,4 +187,11 @@ fail:
     json_decref(files.generation_config);
     nib_file_map_close(&jinja);
     return status;
+}
+
+enum nib_status nib_tokenizer_from_folder(const char *folder, struct nib_tokenizer **out_tokenizer,
+                                          struct nib_error *err)
+{
+    *out_tokenizer = NULL;
+    return nib_vocab_from_folder(folder, create_tokenizer, out_tokenizer, err);
 }

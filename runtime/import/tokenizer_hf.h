@@ -23,6 +23,15 @@ enum nib_status nib_tokenizer_from_files(const struct nib_tokenizer_files *files
                                          struct nib_tokenizer **out_tokenizer,
                                          struct nib_error *err);
 
+/// Gets a vocabulary, alive during the call alone.
+typedef enum nib_status nib_use_vocab_fn(void *user, const struct nib_vocab *vocab,
+                                         struct nib_error *err);
+/// Reads the vocabulary of `folder` and hands it to `use`, which is not called where there is no
+/// tokenizer.json. Errors: those of nib_tokenizer_from_files and of `use`, io; messages name the
+/// file.
+enum nib_status nib_vocab_from_folder(const char *folder, nib_use_vocab_fn *use, void *user,
+                                      struct nib_error *err);
+
 /// Builds the tokenizer of `folder`; OK with `*out_tokenizer` NULL where it has no tokenizer.json.
 /// Errors: those of nib_tokenizer_from_files, io; messages name the file.
 enum nib_status nib_tokenizer_from_folder(const char *folder, struct nib_tokenizer **out_tokenizer,

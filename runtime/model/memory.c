@@ -13,10 +13,10 @@ uint32_t nib_plan_pages(const struct nib_plan *plan, uint32_t kv_class, uint32_t
             window = plan->kv_layers[i].window;
     }
     if (window != 0) {
-        // The tokens that a step's first row sees and those that the step adds lie side by side,
-        // and may begin anywhere in a page.
-        uint64_t tokens = (uint64_t)window - 1 + plan->max_rows;
-        uint64_t most = (tokens + page - 2) / page + 1;
+        // The pages that a step's first page sees before itself, and those that its rows touch from
+        // there on, wherever in that page they begin.
+        uint64_t most = ((uint64_t)window - 1 + page - 1) / page +
+                        ((uint64_t)plan->max_rows + page - 2) / page + 1;
         pages = most < pages ? (uint32_t)most : pages;
     }
     uint64_t total = (uint64_t)pages * n_sessions;

@@ -15,7 +15,8 @@ struct nib_plan_params {
 };
 
 /// Makes the plan: ops, weights, segments, RoPE tables, KV layers. The default activation mode of
-/// quantized matrices is int8-group; float matrices, the last layer and the head use fp32.
+/// quantized matrices is int8-group, in the last layer and the head int16-group; float matrices use
+/// fp32.
 /// Free with nib_plan_destroy.
 /// Errors: argument (context over the model's, max_rows), unsupported (a KV format without layout,
 /// an op that has no place in the design), memory.

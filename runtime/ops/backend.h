@@ -17,6 +17,12 @@ struct nib_device {
     _Atomic uint32_t references; ///< the opener's and one per engine
 };
 
+/// Sees the input of a matmul that has a tap, before it is computed: `n_rows` rows of the view's
+/// width, `stride` floats apart, which belong to the backend. Return false to end the run there:
+/// what follows is not computed, and the hidden states are of no use.
+typedef bool nib_tap_fn(void *user, uint32_t tap, const float *rows, uint64_t stride,
+                        uint32_t n_rows);
+
 /// What an instance is made for: a run of the plan's segments on a device.
 struct nib_instance_params {
     const struct nib_plan *plan; ///< outlives the instance
@@ -30,6 +36,8 @@ struct nib_instance_params {
     bool precise;
     bool fallback;
     bool profile;
+    nib_tap_fn *on_tap; ///< NULL where the plan has no taps
+    void *tap_user;
 };
 
 /// What an instance holds. Bytes.
@@ -109,11 +117,14 @@ struct nib_backend {
     enum nib_status (*sample)(void *self, const struct nib_draw *draws, uint32_t n_draws,
                               int32_t *out_ids, struct nib_error *err);
 
-    /// Copies page `source` to `target` in all layers of `kv_class` (copy on write).
+    /// Copies page `source` to `target` in all layers of `kv_class` that lie here (copy on write),
+    /// after what the last run stored and before the next run.
     enum nib_status (*kv_copy)(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
                                struct nib_error *err);
     /// Copies one page out of or into the cache: keys, values, key scales, value scales, one after
-    /// the other, the sizes being those of nib_kv_layer.
+    /// the other, nib_kv_page_bytes in all; the bytes are the same on every backend. Called between
+    /// runs. Only pages whose tokens are all stored are exported. Errors: state (the layer's cache
+    /// lies elsewhere), those of the device.
     enum nib_status (*kv_export)(void *self, struct nib_kv_page page, void *out_bytes,
                                  struct nib_error *err);
     enum nib_status (*kv_import)(void *self, struct nib_kv_page page, const void *bytes,
@@ -125,6 +136,13 @@ struct nib_backend {
     /// time is given to its first op; ops of other placements stay untouched).
     void (*profile)(const void *self, uint64_t *calls, uint64_t *ns);
 };
+
+/// Returns the bytes of one page of `layer` in all its planes, as kv_export writes them.
+static inline size_t nib_kv_page_bytes(const struct nib_kv_layer *layer)
+{
+    return (size_t)layer->key_page_size + layer->value_page_size + layer->key_scale_page_size +
+           layer->value_scale_page_size;
+}
 
 /// Checks, for `pack`, that `reader` brings the shape of weight `weight` and, for a matrix, the
 /// format that the plan was made for. Errors: argument, naming the tensor.

@@ -11,12 +11,17 @@
 
 /// Rounds to the nearest integer, ties to even, after clamping to [low, high] within ±2^21; NaN
 /// gives 0. The sum's last place is 1, so the addition rounds, and its low bits hold the integer.
-static inline int8_t round_code(float v, float low, float high)
+static inline int16_t round_wide_code(float v, float low, float high)
 {
     v = isnan(v) ? 0.0f : v;
     v = v > low ? v : low;
     v = v < high ? v : high;
-    return (int8_t)(nib_f32_bits(v + 0x1.8p23f) - nib_f32_bits(0x1.8p23f));
+    return (int16_t)(nib_f32_bits(v + 0x1.8p23f) - nib_f32_bits(0x1.8p23f));
+}
+
+static inline int8_t round_code(float v, float low, float high)
+{
+    return (int8_t)round_wide_code(v, low, high);
 }
 
 /// Returns max|x|, NaN left out.
@@ -30,21 +35,53 @@ static float largest_magnitude(const float *x, uint64_t n)
     return largest;
 }
 
+/// The scale of a group of n values and its inverse.
+struct group_scale {
+    float scale;
+    float inverse;
+};
+
+static struct group_scale find_scale(const float *x, uint64_t n, float most)
+{
+    float largest = largest_magnitude(x, n);
+    bool zero = largest < LEAST_MAXIMUM;
+    return (struct group_scale){
+        .scale = zero ? 0.0f : largest / most,
+        .inverse = zero ? 0.0f : most / largest,
+    };
+}
+
 void nib_activation_quantize_groups(const float *x, uint64_t cols, int8_t *codes, float *scale,
                                     int32_t *sum)
 {
     for (uint64_t first = 0; first < cols; first += NIB_ACTIVATION_GROUP) {
         uint64_t n = cols - first < NIB_ACTIVATION_GROUP ? cols - first : NIB_ACTIVATION_GROUP;
         uint64_t group = first / NIB_ACTIVATION_GROUP;
-        float largest = largest_magnitude(x + first, n);
-        bool zero = largest < LEAST_MAXIMUM;
-        float inverse = zero ? 0.0f : 127.0f / largest;
+        struct group_scale s = find_scale(x + first, n, 127.0f);
         int32_t total = 0;
         for (uint64_t i = first; i < first + n; i++) {
-            codes[i] = round_code(x[i] * inverse, -127.0f, 127.0f);
+            codes[i] = round_code(x[i] * s.inverse, -127.0f, 127.0f);
             total += codes[i];
         }
-        scale[group] = zero ? 0.0f : largest / 127.0f;
+        scale[group] = s.scale;
+        sum[group] = total;
+    }
+}
+
+void nib_activation_quantize_groups_16(const float *x, uint64_t cols, int16_t *codes, float *scale,
+                                       int32_t *sum)
+{
+    const float most = NIB_ACTIVATION_MAX_16;
+    for (uint64_t first = 0; first < cols; first += NIB_ACTIVATION_GROUP) {
+        uint64_t n = cols - first < NIB_ACTIVATION_GROUP ? cols - first : NIB_ACTIVATION_GROUP;
+        uint64_t group = first / NIB_ACTIVATION_GROUP;
+        struct group_scale s = find_scale(x + first, n, most);
+        int32_t total = 0;
+        for (uint64_t i = first; i < first + n; i++) {
+            codes[i] = round_wide_code(x[i] * s.inverse, -most, most);
+            total += codes[i];
+        }
+        scale[group] = s.scale;
         sum[group] = total;
     }
 }

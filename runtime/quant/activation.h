@@ -1,4 +1,4 @@
-/// Activations as int8: the specification that every backend's own code is compared with.
+/// Activations as integers: the specification that every backend's own code is compared with.
 ///
 /// A value x becomes code = x / scale rounded to the nearest integer, ties to even. NaN becomes
 /// code 0 and counts for no maximum; where the maximum is infinite, so is the scale, and the codes
@@ -14,6 +14,13 @@
 /// whose max|x| is below 2^-100 counts as all zero: scale and codes are 0.
 void nib_activation_quantize_groups(const float *x, uint64_t cols, int8_t *codes, float *scale,
                                     int32_t *sum);
+
+/// INT16_GROUP: the same with codes of −32639 to 32639, so that a code is 256 · high + low with
+/// both parts in −128 .. 127: what multiplies bytes multiplies these as two rows.
+void nib_activation_quantize_groups_16(const float *x, uint64_t cols, int16_t *codes, float *scale,
+                                       int32_t *sum);
+/// The largest code of INT16_GROUP: 127 · 256 + 127.
+#define NIB_ACTIVATION_MAX_16 32639
 
 /// INT8_TOKEN, after compressed-tensors: returns the row's scale, max|x| / 127.5, and writes codes
 /// x / scale clamped to −128 .. 127. The maximum becomes 127 or −128 (−127 where the quotient is

@@ -107,6 +107,7 @@ uint64_t nib_format_packed_bytes(const struct nib_format *format, uint64_t rows,
 #define NIB_ACTIVATIONS(X)                                                               \
     X(F32, "f32")                 /* as it is */                                         \
     X(INT8_GROUP, "int8-group")   /* a scale for every 32 values, max|x| / 127 */        \
+    X(INT16_GROUP, "int16-group") /* the same with codes of 16 bits: max|x| / 32639 */   \
     X(INT8_TOKEN, "int8-token")   /* a scale a row: max|x| / 127.5, codes −128..127 */ \
     X(INT8_STATIC, "int8-static") /* one scale for all rows, from the checkpoint */      \
     X(LLM_INT8, "llm-int8") /* columns with |x| >= threshold in floating point, the rest int8 */
@@ -117,8 +118,14 @@ enum nib_activation {
 #undef X
         NIB_ACTIVATION_COUNT
 };
-/// Group of NIB_ACTIVATION_INT8_GROUP.
+/// Group of NIB_ACTIVATION_INT8_GROUP and NIB_ACTIVATION_INT16_GROUP.
 #define NIB_ACTIVATION_GROUP 32
+
+/// Returns whether each NIB_ACTIVATION_GROUP values of a row have a scale of their own.
+static inline bool nib_activation_has_groups(enum nib_activation activation)
+{
+    return activation == NIB_ACTIVATION_INT8_GROUP || activation == NIB_ACTIVATION_INT16_GROUP;
+}
 
 /// Returns the mode's name; static.
 const char *nib_activation_name(enum nib_activation activation);

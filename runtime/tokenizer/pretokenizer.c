@@ -168,3 +168,24 @@ const struct nib_pretokenizer *nib_pretokenizer_find(const char *name)
             return &FAMILIES[i];
     return NULL;
 }
+
+static bool is_same_split(const struct nib_vocab_split *a, const struct nib_vocab_split *b)
+{
+    return a->kind == b->kind && a->invert == b->invert && a->pattern.size == b->pattern.size &&
+           memcmp(a->pattern.ptr, b->pattern.ptr, a->pattern.size) == 0;
+}
+
+const char *nib_pretokenizer_match(const struct nib_vocab *vocab)
+{
+    for (size_t i = 0; i < sizeof FAMILIES / sizeof FAMILIES[0]; i++) {
+        const struct nib_pretokenizer *family = &FAMILIES[i];
+        bool same = family->n_splits == vocab->n_splits &&
+                    family->normal_form == vocab->normal_form &&
+                    family->ignore_merges == vocab->ignore_merges;
+        for (uint32_t j = 0; same && j < family->n_splits; j++)
+            same = is_same_split(&family->splits[j], &vocab->splits[j]);
+        if (same)
+            return family->name;
+    }
+    return NULL;
+}

@@ -28,5 +28,7 @@ struct nib_pretokenizer {
 /// "deepseek-v3", "tekken" and more; also under the other names that GGUF files use for the same
 /// patterns, such as "default" for GPT-2 and "smollm" for StarCoder.
 const struct nib_pretokenizer *nib_pretokenizer_find(const char *name);
+/// Returns the name of the family that splits text as the steps of `vocab` do, or NULL; static.
+const char *nib_pretokenizer_match(const struct nib_vocab *vocab);
 
 #endif

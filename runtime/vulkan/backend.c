@@ -40,12 +40,9 @@ static enum nib_status supports_matmul(const struct nib_vk_device *d, const stru
     if (op->experts != NIB_NO_WEIGHT)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "the Vulkan backend has no mixtures of experts");
-    if (op->activation == NIB_ACTIVATION_LLM_INT8) {
+    if (op->tap != NIB_NO_WEIGHT)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the Vulkan backend has no kernels for activation mode %s yet; use "
-                        "--device cpu",
-                        nib_activation_name(op->activation));
-    }
+                        "the Vulkan backend shows no inputs of matmuls; calibrate on the CPU");
     return nib_vk_layout_make(&weight->format, weight->rows, weight->cols,
                               d->snapshot.max_storage_range, &layout, err);
 }
@@ -59,15 +56,10 @@ static enum nib_status supports_cache(const struct nib_plan *plan, uint32_t kv_l
                         "the Vulkan backend has attention for heads of up to %d numbers, not %u",
                         NIB_ATTENTION_MAX_DIM, layer->key_dim);
     }
-    if (plan->key_format > NIB_KV_F16 || plan->value_format > NIB_KV_F16) {
+    if ((plan->key_format == NIB_KV_F16 && layer->key_dim % 2) ||
+        (plan->value_format == NIB_KV_F16 && layer->value_dim % 2)) {
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the Vulkan backend cannot keep the KV cache in i8 or i4 yet; use --kv f16 "
-                        "or --device cpu");
-    }
-    if ((plan->key_format != NIB_KV_F32 && layer->key_dim % 2) ||
-        (plan->value_format != NIB_KV_F32 && layer->value_dim % 2)) {
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the Vulkan backend keeps heads of odd size in --kv f32 alone");
+                        "the Vulkan backend keeps no heads of odd size in --kv f16; use f32, i8 or i4");
     }
     return NIB_OK;
 }
@@ -114,10 +106,14 @@ static void count(const void *self, struct nib_instance_counters *out_counters)
 
 static void profile(const void *self, uint64_t *calls, uint64_t *ns)
 {
-    // No timestamps are taken yet, so ops of this backend have no times.
-    (void)self;
-    (void)calls;
-    (void)ns;
+    const struct nib_vk_instance *instance = self;
+    for (uint32_t i = 0; instance->op_ns && i < instance->plan->n_ops; i++) {
+        uint32_t segment = instance->plan->ops[i].segment;
+        if (segment - instance->first_segment < instance->n_segments) {
+            calls[i] = instance->op_calls[i];
+            ns[i] = instance->op_ns[i];
+        }
+    }
 }
 
 const struct nib_backend nib_vulkan_backend = {

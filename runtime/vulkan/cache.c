@@ -9,12 +9,19 @@ struct part {
     uint64_t size;
 };
 
+/// Keys, values and, where formats have them, their scales.
+#define N_PARTS 4
+
 static void find_parts(const struct nib_vk_instance *instance, uint32_t kv_layer,
-                       struct part out_parts[2])
+                       struct part out_parts[N_PARTS])
 {
     const struct nib_kv_layer *layer = &instance->plan->kv_layers[kv_layer];
     out_parts[0] = (struct part){&instance->caches[kv_layer].keys, layer->key_page_size};
     out_parts[1] = (struct part){&instance->caches[kv_layer].values, layer->value_page_size};
+    out_parts[2] =
+        (struct part){&instance->caches[kv_layer].key_scales, layer->key_scale_page_size};
+    out_parts[3] =
+        (struct part){&instance->caches[kv_layer].value_scales, layer->value_scale_page_size};
 }
 
 static enum nib_status check_layer(const struct nib_vk_instance *instance, uint32_t kv_layer,
@@ -31,11 +38,13 @@ enum nib_status nib_vk_kv_export(void *self, struct nib_kv_page page, void *out_
     enum nib_status status = NIB_OK;
     struct nib_vk_instance *instance = self;
     uint8_t *to = out_bytes;
-    struct part parts[2];
+    struct part parts[N_PARTS];
     NIB_TRY(check_layer(instance, page.kv_layer, err));
     NIB_TRY(nib_vk_instance_wait(instance, err));
     find_parts(instance, page.kv_layer, parts);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < N_PARTS; i++) {
+        if (parts[i].size == 0)
+            continue;
         NIB_TRY(nib_vk_transfer_read(&instance->transfer, parts[i].range, page.page * parts[i].size,
                                      to, parts[i].size, err));
         to += parts[i].size;
@@ -50,11 +59,13 @@ enum nib_status nib_vk_kv_import(void *self, struct nib_kv_page page, const void
     enum nib_status status = NIB_OK;
     struct nib_vk_instance *instance = self;
     const uint8_t *from = bytes;
-    struct part parts[2];
+    struct part parts[N_PARTS];
     NIB_TRY(check_layer(instance, page.kv_layer, err));
     NIB_TRY(nib_vk_instance_wait(instance, err));
     find_parts(instance, page.kv_layer, parts);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < N_PARTS; i++) {
+        if (parts[i].size == 0)
+            continue;
         NIB_TRY(nib_vk_transfer_write(&instance->transfer, parts[i].range,
                                       page.page * parts[i].size, from, parts[i].size, err));
         from += parts[i].size;
@@ -71,11 +82,13 @@ enum nib_status nib_vk_kv_copy(void *self, uint32_t kv_class, uint32_t source, u
     struct nib_vk_instance *instance = self;
     NIB_TRY(nib_vk_instance_wait(instance, err));
     for (uint32_t l = 0; l < instance->plan->n_kv_layers; l++) {
-        struct part parts[2];
+        struct part parts[N_PARTS];
         if (!instance->caches[l].is_used || instance->plan->kv_layers[l].kv_class != kv_class)
             continue;
         find_parts(instance, l, parts);
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < N_PARTS; i++) {
+            if (parts[i].size == 0)
+                continue;
             NIB_TRY(nib_vk_transfer_copy(&instance->transfer, parts[i].range,
                                          source * parts[i].size, target * parts[i].size,
                                          parts[i].size, err));

@@ -27,13 +27,22 @@ static enum nib_status create_device(struct nib_vk_device *d, struct nib_error *
     VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES,
         .timelineSemaphore = VK_TRUE};
-    const char *extension = VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME;
+    VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
+        .pNext = &timeline,
+        .shaderIntegerDotProduct = VK_TRUE};
+    const char *extensions[2];
+    uint32_t n_extensions = 0;
+    if (d->plan.needs_timeline_extension)
+        extensions[n_extensions++] = VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME;
+    if (d->plan.has_integer_dot)
+        extensions[n_extensions++] = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
     VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-                               .pNext = &timeline,
+                               .pNext = d->plan.has_integer_dot ? (void *)&dot : (void *)&timeline,
                                .queueCreateInfoCount = 1,
                                .pQueueCreateInfos = &queue,
-                               .enabledExtensionCount = d->plan.needs_timeline_extension,
-                               .ppEnabledExtensionNames = &extension};
+                               .enabledExtensionCount = n_extensions,
+                               .ppEnabledExtensionNames = extensions};
     enum nib_status status = nib_vk_check(
         d->host.table.CreateDevice(d->physical, &info, NULL, &d->device), "vkCreateDevice", err);
     if (status != NIB_OK)
@@ -44,18 +53,20 @@ static enum nib_status create_device(struct nib_vk_device *d, struct nib_error *
 static enum nib_status create_layout(struct nib_vk_device *d, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    VkDescriptorSetLayoutBinding bindings[NIB_BINDINGS];
-    for (uint32_t i = 0; i < NIB_BINDINGS; i++) {
+    VkDescriptorSetLayoutBinding bindings[NIB_BINDINGS + NIB_TEXEL_BINDINGS];
+    uint32_t count = NIB_BINDINGS + (d->plan.has_texels ? NIB_TEXEL_BINDINGS : 0);
+    for (uint32_t i = 0; i < count; i++) {
         bindings[i] = (VkDescriptorSetLayoutBinding){
             .binding = i,
-            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+            .descriptorType = i < NIB_BINDINGS ? VK_DESCRIPTOR_TYPE_STORAGE_BUFFER
+                                               : VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER,
             .descriptorCount = 1,
             .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT,
         };
     }
     VkDescriptorSetLayoutCreateInfo set = {.sType =
                                                VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
-                                           .bindingCount = NIB_BINDINGS,
+                                           .bindingCount = count,
                                            .pBindings = bindings};
     NIB_TRY(nib_vk_check(d->table.CreateDescriptorSetLayout(d->device, &set, NULL, &d->set_layout),
                          "vkCreateDescriptorSetLayout", err));
@@ -98,7 +109,9 @@ static enum nib_status choose(struct nib_vk_device *d, const struct nib_device_p
         return nib_fail(err, NIB_ERROR_UNSUPPORTED, "%s cannot be used: %s", d->snapshot.name,
                         d->plan.reason);
     }
-    return NIB_OK;
+    return params->vulkan_variant
+               ? nib_vk_device_plan_force(&d->snapshot, params->vulkan_variant, &d->plan, err)
+               : NIB_OK;
 }
 
 enum nib_status nib_vk_device_open(const struct nib_device_params *params, void **out_device,

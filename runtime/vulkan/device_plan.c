@@ -1,10 +1,12 @@
 #include <stdio.h>
 
-#include "runtime/vulkan/snapshot.h"
+#include "runtime/base/status.h"
+#include "runtime/vulkan/variants.h"
 #include "shaders/shared/kernels.h"
 
 // The least device that must run; every kernel keeps to these.
 #define LEAST_STORAGE_RANGE (128u << 20)
+#define LEAST_TEXELS (64u << 10)
 #define LEAST_PUSH_CONSTANTS 128u
 #define LEAST_INVOCATIONS 128u
 #define LEAST_SHARED_MEMORY (16u << 10)
@@ -22,10 +24,14 @@ void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
 {
     snapshot->max_storage_range = min_u32(snapshot->max_storage_range, LEAST_STORAGE_RANGE);
     snapshot->max_storage_buffers = min_u32(snapshot->max_storage_buffers, NIB_BINDINGS);
+    snapshot->max_texels = min_u32(snapshot->max_texels, LEAST_TEXELS);
     snapshot->max_push_constants = min_u32(snapshot->max_push_constants, LEAST_PUSH_CONSTANTS);
     snapshot->max_invocations = min_u32(snapshot->max_invocations, LEAST_INVOCATIONS);
     snapshot->max_shared_memory = min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
     snapshot->subgroup_size = 1;
+    snapshot->has_subgroups = false;
+    snapshot->has_integer_dot = false;
+    snapshot->has_fast_integer_dot = false;
     // What is known of the class of device would choose kernels that others do not get.
     snapshot->type = VK_PHYSICAL_DEVICE_TYPE_OTHER;
 }
@@ -118,6 +124,17 @@ static const char *find_missing(const struct nib_vk_snapshot *s)
     return NULL;
 }
 
+/// Adds a family behind those that are better, if the device can run it.
+static void add_family(const struct nib_vk_snapshot *snapshot, enum nib_vk_family family,
+                       struct nib_vk_device_plan *plan)
+{
+    if (nib_vk_family_missing(snapshot, family))
+        return;
+    plan->families[plan->n_families++] = family;
+    plan->has_texels = plan->has_texels || family == NIB_VK_FAMILY_TEXEL;
+    plan->has_integer_dot = plan->has_integer_dot || family == NIB_VK_FAMILY_DOT;
+}
+
 void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
                              struct nib_vk_device_plan *out_plan)
 {
@@ -144,10 +161,65 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     // (SwiftShader) takes minutes to compile the larger kernels.
     bool is_cpu = snapshot->type == VK_PHYSICAL_DEVICE_TYPE_CPU;
     bool is_narrow = is_cpu && snapshot->subgroup_size < 8;
-    out_plan->has_tall_matmul = is_cpu && !is_narrow;
+    static const enum nib_vk_family of_cpus[] = {NIB_VK_FAMILY_SINGLE, NIB_VK_FAMILY_TEXEL,
+                                                 NIB_VK_FAMILY_TALL};
+    for (uint32_t i = 0; is_cpu && !is_narrow && i < sizeof of_cpus / sizeof of_cpus[0]; i++)
+        add_family(snapshot, of_cpus[i], out_plan);
+    if (!is_cpu && snapshot->has_fast_integer_dot)
+        add_family(snapshot, NIB_VK_FAMILY_DOT, out_plan);
+    add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
     out_plan->matmul_lanes = is_cpu ? 1 : 8;
-    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 1 : 3;
+    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : 3;
     out_plan->matmul_width = 8;
+    // Such a driver neither keeps numbers in registers nor gains by sharing a token.
+    out_plan->attention_units = is_cpu ? 8 : 1;
+    out_plan->attention_numbers = is_cpu ? 512 : 128;
+    out_plan->attention_parts = is_cpu ? 8 : 32;
+}
+
+enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot, const char *name,
+                                         struct nib_vk_device_plan *plan, struct nib_error *err)
+{
+    enum nib_status status = nib_vk_family_find(name, &plan->forced_family, err);
+    if (status != NIB_OK)
+        return status;
+    const char *missing = nib_vk_family_missing(snapshot, plan->forced_family);
+    if (missing) {
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED, "%s cannot run the Vulkan variant %s: %s",
+                        snapshot->name, name, missing);
+    }
+    plan->is_forced = true;
+    plan->has_texels = plan->has_texels || plan->forced_family == NIB_VK_FAMILY_TEXEL ||
+                       plan->forced_family == NIB_VK_FAMILY_SINGLE;
+    plan->has_integer_dot = plan->has_integer_dot || plan->forced_family == NIB_VK_FAMILY_DOT;
+    return NIB_OK;
+}
+
+static bool is_chosen(const struct nib_vk_device_plan *plan, enum nib_vk_family family)
+{
+    for (uint32_t i = 0; i < plan->n_families; i++) {
+        if (plan->families[i] == family)
+            return true;
+    }
+    return false;
+}
+
+/// Writes which kernels of matmuls run, and why others do not.
+static void describe_families(const struct nib_vk_snapshot *snapshot,
+                              const struct nib_vk_device_plan *plan, char *text, size_t size)
+{
+    size_t used = (size_t)snprintf(text, size, "baseline; matmuls");
+    for (uint32_t i = 0; i < plan->n_families && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s %s", i ? "," : "",
+                                 nib_vk_family_get(plan->families[i])->name);
+    for (uint32_t i = 0; i < NIB_VK_FAMILY_COUNT && used < size; i++) {
+        enum nib_vk_family family = (enum nib_vk_family)i;
+        const char *missing = nib_vk_family_missing(snapshot, family);
+        const char *name = nib_vk_family_get(family)->name;
+        if (!is_chosen(plan, family))
+            used += (size_t)snprintf(text + used, size - used, "; not %s: %s", name,
+                                     missing ? missing : "others are faster here");
+    }
 }
 
 void nib_vk_describe(const struct nib_vk_snapshot *snapshot, const struct nib_vk_device_plan *plan,
@@ -169,6 +241,8 @@ void nib_vk_describe(const struct nib_vk_snapshot *snapshot, const struct nib_vk
     };
     snprintf(out_info->name, sizeof out_info->name, "%s", snapshot->name);
     snprintf(out_info->driver, sizeof out_info->driver, "%s", snapshot->driver);
-    snprintf(out_info->features, sizeof out_info->features, "%s",
-             plan->is_usable ? "baseline" : plan->reason);
+    if (plan->is_usable)
+        describe_families(snapshot, plan, out_info->features, sizeof out_info->features);
+    else
+        snprintf(out_info->features, sizeof out_info->features, "%s", plan->reason);
 }

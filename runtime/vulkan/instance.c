@@ -1,10 +1,11 @@
-#include "runtime/vulkan/instance.h"
+#include "runtime/vulkan/passes.h"
 
 #include <stdlib.h>
 
 #include "runtime/base/checked.h"
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
+#include "runtime/vulkan/profile.h"
 
 uint32_t nib_vk_bucket(uint32_t n)
 {
@@ -107,7 +108,14 @@ static enum nib_status reserve_cache(struct nib_vk_instance *instance, uint32_t 
                           &cache->keys, err));
     NIB_TRY(reserve_bound(instance, n * layer->value_page_size, "the cache of a layer's values",
                           &cache->values, err));
-    instance->kv_bytes += n * ((uint64_t)layer->key_page_size + layer->value_page_size);
+    if (layer->key_scale_page_size)
+        NIB_TRY(reserve_bound(instance, n * layer->key_scale_page_size, "the scales of keys",
+                              &cache->key_scales, err));
+    if (layer->value_scale_page_size)
+        NIB_TRY(reserve_bound(instance, n * layer->value_scale_page_size, "the scales of values",
+                              &cache->value_scales, err));
+    instance->kv_bytes += n * ((uint64_t)layer->key_page_size + layer->value_page_size +
+                               layer->key_scale_page_size + layer->value_scale_page_size);
     cache->is_used = true;
 fail:
     return status;
@@ -130,16 +138,20 @@ static enum nib_status reserve_caches(struct nib_vk_instance *instance, struct n
     return NIB_OK;
 }
 
-/// Returns the most granules that a row of a matmul's input makes.
-static uint64_t most_granules(const struct nib_vk_instance *instance)
+/// Returns the most granules that a row of a matmul's input makes, and the most columns of inputs
+/// whose outliers are told apart.
+static uint64_t most_granules(const struct nib_vk_instance *instance, uint32_t *out_llm_cols)
 {
     uint64_t most = 1;
+    *out_llm_cols = 0;
     for (uint32_t i = 0; i < instance->plan->n_ops; i++) {
         const struct nib_op *op = &instance->plan->ops[i];
         if (!is_ours(instance, op) || op->kind != NIB_OP_MATMUL)
             continue;
         const struct nib_vk_matrix *weight = nib_vk_instance_weight(instance, op->matmul.weight);
         most = weight->layout.n_granules > most ? weight->layout.n_granules : most;
+        if (op->matmul.activation == NIB_ACTIVATION_LLM_INT8 && weight->layout.cols > *out_llm_cols)
+            *out_llm_cols = (uint32_t)weight->layout.cols;
     }
     return most;
 }
@@ -156,11 +168,19 @@ static enum nib_status reserve_values(struct nib_vk_instance *instance, struct n
         uint64_t size = n * plan->values[v].width * sizeof(float);
         NIB_TRY(reserve_bound(instance, size, plan->values[v].name, &instance->values[v], err));
     }
-    uint64_t granules = rows * most_granules(instance);
+    uint64_t granules = rows * most_granules(instance, &instance->mask_stride);
     NIB_TRY(reserve_bound(instance, granules * NIB_GRANULE * sizeof(float), "a matmul's input",
                           &instance->prepared, err));
     NIB_TRY(reserve_bound(instance, granules * 4 * sizeof(float), "a matmul's sums",
                           &instance->sums, err));
+    NIB_TRY(reserve_bound(instance, nib_vk_attention_partials(instance), "attention's parts",
+                          &instance->partials, err));
+    if (instance->mask_stride > 0) {
+        NIB_TRY(reserve_bound(instance, granules * NIB_GRANULE * sizeof(float), "outliers",
+                              &instance->outliers, err));
+        NIB_TRY(reserve_bound(instance, rows * instance->mask_stride * sizeof(uint32_t),
+                              "the mask of outliers", &instance->mask, err));
+    }
 fail:
     return status;
 }
@@ -257,12 +277,14 @@ static enum nib_status create_passes(struct nib_vk_instance *instance, struct ni
     instance->passes = new_array(n, sizeof *instance->passes);
     if (!instance->passes)
         return nib_fail_memory(err);
-    VkDescriptorPoolSize size = {.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                                 .descriptorCount = (n + 1) * NIB_BINDINGS};
+    VkDescriptorPoolSize sizes[2] = {
+        {.type = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, .descriptorCount = (n + 1) * NIB_BINDINGS},
+        {.type = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER,
+         .descriptorCount = (n + 1) * NIB_TEXEL_BINDINGS}};
     VkDescriptorPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
                                        .maxSets = n + 1,
-                                       .poolSizeCount = 1,
-                                       .pPoolSizes = &size};
+                                       .poolSizeCount = d->plan.has_texels ? 2 : 1,
+                                       .pPoolSizes = sizes};
     return nib_vk_check(d->table.CreateDescriptorPool(d->device, &info, NULL, &instance->sets),
                         "vkCreateDescriptorPool", err);
 }
@@ -279,6 +301,7 @@ enum nib_status nib_vk_instance_create(const struct nib_instance_params *params,
     instance->plan = params->plan;
     instance->device = d;
     instance->log = params->log;
+    instance->profile = params->profile;
     instance->first_segment = params->first_segment;
     instance->n_segments = params->n_segments;
     instance->max_rows = 1u << nib_vk_bucket(params->plan->max_rows);
@@ -321,6 +344,10 @@ void nib_vk_instance_destroy(void *self)
     if (instance->sets)
         d->table.DestroyDescriptorPool(d->device, instance->sets, NULL);
     nib_vk_clock_destroy(d, &instance->clock);
+    for (size_t i = 0; i < instance->n_views; i++)
+        d->table.DestroyBufferView(d->device, instance->views[i].view, NULL);
+    free(instance->views);
+    nib_vk_profile_destroy(instance);
     nib_vk_pool_destroy(&instance->memory);
     nib_vk_pool_destroy(&instance->upload);
     nib_vk_pool_destroy(&instance->readback);
@@ -366,6 +393,7 @@ enum nib_status nib_vk_instance_ready(void *self, uint64_t budget_ns, bool *out_
     if (!instance->passes) {
         NIB_TRY(nib_vk_transfer_flush(&instance->transfer, err));
         NIB_TRY(create_passes(instance, err));
+        NIB_TRY(nib_vk_profile_create(instance, err));
     }
     if (!instance->commands)
         NIB_TRY(nib_vk_record_copies(instance, err));

@@ -16,18 +16,22 @@ struct nib_vk_access {
     uint32_t end;
     bool is_write;
 };
-#define NIB_VK_MAX_ACCESSES 5
+#define NIB_VK_MAX_ACCESSES 6
 /// Resources besides the plan's values, which are numbered from 0.
 #define NIB_VK_PREPARED NIB_PLAN_MAX_VALUES
-#define NIB_VK_CACHES (NIB_PLAN_MAX_VALUES + 1) ///< keys, then values, of each layer
+#define NIB_VK_PARTIALS (NIB_PLAN_MAX_VALUES + 1)
+#define NIB_VK_MASK (NIB_PLAN_MAX_VALUES + 2)
+#define NIB_VK_CACHES (NIB_PLAN_MAX_VALUES + 3) ///< keys, then values, of each layer
 
 /// One dispatch, whatever the bucket.
 struct nib_vk_pass {
     uint32_t op;             ///< number into the plan's ops
     VkPipeline pipelines[4]; ///< for 1, 2, 4, 8 rows a workgroup; all the same but for a matmul
     bool is_matmul;
-    bool is_lines;      ///< works on lines of logits, not on the step's rows
-    uint32_t groups[4]; ///< workgroups across, with each of the pipelines
+    bool is_lines;                       ///< works on lines of logits, not on the step's rows
+    uint32_t groups[4];                  ///< workgroups across, with each of the pipelines
+    uint32_t height[NIB_VK_MAX_BUCKETS]; ///< workgroups in y for each bucket; 0: left out
+    uint32_t depth[NIB_VK_MAX_BUCKETS];  ///< in z
     VkDescriptorSet set;
     uint32_t push[32];
     uint32_t push_size; ///< bytes
@@ -35,11 +39,20 @@ struct nib_vk_pass {
     uint32_t n_accesses;
 };
 
+/// A range bound as a texel buffer.
+struct nib_vk_view {
+    VkBuffer buffer;
+    uint64_t offset;
+    VkBufferView view;
+};
+
 /// The cache of one layer.
 struct nib_vk_cache {
     bool is_used;
     struct nib_vk_range keys;
     struct nib_vk_range values;
+    struct nib_vk_range key_scales; ///< size 0: the format has none
+    struct nib_vk_range value_scales;
 };
 
 /// Passes and recorded commands of one segment.
@@ -82,6 +95,10 @@ struct nib_vk_instance {
     struct nib_vk_range values[NIB_PLAN_MAX_VALUES];
     struct nib_vk_range prepared; ///< a matmul's input, and its scales and sums
     struct nib_vk_range sums;
+    struct nib_vk_range partials; ///< attention's, of parts of the pages
+    struct nib_vk_range outliers; ///< what LLM.int8 multiplies in fp32, as `prepared`; or size 0
+    struct nib_vk_range mask;     ///< its columns: [sequence or line][mask_stride]
+    uint32_t mask_stride;
     struct nib_vk_range step;
     struct nib_vk_range step_upload;
     struct nib_vk_range hidden_upload;
@@ -94,6 +111,9 @@ struct nib_vk_instance {
     struct nib_vk_pass *passes;
     uint32_t n_passes;
     struct nib_vk_segment *segments; ///< [n_segments]
+    struct nib_vk_view *views;
+    size_t n_views;
+    size_t views_capacity;
     VkDescriptorPool sets;
     VkCommandPool command_pool;
     VkCommandBuffer *commands;
@@ -113,6 +133,13 @@ struct nib_vk_instance {
     const struct nib_step *pending_step; ///< whose logits are awaited, or NULL
     float *pending_hidden;               ///< where hidden states go, or NULL
     uint32_t pending_rows;
+    bool profile;
+    VkQueryPool queries;  ///< of timestamps; null without --profile
+    uint64_t *timestamps; ///< room for those of a segment
+    uint64_t *op_calls;   ///< [plan->n_ops], NULL without --profile
+    uint64_t *op_ns;
+    uint32_t pending_first; ///< segments that are under way
+    uint32_t pending_last;
     uint64_t n_dispatches;
     uint64_t host_ns;
 };

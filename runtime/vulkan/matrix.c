@@ -148,12 +148,12 @@ uint64_t nib_vk_layout_slice_bytes(const struct nib_vk_layout *layout, uint32_t 
     return 4 * tile_words(&planes) * slice_tiles(layout, slice) + book;
 }
 
-void nib_vk_layout_args(const struct nib_vk_layout *layout, uint32_t slice,
-                        struct nib_matrix_args *out_args)
+/// Fills what a kernel gets of a slice of `tiles` tiles.
+static void make_args(const struct nib_vk_layout *layout, uint64_t tiles,
+                      struct nib_matrix_args *out_args)
 {
     const struct nib_format *format = &layout->format;
     struct planes p = planes_of(layout);
-    uint64_t tiles = slice_tiles(layout, slice);
     uint64_t high = p.codes * tiles, scale = high + p.high * tiles;
     uint64_t min = scale + p.scale * tiles, sub_scale = min + p.min * tiles;
     uint64_t sub_min = sub_scale + p.sub_scale * tiles, zero = sub_min + p.sub_min * tiles;
@@ -173,6 +173,17 @@ void nib_vk_layout_args(const struct nib_vk_layout *layout, uint32_t slice,
         .zero_at = (uint32_t)zero,
         .book_at = (uint32_t)(zero + p.zero * tiles),
     };
+}
+
+void nib_vk_layout_args(const struct nib_vk_layout *layout, uint32_t slice,
+                        struct nib_matrix_args *out_args)
+{
+    make_args(layout, slice_tiles(layout, slice), out_args);
+}
+
+void nib_vk_layout_tile_args(const struct nib_vk_layout *layout, struct nib_matrix_args *out_args)
+{
+    make_args(layout, 1, out_args);
 }
 
 void nib_vk_layout_specs(const struct nib_vk_layout *layout, uint32_t specs[NIB_SPECS])

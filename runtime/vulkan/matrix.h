@@ -43,6 +43,7 @@ struct nib_vk_matrix {
     bool is_vector;
     bool has_permutation;
     float activation_scale;
+    float outlier_threshold;
     struct nib_vk_range slices[NIB_VK_MAX_SLICES];
     struct nib_vk_range table; ///< spans of granules and permutation; size 0: neither
     uint64_t bytes;
@@ -59,6 +60,8 @@ uint64_t nib_vk_layout_slice_bytes(const struct nib_vk_layout *layout, uint32_t 
 /// Fills what a kernel gets of slice `slice`.
 void nib_vk_layout_args(const struct nib_vk_layout *layout, uint32_t slice,
                         struct nib_matrix_args *out_args);
+/// The same of a slice of one tile; in one of n tiles, planes lie n times as far in.
+void nib_vk_layout_tile_args(const struct nib_vk_layout *layout, struct nib_matrix_args *out_args);
 /// Fills the specialization constants that describe the format.
 void nib_vk_layout_specs(const struct nib_vk_layout *layout, uint32_t specs[NIB_SPECS]);
 /// Writes first column and number of columns of each granule to out_spans[2 · n_granules].

@@ -47,11 +47,11 @@ static enum nib_status take_block(struct nib_vk_pool *pool, struct nib_vk_block 
 {
     enum nib_status status = NIB_OK;
     const struct nib_vk_device *d = pool->device;
-    VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
-                               .size = block->size ? block->size : NIB_VK_ALIGNMENT,
-                               .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT |
-                                        VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
-                                        VK_BUFFER_USAGE_TRANSFER_DST_BIT};
+    VkBufferCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
+        .size = block->size ? block->size : NIB_VK_ALIGNMENT,
+        .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT |
+                 VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
     NIB_TRY(nib_vk_check(d->table.CreateBuffer(d->device, &info, NULL, &block->buffer),
                          "vkCreateBuffer", err));
     VkMemoryRequirements needs;

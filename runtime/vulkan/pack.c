@@ -295,6 +295,7 @@ enum nib_status nib_vk_matrix_pack(struct nib_vk_matrix *matrix, struct nib_vk_t
     if (!p.memory)
         return nib_fail_memory(err);
     matrix->activation_scale = reader->activation_scale;
+    matrix->outlier_threshold = reader->outlier_threshold;
     enum nib_status status = matrix->is_vector ? pack_vector(&p, err) : pack_matrix(&p, err);
     free(p.memory);
     matrix->is_packed = status == NIB_OK;

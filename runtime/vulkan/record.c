@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "runtime/base/status.h"
-#include "runtime/vulkan/instance.h"
+#include "runtime/vulkan/profile.h"
 
 /// Accesses since the last barrier that are remembered; a barrier comes where they are more.
 #define MAX_DIRTY 64
@@ -172,7 +172,7 @@ static void compute_barrier(const struct nib_vk_instance *instance, VkCommandBuf
 static void synchronize(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
                         const struct nib_vk_pass *pass, struct dirty *dirty)
 {
-    bool needs_barrier = dirty->n + pass->n_accesses > MAX_DIRTY;
+    bool needs_barrier = dirty->n + pass->n_accesses > MAX_DIRTY || instance->queries;
     for (uint32_t i = 0; i < pass->n_accesses; i++)
         needs_barrier = needs_barrier || conflicts(dirty, &pass->accesses[i]);
     if (needs_barrier) {
@@ -194,8 +194,7 @@ static void record_pass(const struct nib_vk_instance *instance, VkCommandBuffer 
                                  0, 1, &pass->set, 0, NULL);
     table->CmdPushConstants(buffer, instance->device->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
                             pass->push_size, pass->push);
-    table->CmdDispatch(buffer, pass->groups[columns],
-                       1u << (pass->is_matmul ? bucket - columns : bucket), 1);
+    table->CmdDispatch(buffer, pass->groups[columns], pass->height[bucket], pass->depth[bucket]);
 }
 
 static enum nib_status record(const struct nib_vk_instance *instance, uint32_t index,
@@ -207,10 +206,15 @@ static enum nib_status record(const struct nib_vk_instance *instance, uint32_t i
     if (status != NIB_OK)
         return status;
     struct dirty dirty = {.n = 0};
+    nib_vk_profile_begin(instance, buffer, segment);
     for (uint32_t i = 0; i < segment->n_passes; i++) {
         const struct nib_vk_pass *pass = &instance->passes[segment->first_pass + i];
-        synchronize(instance, buffer, pass, &dirty);
-        record_pass(instance, buffer, pass, pass->is_lines ? line_bucket : row_bucket);
+        uint32_t bucket = pass->is_lines ? line_bucket : row_bucket;
+        if (pass->height[bucket] > 0) {
+            synchronize(instance, buffer, pass, &dirty);
+            record_pass(instance, buffer, pass, bucket);
+        }
+        nib_vk_profile_mark(instance, buffer, segment, i);
     }
     if (segment->has_lines) {
         uint64_t size = (1ull << line_bucket) * instance->plan->vocabulary * sizeof(float);

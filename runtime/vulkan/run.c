@@ -3,7 +3,7 @@
 
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
-#include "runtime/vulkan/instance.h"
+#include "runtime/vulkan/profile.h"
 
 /// Longer submissions make watchdogs and desktops impatient.
 #define MOST_SUBMIT_NS 100000000u
@@ -74,11 +74,14 @@ static VkCommandBuffer segment_command(struct nib_vk_instance *instance, uint32_
                                        uint32_t row_bucket, const struct nib_step *step)
 {
     const struct nib_vk_segment *s = &instance->segments[segment];
-    instance->n_dispatches += s->n_passes;
-    if (!s->has_lines)
-        return instance->commands[s->first_command + row_bucket];
     uint32_t lines = nib_vk_bucket(instance->max_lines) + 1;
     uint32_t line_bucket = nib_vk_bucket(step->header.n_logits ? step->header.n_logits : 1);
+    for (uint32_t i = 0; i < s->n_passes; i++) {
+        const struct nib_vk_pass *pass = &instance->passes[s->first_pass + i];
+        instance->n_dispatches += pass->height[pass->is_lines ? line_bucket : row_bucket] > 0;
+    }
+    if (!s->has_lines)
+        return instance->commands[s->first_command + row_bucket];
     return instance->commands[s->first_command + row_bucket * lines + line_bucket];
 }
 
@@ -136,6 +139,8 @@ enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const stru
     instance->pending_step = has_lines ? step : NULL;
     instance->pending_hidden = hidden_out;
     instance->pending_rows = step->header.n_used_rows;
+    instance->pending_first = first - instance->first_segment;
+    instance->pending_last = last - instance->first_segment;
     instance->host_ns += nib_clock_ns() - start_ns;
 fail:
     return status;
@@ -151,6 +156,11 @@ enum nib_status nib_vk_instance_wait(void *self, struct nib_error *err)
         return status;
     instance->is_pending = false;
     instance->row_ns = (nib_clock_ns() - instance->submit_ns) / instance->submit_rows + 1;
+    for (uint32_t i = instance->pending_first; i <= instance->pending_last; i++) {
+        status = nib_vk_profile_collect(instance, &instance->segments[i], err);
+        if (status != NIB_OK)
+            return status;
+    }
     const struct nib_plan *plan = instance->plan;
     if (instance->pending_step) {
         const struct nib_step *step = instance->pending_step;

@@ -29,6 +29,8 @@ static enum nib_status take_extensions(const struct nib_vk_instance_table *table
             snapshot->has_timeline_extension = true;
         else if (strcmp(name, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME) == 0)
             snapshot->has_memory_budget = true;
+        else if (strcmp(name, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME) == 0)
+            snapshot->has_integer_dot_extension = true;
     }
     free(extensions);
     return NIB_OK;
@@ -47,6 +49,8 @@ static void take_limits(const VkPhysicalDeviceProperties *properties,
     snapshot->max_storage_range = limits->maxStorageBufferRange;
     snapshot->max_storage_buffers = min_u32(limits->maxPerStageDescriptorStorageBuffers,
                                             limits->maxDescriptorSetStorageBuffers);
+    snapshot->timestamp_ns = limits->timestampPeriod;
+    snapshot->max_texels = limits->maxTexelBufferElements;
     snapshot->max_push_constants = limits->maxPushConstantsSize;
     snapshot->max_invocations =
         min_u32(limits->maxComputeWorkGroupInvocations, limits->maxComputeWorkGroupSize[0]);
@@ -84,8 +88,13 @@ enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
 
     VkPhysicalDeviceDriverProperties driver = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
+    // Structs of extensions that a device lacks stay as they are.
+    VkPhysicalDeviceShaderIntegerDotProductProperties dot = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES,
+        .pNext = &driver};
     VkPhysicalDeviceSubgroupProperties subgroup = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = &driver};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES,
+        .pNext = out_snapshot->has_integer_dot_extension ? (void *)&dot : (void *)&driver};
     VkPhysicalDeviceMaintenance3Properties maintenance = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &subgroup};
     VkPhysicalDeviceProperties2 properties = {
@@ -94,15 +103,27 @@ enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
     take_limits(&properties.properties, out_snapshot);
     out_snapshot->max_allocation = maintenance.maxMemoryAllocationSize;
     out_snapshot->subgroup_size = subgroup.subgroupSize;
+    const VkSubgroupFeatureFlags needed =
+        VK_SUBGROUP_FEATURE_BALLOT_BIT | VK_SUBGROUP_FEATURE_ARITHMETIC_BIT;
+    out_snapshot->has_subgroups = (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
+                                  (subgroup.supportedOperations & needed) == needed;
     snprintf(out_snapshot->driver, sizeof out_snapshot->driver, "%.120s %.120s", driver.driverName,
              driver.driverInfo);
 
     VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES};
+    VkPhysicalDeviceShaderIntegerDotProductFeatures dot_features = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
+        .pNext = &timeline};
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
-                                          .pNext = &timeline};
+                                          .pNext = out_snapshot->has_integer_dot_extension
+                                                       ? (void *)&dot_features
+                                                       : (void *)&timeline};
     table->GetPhysicalDeviceFeatures2(physical, &features);
     out_snapshot->has_timeline_semaphore = timeline.timelineSemaphore;
+    out_snapshot->has_integer_dot = dot_features.shaderIntegerDotProduct;
+    out_snapshot->has_fast_integer_dot =
+        dot_features.shaderIntegerDotProduct && dot.integerDotProduct4x8BitPackedSignedAccelerated;
 
     out_snapshot->n_families = NIB_VK_MAX_FAMILIES;
     table->GetPhysicalDeviceQueueFamilyProperties(physical, &out_snapshot->n_families,

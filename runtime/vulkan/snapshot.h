@@ -23,6 +23,7 @@ struct nib_vk_snapshot {
     bool has_memory_budget;       ///< VK_EXT_memory_budget is listed
     uint32_t max_storage_range;   ///< bytes of one storage binding
     uint32_t max_storage_buffers; ///< a stage
+    uint32_t max_texels;          ///< elements of a texel buffer
     uint32_t max_push_constants;  ///< bytes
     uint32_t max_invocations;     ///< of a workgroup
     uint32_t max_shared_memory;   ///< bytes
@@ -30,6 +31,11 @@ struct nib_vk_snapshot {
     uint64_t storage_alignment;   ///< of a binding's offset
     uint64_t max_allocation;      ///< bytes of one VkDeviceMemory
     uint32_t subgroup_size;
+    bool has_integer_dot;           ///< the feature, of packed bytes
+    bool has_integer_dot_extension; ///< VK_KHR_shader_integer_dot_product is listed
+    bool has_fast_integer_dot;      ///< and what it does to signed bytes is accelerated
+    bool has_subgroups;             ///< broadcasts and reductions within a subgroup, in compute
+    float timestamp_ns;             ///< a tick of the queue's clock
     uint32_t n_families;
     VkQueueFamilyProperties families[NIB_VK_MAX_FAMILIES];
     VkPhysicalDeviceMemoryProperties memory;
@@ -40,6 +46,16 @@ struct nib_vk_snapshot {
 enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
                                      VkPhysicalDevice physical,
                                      struct nib_vk_snapshot *out_snapshot, struct nib_error *err);
+
+/// Kernels of matmuls, made for one kind of device each.
+enum nib_vk_family {
+    NIB_VK_FAMILY_WIDE,   ///< many invocations of few rows; runs everywhere
+    NIB_VK_FAMILY_DOT,    ///< the same with dot products of packed bytes
+    NIB_VK_FAMILY_TALL,   ///< few invocations of many rows; runs everywhere
+    NIB_VK_FAMILY_TEXEL,  ///< the same through texel buffers
+    NIB_VK_FAMILY_SINGLE, ///< the same, a single row being prepared by the matmul
+    NIB_VK_FAMILY_COUNT
+};
 
 /// What is made of a device.
 struct nib_vk_device_plan {
@@ -53,10 +69,19 @@ struct nib_vk_device_plan {
     bool is_direct;                ///< the host writes device memory itself
     uint64_t memory_bytes;         ///< that weights, cache and buffers may take
     // Matmuls.
-    bool has_tall_matmul;    ///< 8 rows of the weight an invocation, not 2 or 4
+    bool has_texels;      ///< texel buffers are bound beside storage buffers
+    bool has_integer_dot; ///< the feature is enabled
+    bool is_forced;       ///< `forced_family` goes first
+    enum nib_vk_family forced_family;
+    enum nib_vk_family families[NIB_VK_FAMILY_COUNT]; ///< the best first
+    uint32_t n_families;
     uint32_t matmul_lanes;   ///< invocations that share a row of the weight
     uint32_t matmul_columns; ///< binary logarithm of the most rows of input an invocation: 0 to 3
     uint32_t matmul_width;   ///< invocations that have rows of their own
+    // Attention.
+    uint32_t attention_units;   ///< of 8 numbers of a head that an invocation has, at least
+    uint32_t attention_numbers; ///< of queries and outputs that it keeps, at most
+    uint32_t attention_parts;   ///< of a sequence's pages, times rows: a power of two
 };
 
 /// Caps a snapshot to the least device that must run: what `vulkan_mask` "baseline" means.
@@ -64,6 +89,10 @@ void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot);
 /// Decides. Pure.
 void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
                              struct nib_vk_device_plan *out_plan);
+/// Lets one family of kernels go first, whatever the device would choose. Errors: unsupported (no
+/// such family, or the device lacks what it needs, which is named).
+enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot, const char *name,
+                                         struct nib_vk_device_plan *plan, struct nib_error *err);
 /// Describes the device as `nibble devices` lists it, but for its index.
 void nib_vk_describe(const struct nib_vk_snapshot *snapshot, const struct nib_vk_device_plan *plan,
                      struct nib_device_info *out_info);

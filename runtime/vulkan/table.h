@@ -26,6 +26,8 @@
     X(MapMemory)                   \
     X(CreateBuffer)                \
     X(DestroyBuffer)               \
+    X(CreateBufferView)            \
+    X(DestroyBufferView)           \
     X(GetBufferMemoryRequirements) \
     X(BindBufferMemory)            \
     X(CreateSemaphore)             \
@@ -56,7 +58,12 @@
     X(CmdPushConstants)            \
     X(CmdDispatch)                 \
     X(CmdCopyBuffer)               \
-    X(CmdPipelineBarrier)
+    X(CmdPipelineBarrier)          \
+    X(CreateQueryPool)             \
+    X(DestroyQueryPool)            \
+    X(GetQueryPoolResults)         \
+    X(CmdResetQueryPool)           \
+    X(CmdWriteTimestamp)
 
 struct nib_vk_instance_table {
 #define X(name) PFN_vk##name name;

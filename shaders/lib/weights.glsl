@@ -94,6 +94,19 @@ vec4 float_quad(Granule granule, uint q)
     return uintBitsToFloat(uvec4(even.x, odd.x, even.y, odd.y));
 }
 
+// Returns the codes 4 q to 4 q + 3 of a granule, of fewer than 8 bits.
+uvec4 code_quad(Granule granule, uint q)
+{
+    uint low_bits = CODE_BITS < 4u ? 2u : 4u, per_word = 8u / low_bits;
+    uvec4 codes = low_codes(granule.low[0][q / per_word], q % per_word * 4u * low_bits, low_bits);
+    if (CODE_BITS > low_bits) {
+        uint high_bits = CODE_BITS - low_bits, quads_a_word = 8u / high_bits;
+        uint w = granule.high[q / quads_a_word];
+        codes |= low_codes(w, q % quads_a_word * 4u * high_bits, high_bits) << low_bits;
+    }
+    return codes;
+}
+
 // Returns weights 4 q to 4 q + 3 of a granule: codes as numbers, less the format's center, or
 // looked up in the book; floats as they are.
 vec4 weight_quad(Granule granule, uint q)
@@ -102,14 +115,7 @@ vec4 weight_quad(Granule granule, uint q)
         return float_quad(granule, q);
     if (CODE_BITS == 8u)
         return bytes_of(granule.low[q / 4u][q & 3u]) - float(CENTER);
-    uint low_bits = CODE_BITS < 4u ? 2u : 4u, per_word = 8u / low_bits;
-    uvec4 codes = low_codes(granule.low[0][q / per_word], q % per_word * 4u * low_bits, low_bits);
-    if (CODE_BITS > low_bits) {
-        uint high_bits = CODE_BITS - low_bits, quads_a_word = 8u / high_bits;
-        uint w = granule.high[q / quads_a_word];
-        codes |= low_codes(w, q % quads_a_word * 4u * high_bits, high_bits) << low_bits;
-    }
-    return values_of(codes);
+    return values_of(code_quad(granule, q));
 }
 
 float load_scale(uint at, uint entry)

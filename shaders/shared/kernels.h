@@ -16,6 +16,13 @@
 #define NIB_BIND_SUMS 6   // its scales and sums
 #define NIB_BIND_TABLE 7  // bias, norm's weight, or a matrix's granules and permutation
 #define NIB_BINDINGS 8
+// Uniform texel buffers of 4 words, where the device plan has them: the same as 4 to 6, 1 and 2.
+#define NIB_BIND_MATRIX_TEXELS 8
+#define NIB_BIND_INPUT_TEXELS 9
+#define NIB_BIND_SUMS_TEXELS 10
+#define NIB_BIND_IN_TEXELS 11
+#define NIB_BIND_IN_2_TEXELS 12
+#define NIB_TEXEL_BINDINGS 5
 
 // Tiles of a matrix: rows side by side, weights of a row in one granule.
 #define NIB_TILE_ROWS 16
@@ -31,11 +38,14 @@
 #define NIB_SPEC_HALVES 6    // groups in a granule: 1, or 2 of 16 weights
 #define NIB_SPEC_CENTER 7
 // matmul, besides
-#define NIB_SPEC_LANES 8 // invocations that share a row of the weight
-#define NIB_SPEC_HAS_INPUT_SCALES 9
+#define NIB_SPEC_LANES 8     // invocations that share a row of the weight
+#define NIB_SPEC_HAS_CODES 9 // the input is int8 codes with scales; sums are taken in integers
 #define NIB_SPEC_HAS_BIAS 10
-#define NIB_SPEC_WIDTH 11 // invocations side by side: 16 / rows of each, times tiles
-#define NIB_SPECS 12
+#define NIB_SPEC_WIDTH 11        // invocations side by side: 16 / rows of each, times tiles
+#define NIB_SPEC_HAS_OUTLIERS 12 // LLM.int8: some columns are multiplied in fp32
+#define NIB_SPEC_HAS_ADD 13      // the output is added to what is there
+#define NIB_SPEC_SOURCE 14       // what a single row is computed from: NIB_PREPARE_SOURCE_*
+#define NIB_SPECS 15
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
@@ -53,6 +63,16 @@
 #define NIB_PREPARE_GROUP 1
 #define NIB_PREPARE_TOKEN 2
 #define NIB_PREPARE_STATIC 3
+#define NIB_PREPARE_LLM 4
+#define NIB_PREPARE_IS_LINES 4 // constant: rows are lines of logits
+#define NIB_PREPARE_SOURCE 5   // constant: what the input is computed from
+#define NIB_PREPARE_SOURCE_VALUES 0
+#define NIB_PREPARE_SOURCE_NORM 1       // a norm without weight
+#define NIB_PREPARE_SOURCE_NORM_TIMES 2 // a norm with one
+#define NIB_PREPARE_SOURCE_GATE 3       // and up: NIB_ELEMENTWISE_SILU and the functions behind it
+
+// outliers
+#define NIB_OUTLIERS_IS_LINES 0
 
 // elementwise
 #define NIB_ELEMENTWISE_SILU 0
@@ -62,12 +82,30 @@
 #define NIB_ELEMENTWISE_SCALE 4
 #define NIB_ELEMENTWISE_SOFTCAP 5
 
+// formats of the cache
+#define NIB_KV_CODE_F32 0
+#define NIB_KV_CODE_F16 1
+#define NIB_KV_CODE_I8 2
+#define NIB_KV_CODE_I4 3
+
+// kv_store_codes
+#define NIB_KV_STORE_FORMAT 0
+#define NIB_KV_STORE_IS_KEY 1
+#define NIB_KV_STORE_DIM 2
+
 // attention
 #define NIB_ATTENTION_MAX_DIM 512
-#define NIB_ATTENTION_KEYS_ARE_HALF 0
-#define NIB_ATTENTION_VALUES_ARE_HALF 1
+#define NIB_ATTENTION_KEY_FORMAT 0 // NIB_KV_CODE_*
+#define NIB_ATTENTION_VALUE_FORMAT 1
 #define NIB_ATTENTION_KEY_DIM 2
 #define NIB_ATTENTION_VALUE_DIM 3
+#define NIB_ATTENTION_ROWS 4
+#define NIB_ATTENTION_HEADS 5
+#define NIB_ATTENTION_LANES 6
+#define NIB_ATTENTION_THREADS 7
+#define NIB_ATTENTION_IS_SINGLE 8
+#define NIB_ATTENTION_CHUNK 9
+#define NIB_ATTENTION_IS_ALIGNED 10
 
 // A matrix, or a slice of its rows. Offsets count from its beginning.
 struct nib_matrix_args {
@@ -91,6 +129,28 @@ struct nib_matmul_args {
     nib_uint out_at;
     nib_uint out_stride;
     nib_uint bias_at;
+    float factor; // NIB_SPEC_HAS_ADD
+};
+
+// A matmul through texel buffers multiplies up to three matrices with the same input. Offsets of
+// the matrix's planes are those in a slice of one tile: a slice of n tiles has them n times as far.
+#define NIB_MATMUL_PARTS 3
+struct nib_matmul_part {
+    nib_uint n_rows; // 0: no such part
+    nib_uint begin;  // texel where the slice begins
+    nib_uint out_at;
+    nib_uint out_stride;
+};
+
+struct nib_matmul_texel_args {
+    NIB_STRUCT(nib_matrix_args) matrix;
+    NIB_STRUCT(nib_matmul_part) parts[NIB_MATMUL_PARTS];
+    nib_uint bias_at;
+    float factor;   // NIB_SPEC_HAS_ADD
+    nib_uint in_at; // of a single row, which the matmul prepares itself
+    nib_uint up_at;
+    nib_uint n_cols;
+    float epsilon;
 };
 
 struct nib_embed_args {
@@ -110,6 +170,20 @@ struct nib_prepare_args {
     nib_uint n_granules;
     nib_uint permutation_at;
     float scale; // NIB_PREPARE_STATIC
+    float limit; // NIB_PREPARE_LLM: outliers begin here
+    nib_uint mask_stride;
+    nib_uint up_at; // NIB_PREPARE_SOURCE_GATE
+    nib_uint up_stride;
+    float epsilon; // NIB_PREPARE_SOURCE_NORM
+};
+
+struct nib_outliers_args {
+    nib_uint in_at;
+    nib_uint in_stride;
+    nib_uint n_cols;
+    nib_uint mask_stride;
+    nib_uint sequences_at;
+    float limit;
 };
 
 struct nib_norm_args {
@@ -121,10 +195,14 @@ struct nib_norm_args {
     float epsilon;
 };
 
-struct nib_rope_args {
+struct nib_rope_part {
     nib_uint at;
     nib_uint stride;
-    nib_uint n_heads;
+    nib_uint n_heads; // 0: no such part
+};
+
+struct nib_rope_args {
+    NIB_STRUCT(nib_rope_part) parts[2];
     nib_uint head_dim;
     nib_uint half_dims;
     nib_uint angles_at;
@@ -141,20 +219,44 @@ struct nib_kv_store_args {
     nib_uint tables_at;
 };
 
+struct nib_kv_store_codes_args {
+    nib_uint in_at;
+    nib_uint in_stride;
+    nib_uint n_heads;
+    nib_uint page_words;
+    nib_uint scale_page_words;
+    nib_uint kv_class;
+    nib_uint sequences_at;
+    nib_uint tables_at;
+};
+
 struct nib_attention_args {
     nib_uint query_at;
     nib_uint query_stride;
     nib_uint out_at;
     nib_uint out_stride;
+    nib_uint n_heads;
     nib_uint heads_per_kv_head;
+    nib_uint key_words; // of one head of one token
+    nib_uint value_words;
     nib_uint key_page_words;
     nib_uint value_page_words;
+    nib_uint key_scale_page_words;
+    nib_uint value_scale_page_words;
     nib_uint window; // 0: everything
     nib_uint kv_class;
     nib_uint sequences_at;
     nib_uint tables_at;
     float scale;
     float softcap; // 0: none
+};
+
+struct nib_attention_merge_args {
+    nib_uint out_at;
+    nib_uint out_stride;
+    nib_uint n_heads;
+    nib_uint value_dim;
+    nib_uint parts; // of the pages, times rows of the bucket
 };
 
 struct nib_elementwise_args {

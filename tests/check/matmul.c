@@ -5,6 +5,7 @@
 #include "check.h"
 #include "runtime/base/checked.h"
 #include "runtime/base/half.h"
+#include "runtime/quant/activation.h"
 
 /// The case's shape.
 struct shape {
@@ -45,8 +46,8 @@ static void call_matmul(const struct nib_cpu_kernels *kernels, const void *args,
     kernels->matmul(a, first, last, thread);
 }
 
-/// Writes what x · (127 / max) gives, as numbers.
-static void see_groups(const float *x, uint64_t cols, double *seen)
+/// Writes what x · (most / max) gives, as numbers.
+static void see_groups(const float *x, uint64_t cols, float most, double *seen)
 {
     for (uint64_t first = 0; first < cols; first += 32) {
         uint64_t end = first + 32 < cols ? first + 32 : cols;
@@ -55,7 +56,7 @@ static void see_groups(const float *x, uint64_t cols, double *seen)
             max = fmaxf(max, fabsf(x[i]));
         for (uint64_t i = first; i < end; i++) {
             seen[i] =
-                max < 0x1p-100f ? 0 : (double)rintf(x[i] * (127.0f / max)) * (double)(max / 127.0f);
+                max < 0x1p-100f ? 0 : (double)rintf(x[i] * (most / max)) * (double)(max / most);
         }
     }
 }
@@ -100,7 +101,10 @@ static void see(const struct test *t, const struct shape *s)
             max = fmaxf(max, fabsf(x[i]));
         switch (t->args.activation) {
         case NIB_ACTIVATION_INT8_GROUP:
-            see_groups(x, s->cols, seen);
+            see_groups(x, s->cols, 127.0f, seen);
+            break;
+        case NIB_ACTIVATION_INT16_GROUP:
+            see_groups(x, s->cols, NIB_ACTIVATION_MAX_16, seen);
             break;
         case NIB_ACTIVATION_INT8_TOKEN:
             see_scaled(x, s->cols, max / 127.5f, seen);
@@ -163,7 +167,8 @@ static void create_input(struct check *c, struct test *t, const struct shape *s)
     input->sum = new_zeros((uint64_t)s->n * input->n_runs, sizeof(float));
     input->dense = new_zeros(s->n, 1);
     input->outliers = new_zeros(s->n * (s->cols + 3), sizeof(uint32_t));
-    uint64_t blocks = s->n * nib_ceil_div_u64(s->cols, 32);
+    // Two rows of codes where they have 16 bits.
+    uint64_t blocks = 2 * s->n * nib_ceil_div_u64(s->cols, 32);
     input->quads = new_zeros(blocks, 32);
     input->quad_scale = new_zeros(blocks, sizeof(float));
     input->quad_start = new_zeros(2 * blocks, sizeof(int32_t));

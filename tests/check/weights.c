@@ -175,6 +175,7 @@ struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t co
         scratch[t].group_min = new_zeros(cols, sizeof(float));
         scratch[t].group_sum = new_zeros(cols, sizeof(int32_t));
         scratch[t].input_codes = new_zeros(cols, 1);
+        scratch[t].wide_codes = new_zeros(cols, sizeof(int16_t));
         scratch[t].outlier = new_zeros(cols, 1);
         // Pages: vectors of it are loaded where they are aligned.
         scratch[t].tall = nib_pages_alloc(TALL_BYTES);
@@ -195,11 +196,12 @@ void free_scratch(struct nib_cpu_scratch *scratch)
         nib_pages_free(scratch[t].tall, TALL_BYTES);
         nib_pages_free(scratch[t].tall_sums, SUMS_BYTES);
         void *const all[] = {
-            scratch[t].block,       scratch[t].values,    scratch[t].codes,
-            scratch[t].run_scale,   scratch[t].run_min,   scratch[t].group_scale,
-            scratch[t].group_min,   scratch[t].group_sum, scratch[t].input_codes,
-            scratch[t].outlier,     scratch[t].keys,      scratch[t].page_values,
-            scratch[t].panel_scale, scratch[t].queries,   scratch[t].totals,
+            scratch[t].block,       scratch[t].values,      scratch[t].codes,
+            scratch[t].run_scale,   scratch[t].run_min,     scratch[t].group_scale,
+            scratch[t].group_min,   scratch[t].group_sum,   scratch[t].input_codes,
+            scratch[t].outlier,     scratch[t].wide_codes,  scratch[t].keys,
+            scratch[t].page_values, scratch[t].panel_scale, scratch[t].queries,
+            scratch[t].totals,
         };
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);

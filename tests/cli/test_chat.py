@@ -88,20 +88,53 @@ class PipeTest(cli.Case):
         self.assertNotIn("assistant", result.text)
 
     def test_context_full(self):
-        """A full context is told, and the conversation can go on after /reset."""
+        """An answer goes on in a full context without its oldest tokens, as long as a context."""
         flags = ("--precise", "--greedy", "--ctx", "48", "--ignore-eos", "--system", "x")
-        result = self.talk("Hi", "Hi", "/reset", "Hi", flags=flags)
+        result = self.talk("Hi", "/stats", "/reset", "Hi", flags=flags)
         self.assertEqual(result.status, cli.DONE)
-        self.assertEqual(result.message.count("context of 48 tokens is full"), 2)
-        self.assertEqual(result.message.count("do not fit"), 1)
-        self.assertEqual(result.message.count("/reset"), 3)
+        self.assertEqual(result.message.count("the context was full"), 2)
+        self.assertEqual(result.message.count("was ended after 48 tokens"), 2)
+        self.assertIn("wrote 48 at", result.text)
+        self.assertLess(self.used(result.text)[0], 48)
+
+    def test_conversation_outgrows_context(self):
+        """Old turns make room for new ones, and the system message stays."""
+        flags = ("--greedy", "--ctx", "96", "-n", "10", "--system", "You are brief.")
+        questions = ["Tell me about the number %d, and why it is of interest." % n
+                     for n in range(8)]
+        result = self.talk(*(line for text in questions for line in (text, "/stats")),
+                           flags=flags)
+        self.assertEqual(result.status, cli.DONE)
+        self.assertGreater(result.message.count("the context is full"), 1)
+        self.assertEqual(len(self.used(result.text)), 8)
+        # Alone, the last question with the same system message has another context.
+        dropped = sum(int(n) for n in re.findall(r"oldest (\d+) tokens", result.message))
+        self.assertGreater(dropped, 100)
+
+    def test_message_longer_than_context(self):
+        """A message that can never fit is refused, and nothing is dropped for it."""
+        result = self.talk("Hi", "word " * 100, "/stats", flags=("--ctx", "64", "-n", "3"))
+        self.assertEqual(result.status, cli.DONE)
+        self.assertIn("does not fit: the context holds 64", result.message)
+        self.assertNotIn("dropped", result.message)
+
+    def test_sessions_are_kept(self):
+        """A conversation goes on from the file that it was saved in."""
+        path = str(self.folder / "s")
+        flags = (*FLAGS, "-n", "12")
+        whole = self.talk("My name is Ada.", "What is my name?", flags=flags).text
+        first = self.talk("My name is Ada.", flags=(*flags, "--save-session", path)).text
+        second = self.talk("What is my name?", "/stats", flags=(*flags, "--session", path)).text
+        self.assertEqual(first + second.splitlines()[0] + "\n", whole)
+        # Only the question and at most 31 tokens of the page that was not full are read.
+        self.assertLess(int(re.search(r"read (\d+) tokens", second)[1]), 25 + 31)
 
     def test_odd_lines(self):
         """Bytes that are no text, NUL, and a very long line."""
         text = b"\xff\xfe\n" + b"a\0b\n" + b"word " * 20000 + b"\n/stats\n"
         result = cli.nibble("chat", cli.real(), *FLAGS, "-n", "2", input=text)
         self.assertEqual(result.status, cli.DONE)
-        self.assertIn("do not fit", result.message)
+        self.assertIn("does not fit", result.message)
         self.assertEqual(len(self.used(result.text)), 1)
 
 

@@ -104,6 +104,20 @@ class JsonTest(cli.Case):
         self.assertIsNone(result["kl_mean"])
         self.check(self.good(*flags, "--profile").json, tables[""])
 
+    def test_compare(self):
+        """A line for each model, with what was measured alone."""
+        tables = self.section("compare")
+        result = self.good("compare", cli.tiny(), cli.tiny("qwen2"), "--json").json
+        self.check(result, tables[""])
+        self.assertEqual([entry["model"] for entry in result["models"]],
+                         [cli.tiny(), cli.tiny("qwen2")])
+        for entry in result["models"]:
+            self.check(entry, tables["models"])
+            self.assertGreater(entry["prefill_tps"], 0)
+            self.assertGreater(entry["decode_tps"], 0)
+            self.assertIsNone(entry["perplexity"])
+            self.assertIsNone(entry["kl_mean"])
+
     def check_inspect(self, path):
         """Holds what inspect writes of a model to its table."""
         table = self.section("inspect")[""]
@@ -136,6 +150,18 @@ class JsonTest(cli.Case):
         result = self.check_inspect(cli.real())
         self.assertEqual((result["architecture"], result["container"]), ("llama", "gguf"))
         self.assertEqual(result["tokenizer"]["chat_template"], "chatml")
+
+    def test_bench(self):
+        """Without and with a profile."""
+        tables = self.section("bench")
+        flags = ("bench", cli.tiny(), "--batch", "1,2", "--ctx", "64", "-n", "8", "--json")
+        result = self.good(*flags).json
+        self.check(result, tables[""], ("profile",))
+        self.check_members([result["kv"]], tables[""], "kv")
+        self.check(result["memory"], self.section("run")["memory"])
+        for entry in result["results"]:
+            self.check(entry, tables["results"])
+        self.check(self.good(*flags, "--profile").json, tables[""])
 
     def test_devices(self):
         """The CPU comes first."""

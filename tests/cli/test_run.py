@@ -79,6 +79,68 @@ class RunTest(cli.Case):
         self.assertIsNone(result["timing"]["decode_tps"])
         self.assertGreater(result["timing"]["first_token_s"], 0)
 
+    def test_draft(self):
+        """Drafts change the speed, not the text."""
+        for flags in (("--greedy",), ("--temp", "0.5", "--seed", "3")):
+            flags = ("-n", "120", "--ignore-eos", *flags)
+            plain = self.run_json(*flags)
+            drafted = self.run_json(*flags, "--draft", "8")
+            self.assertEqual(plain["ids"], drafted["ids"])
+            self.assertEqual(plain["timing"]["drafted_tokens"], 0)
+            timing = drafted["timing"]
+            self.assertLessEqual(timing["accepted_tokens"], timing["drafted_tokens"])
+        self.bad(cli.USAGE, "run", cli.tiny(), "--prompt-ids", "1", "--draft", "32")
+
+    def test_session(self):
+        """A run in two parts is the run in one, wherever it is cut."""
+        path = str(self.folder / "s")
+        for model, count in (("llama3-rope", 8), ("gemma3", 70), ("mistral-window", 100)):
+            whole = self.run_json("-n", "60", "--greedy", "--ignore-eos", model=cli.tiny(model),
+                                  count=count)
+            first = self.run_json("-n", "25", "--greedy", "--ignore-eos", "--save-session", path,
+                                  model=cli.tiny(model), count=count)
+            second = self.good("run", cli.tiny(model), "--session", path, "-n", "35", "--greedy",
+                               "--ignore-eos", "--json").json
+            self.assertEqual(first["ids"] + second["ids"], whole["ids"])
+            self.assertEqual(second["prompt_ids"], whole["prompt_ids"] + first["ids"])
+            self.assertLessEqual(second["timing"]["prefill_tokens"], 32)
+
+    def test_session_with_a_prompt(self):
+        """A prompt follows what was saved."""
+        path = str(self.folder / "s")
+        first = self.run_json("-n", "3", "--greedy", "--ignore-eos", "--save-session", path)
+        ids = ",".join(str(i) for i in [*first["prompt_ids"], *first["ids"], 5, 6])
+        whole = self.good("run", cli.tiny(), "--prompt-ids", ids, "-n", "5", "--greedy", "--json",
+                          "--ignore-eos").json
+        second = self.good("run", cli.tiny(), "--session", path, "--prompt-ids", "5,6", "-n", "5",
+                           "--greedy", "--json", "--ignore-eos").json
+        self.assertEqual(second["ids"], whole["ids"])
+        self.assertEqual(second["prompt_ids"], whole["prompt_ids"])
+
+    def test_session_that_does_not_fit(self):
+        """One line that says why, and the file stays as it is."""
+        path = self.folder / "s"
+        self.run_json("-n", "30", "--ignore-eos", "--save-session", str(path))
+        flags = ("-n", "1", "--session", str(path))
+        for words, model, more in (
+                ("another model", "qwen2", ()), ("use --kv k=f16,v=f16", "llama3-rope",
+                                                 ("--kv", "f32")),
+                ("open it without it", "llama3-rope", ("--precise",)),
+                ("raise --ctx", "llama3-rope", ("--ctx", "20"))):
+            message = self.bad(cli.FAILED, "run", cli.tiny(model), *flags, *more)
+            self.assertIn(words, message)
+            self.assertIn(str(path), message)
+        data = path.read_bytes()
+        for damaged in (data[:-8], data[:100] + b"x" + data[101:], b"", b"GGUF" + data):
+            path.write_bytes(damaged)
+            self.assertIn(str(path), self.bad(cli.FAILED, "run", cli.tiny(), *flags))
+        self.assertIn("no/s", self.bad(cli.FAILED, "run", cli.tiny(), "--prompt-ids", "1", "-n",
+                                       "1", "--save-session", str(self.folder / "no/s")))
+        self.assertEqual([entry.name for entry in self.folder.iterdir()], ["s"])
+        self.bad(cli.USAGE, "run", cli.tiny(), "--session", str(path), "--save-logits", "l")
+        self.bad(cli.USAGE, "run", cli.tiny(), "--session", str(path), "--chat")
+        self.bad(cli.USAGE, "chat", cli.tiny(), "--session", str(path), "--system", "x")
+
     def test_save_logits(self):
         """One row for each position but the last; each chose the token that follows."""
         path = self.folder / "l.safetensors"

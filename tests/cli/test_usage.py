@@ -3,7 +3,7 @@ import re
 
 import cli
 
-COMMANDS = ("run", "chat", "tokenize", "eval", "inspect", "devices")
+COMMANDS = ("run", "chat", "tokenize", "eval", "compare", "inspect", "bench", "devices")
 
 
 class UsageTest(cli.Case):

@@ -4,6 +4,7 @@
 #include "runtime/cpu/kernels.h"
 #include "runtime/formats/safetensors.h"
 #include "runtime/import/source.h"
+#include "tests/unit/vulkan/rig.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -52,6 +53,7 @@ static void probe_create(struct probe *probe, const struct nib_row_reader *reade
         .group_min = zeros(cols, sizeof(float)),
         .group_sum = zeros(cols, sizeof(int32_t)),
         .input_codes = zeros(cols, 1),
+        .wide_codes = zeros(cols, sizeof(int16_t)),
         .outlier = zeros(cols, 1),
     };
     probe->args = (struct nib_cpu_matmul){
@@ -69,12 +71,12 @@ static void probe_destroy(struct probe *probe)
 {
     const struct nib_cpu_input *input = &probe->input;
     const struct nib_cpu_scratch *scratch = &probe->scratch;
-    void *const all[] = {input->runs,        input->values,       input->codes,
-                         input->scale,       input->sum,          input->dense,
-                         scratch->block,     scratch->values,     scratch->codes,
-                         scratch->run_scale, scratch->run_min,    scratch->group_scale,
-                         scratch->group_min, scratch->group_sum,  scratch->input_codes,
-                         scratch->outlier,   probe->args.in.data, probe->args.out.data};
+    void *const all[] = {
+        input->runs,        input->values,       input->codes,         input->scale,
+        input->sum,         input->dense,        scratch->block,       scratch->values,
+        scratch->codes,     scratch->run_scale,  scratch->run_min,     scratch->group_scale,
+        scratch->group_min, scratch->group_sum,  scratch->input_codes, scratch->wide_codes,
+        scratch->outlier,   probe->args.in.data, probe->args.out.data};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
     nib_cpu_matrix_free(&probe->matrix);
@@ -121,6 +123,25 @@ static void check_level(struct probe *probe, enum nib_cpu_level level, const flo
     cr_expect(relative <= tolerance, "level %d: off by %g of the deviation", (int)level, relative);
 }
 
+/// Runs the matmul on the Vulkan device and compares it with `expected`.
+static void check_vulkan(struct probe *probe, const struct nib_row_reader *reader,
+                         const float *expected, double tolerance)
+{
+    const uint64_t n = probe->args.n_rows * probe->matrix.rows;
+    void *device = rig_open(NULL);
+    rig_probe(device, reader, (uint32_t)probe->args.n_rows, probe->args.in.data,
+              probe->args.out.data);
+    rig_close(device);
+    double worst = 0.0;
+    for (uint64_t i = 0; i < n; i++) {
+        const double off = fabs((double)probe->args.out.data[i] - (double)expected[i]);
+        worst = off <= worst ? worst : off;
+    }
+    const double relative = worst / deviation(expected, n);
+    cr_log_info("vulkan: off by %g of the deviation", relative);
+    cr_expect(relative <= tolerance, "vulkan: off by %g of the deviation", relative);
+}
+
 static void check_module(const struct nib_source *source, const struct nib_safetensors *tensors,
                          enum nib_role role, const char *module, double tolerance)
 {
@@ -140,7 +161,9 @@ static void check_module(const struct nib_source *source, const struct nib_safet
     float *expected = zeros(y->size, 1);
     memcpy(probe.args.in.data, x->data, x->size);
     memcpy(expected, y->data, y->size);
-    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+    if (getenv("NIB_TEST_VULKAN"))
+        check_vulkan(&probe, &reader, expected, tolerance);
+    for (size_t i = 0; !getenv("NIB_TEST_VULKAN") && i < sizeof levels / sizeof levels[0]; i++) {
         enum nib_cpu_level level;
         if (nib_cpu_level_find(levels[i], &level, &error) == NIB_OK)
             check_level(&probe, level, expected, tolerance);

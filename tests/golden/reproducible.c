@@ -189,3 +189,8 @@ Test(reproducible, smollm2_any_company)
     golden_model_path(SMOLLM2, path, sizeof path);
     check_company(path, 48);
 }
+
+Test(reproducible, llm_int8_any_company)
+{
+    check_company(NIB_TEST_DATA "/checkpoints/bnb-int8", N_IDS);
+}

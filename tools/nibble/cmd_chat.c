@@ -29,36 +29,13 @@ struct chat {
     char last_character;
 };
 
-/// Finds the token with which the template ends the assistant's turn, for answers that were cut
-/// off, by rendering a turn.
-static enum nib_status find_end_of_turn(struct chat *chat, struct nib_error *err)
-{
-    const struct nib_chat_message message = {NIB_CHAT_ASSISTANT, {"a", 1}};
-    const struct nib_chat_params *params =
-        nib_chat_params(.template_name = chat->options->chat_template,
-                        .continue_conversation = true, .no_generation_prompt = true);
-    int32_t *ids;
-    size_t count;
-    enum nib_status status =
-        nib_tokenizer_encode_chat(chat->tokenizer, &message, 1, params, &ids, &count, err);
-    if (status != NIB_OK)
-        return status;
-    chat->end_of_turn = -1;
-    for (size_t i = 0; i < count; i++) {
-        if (nib_tokenizer_is_end(chat->tokenizer, ids[i]))
-            chat->end_of_turn = ids[i];
-    }
-    nib_ids_free(ids);
-    return NIB_OK;
-}
-
 static enum nib_status prepare(struct chat *chat, struct nib_error *err)
 {
     const struct options *options = chat->options;
     enum nib_status status = NIB_OK;
     TRY(model_open(options->model, &chat->model, err));
     TRY(prompt_tokenizer(chat->model, options->model, &chat->tokenizer, err));
-    TRY(find_end_of_turn(chat, err));
+    TRY(prompt_end_of_turn(options, chat->tokenizer, &chat->end_of_turn, err));
     chat->sampling = sampling_choose(options, chat->model);
     if (options->system)
         chat->system = (struct nib_text){options->system, strlen(options->system)};
@@ -66,7 +43,7 @@ static enum nib_status prepare(struct chat *chat, struct nib_error *err)
     TRY(setup_open(options, &chat->setup, err));
     TRY(engine_create(chat->model, &chat->setup, (uint32_t)options->context.value, &chat->engine,
                       err));
-    TRY(nib_session_create(chat->engine, &chat->session, err));
+    TRY(session_open(chat->engine, options, &chat->session, err));
     TRY(engine_load(chat->engine, &chat->setup, err));
     chat->editor = line_editor_create();
     if (!chat->editor)
@@ -76,29 +53,109 @@ fail:
     return status;
 }
 
-/// Appends the user's message, and before it what the last turn still lacks.
-static enum nib_status append_message(struct chat *chat, struct nib_text text,
-                                      struct nib_error *err)
+/// Returns how many tokens at the start stay when the conversation is cut: those up to the end of
+/// the system message, or the beginning-of-sequence token.
+static enum nib_status count_kept(const struct chat *chat, size_t *out_count, struct nib_error *err)
 {
-    enum nib_status status = NIB_OK;
-    int32_t *ids = NULL;
+    struct nib_chat_message messages[2] = {{NIB_CHAT_SYSTEM, chat->system}};
+    size_t n_messages = chat->system.ptr ? 1 : 0;
+    messages[n_messages++] = (struct nib_chat_message){NIB_CHAT_USER, {"a", 1}};
+    const struct nib_chat_params *params =
+        nib_chat_params(.template_name = chat->options->chat_template);
+    int32_t *ids;
     size_t count, n_tokens;
+    enum nib_status status =
+        nib_tokenizer_encode_chat(chat->tokenizer, messages, n_messages, params, &ids, &count, err);
+    if (status != NIB_OK)
+        return status;
     const int32_t *tokens = nib_session_tokens(chat->session, &n_tokens);
-    bool cut_off = n_tokens > 0 && !nib_tokenizer_is_end(chat->tokenizer, tokens[n_tokens - 1]);
-    if (cut_off && chat->end_of_turn >= 0)
-        TRY(nib_session_append(chat->session, &chat->end_of_turn, 1, err));
+    struct nib_tokenizer_info info;
+    nib_tokenizer_get_info(chat->tokenizer, &info);
+    size_t common = 0, end = 0;
+    for (; common < count && common < n_tokens && ids[common] == tokens[common]; common++) {
+        if (nib_tokenizer_is_end(chat->tokenizer, ids[common]))
+            end = common + 1;
+    }
+    nib_ids_free(ids);
+    bool has_bos = n_tokens > 0 && info.add_bos && tokens[0] == info.bos;
+    // Some templates have no turn for the system message and put it before the user's first one.
+    if (end == 0)
+        end = chat->system.ptr ? common : has_bos;
+    *out_count = end;
+    return NIB_OK;
+}
 
+/// Drops at least half of the tokens behind the first `keep`, up to the end of a turn.
+static enum nib_status shorten(struct chat *chat, size_t keep, struct nib_error *err)
+{
+    size_t n_tokens;
+    const int32_t *tokens = nib_session_tokens(chat->session, &n_tokens);
+    size_t end = keep + (n_tokens - keep + 1) / 2;
+    while (end < n_tokens && !nib_tokenizer_is_end(chat->tokenizer, tokens[end - 1]))
+        end++;
+    message_print("the context is full: the oldest %zu tokens of the conversation are dropped",
+                  end - keep);
+    return nib_session_shift(chat->session, keep, end - keep, err);
+}
+
+/// Encodes the user's message to follow what there is.
+static enum nib_status encode_message(const struct chat *chat, struct nib_text text,
+                                      int32_t **out_ids, size_t *out_count, struct nib_error *err)
+{
     struct nib_chat_message messages[2];
-    size_t n_messages = 0;
+    size_t n_messages = 0, n_tokens;
+    nib_session_tokens(chat->session, &n_tokens);
     if (n_tokens == 0 && chat->system.ptr)
         messages[n_messages++] = (struct nib_chat_message){NIB_CHAT_SYSTEM, chat->system};
     messages[n_messages++] = (struct nib_chat_message){NIB_CHAT_USER, text};
     const struct nib_chat_params *params =
         nib_chat_params(.template_name = chat->options->chat_template,
                         .continue_conversation = n_tokens > 0);
-    TRY(nib_tokenizer_encode_chat(chat->tokenizer, messages, n_messages, params, &ids, &count,
-                                  err));
-    TRY(nib_session_append(chat->session, ids, count, err));
+    return nib_tokenizer_encode_chat(chat->tokenizer, messages, n_messages, params, out_ids,
+                                     out_count, err);
+}
+
+/// Drops old turns until `count` more tokens fit. `*out_fits` is false where they cannot, which the
+/// user is told.
+static enum nib_status make_room(struct chat *chat, size_t count, bool *out_fits,
+                                 struct nib_error *err)
+{
+    size_t n_tokens, keep;
+    struct nib_engine_info info;
+    nib_engine_get_info(chat->engine, &info);
+    enum nib_status status = count_kept(chat, &keep, err);
+    if (status != NIB_OK)
+        return status;
+    *out_fits = keep + count <= info.context;
+    if (!*out_fits)
+        message_print("the message of %zu tokens does not fit: the context holds %" PRIu32
+                      "; shorten it or raise --ctx",
+                      count, info.context);
+    nib_session_tokens(chat->session, &n_tokens);
+    while (status == NIB_OK && *out_fits && n_tokens + count > info.context) {
+        status = shorten(chat, keep, err);
+        nib_session_tokens(chat->session, &n_tokens);
+    }
+    return status;
+}
+
+/// Appends the user's message, and before it what the last turn still lacks. `*out_fits` is false
+/// where it does not fit and nothing was appended; `*out_before` is the number of tokens before it.
+static enum nib_status append_message(struct chat *chat, struct nib_text text, size_t *out_before,
+                                      bool *out_fits, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    int32_t *ids = NULL;
+    size_t count;
+    TRY(encode_message(chat, text, &ids, &count, err));
+    TRY(make_room(chat, count + 1, out_fits, err));
+    const int32_t *tokens = nib_session_tokens(chat->session, out_before);
+    bool cut_off =
+        *out_before > 0 && !nib_tokenizer_is_end(chat->tokenizer, tokens[*out_before - 1]);
+    if (*out_fits && cut_off && chat->end_of_turn >= 0)
+        TRY(nib_session_append(chat->session, &chat->end_of_turn, 1, err));
+    if (*out_fits)
+        TRY(nib_session_append(chat->session, ids, count, err));
 
 fail:
     nib_ids_free(ids);
@@ -116,44 +173,54 @@ static bool on_token(void *user, const struct nib_token_event *event)
     return good && !system_interrupted();
 }
 
-/// Answers one message. A message that does not fit is told to the user, and is no error.
-static enum nib_status answer(struct chat *chat, struct nib_text text, struct nib_error *err)
+/// Lets the model answer.
+static enum nib_status generate(struct chat *chat, struct nib_error *err)
 {
-    size_t before;
-    nib_session_tokens(chat->session, &before);
-    enum nib_status status = append_message(chat, text, err);
-    if (status == NIB_ERROR_CONTEXT_FULL) {
-        message_print("%s; or /reset begins anew", err->message);
-        return nib_session_truncate(chat->session, before, err);
-    }
+    const struct options *options = chat->options;
+    size_t keep;
+    struct nib_engine_info info;
+    nib_engine_get_info(chat->engine, &info);
+    enum nib_status status = count_kept(chat, &keep, err);
     if (status != NIB_OK)
         return status;
-
-    const struct options *options = chat->options;
+    // Where old turns make room, an answer without end needs another one.
+    uint32_t most = options->tokens.given ? (uint32_t)options->tokens.value : info.context;
     const struct nib_generate_params *params =
-        nib_generate_params(.sampling = chat->sampling,
-                            .max_tokens = (uint32_t)options->tokens.value,
+        nib_generate_params(.sampling = chat->sampling, .max_tokens = most,
                             .ignore_eos = options->ignore_eos, .stops = chat->stops,
                             .n_stops = (uint32_t)options->stops.count, .on_token = on_token,
-                            .user = chat);
+                            .user = chat, .max_draft = (uint32_t)options->draft.value,
+                            .shift = true, .shift_keep = (uint32_t)keep);
     chat->last_character = '\n';
     system_watch(chat->session);
     status = nib_session_generate(chat->session, params, &chat->last, err);
     system_watch(NULL);
     if (chat->last_character != '\n')
         output_text("\n", 1);
+    if (chat->last.n_dropped > 0)
+        message_print("the context was full: the oldest %" PRIu32 " tokens of the conversation "
+                      "were dropped",
+                      chat->last.n_dropped);
+    if (chat->last.stop == NIB_STOP_LENGTH && !options->tokens.given)
+        message_print("the answer was ended after %" PRIu32 " tokens; -n sets another limit", most);
+    return status;
+}
+
+/// Answers one message. A message that does not fit is told to the user, and is no error.
+static enum nib_status answer(struct chat *chat, struct nib_text text, struct nib_error *err)
+{
+    size_t before;
+    bool fits = false;
+    enum nib_status status = append_message(chat, text, &before, &fits, err);
+    if (status != NIB_OK || !fits)
+        return status;
+    status = generate(chat, err);
     if (system_interrupted()) {
         system_forget_interrupt();
         message_print("stopped");
         // Without a word of the answer the message was never said.
-        if (chat->last.n_generated == 0)
+        if (chat->last.n_generated == 0 && chat->last.n_dropped == 0)
             status = nib_session_truncate(chat->session, before, err);
-    }
-    if (chat->last.stop == NIB_STOP_CONTEXT) {
-        struct nib_engine_info info;
-        nib_engine_get_info(chat->engine, &info);
-        message_print("the context of %" PRIu32 " tokens is full; /reset begins anew",
-                      info.context);
     }
     return status;
 }
@@ -302,6 +369,8 @@ enum nib_status command_chat(const struct options *options, struct nib_error *er
     if (system_is_terminal(stdin))
         message_print("%s; /help lists commands, Ctrl-D ends", options->model);
     TRY(converse(&chat, err));
+    if (options->save_session)
+        TRY(nib_session_save(chat.session, options->save_session, err));
     if (options->profile) {
         struct nib_op_profile *profiles;
         uint32_t count;

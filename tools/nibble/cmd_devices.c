@@ -30,21 +30,21 @@ static void write_json(const struct nib_device_info *infos, uint32_t count)
         char flag[32];
         device_flag(info, flag);
         json_open_object(&json, NULL);
-        json_string(&json, "device", flag);
-        json_string(&json, "backend", info->backend == NIB_BACKEND_CPU ? "cpu" : "vulkan");
-        json_string(&json, "type", type_name(info->type));
-        json_string(&json, "name", info->name);
-        json_string(&json, "driver", info->driver);
+        json_put_string(&json, "device", flag);
+        json_put_string(&json, "backend", info->backend == NIB_BACKEND_CPU ? "cpu" : "vulkan");
+        json_put_string(&json, "type", type_name(info->type));
+        json_put_string(&json, "name", info->name);
+        json_put_string(&json, "driver", info->driver);
         json_open_array(&json, "features");
         for (const char *word = info->features; *word; word += strspn(word, " ")) {
             size_t size = strcspn(word, " ");
             if (size > 0)
-                json_text(&json, NULL, word, size);
+                json_put_text(&json, NULL, word, size);
             word += size;
         }
         json_close_array(&json);
-        json_size(&json, "threads", info->threads);
-        json_size(&json, "memory_bytes", info->memory_bytes);
+        json_put_size(&json, "threads", info->threads);
+        json_put_size(&json, "memory_bytes", info->memory_bytes);
         json_close_object(&json);
     }
     json_close_array(&json);

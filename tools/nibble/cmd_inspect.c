@@ -48,15 +48,15 @@ static void print_tokenizer(const struct nib_tokenizer *tokenizer)
 static void write_config(struct json_out *json, const struct nib_model_info *info)
 {
     json_open_object(json, "config");
-    json_size(json, "layers", info->layers);
-    json_size(json, "hidden_size", info->hidden_size);
-    json_size(json, "ffn_size", info->ffn_size);
-    json_size(json, "heads", info->heads);
-    json_size(json, "kv_heads", info->kv_heads);
-    json_size(json, "head_dim", info->head_dim);
-    json_size(json, "vocabulary", info->vocabulary);
-    json_size(json, "context", info->context);
-    json_size(json, "sliding_window", info->sliding_window);
+    json_put_size(json, "layers", info->layers);
+    json_put_size(json, "hidden_size", info->hidden_size);
+    json_put_size(json, "ffn_size", info->ffn_size);
+    json_put_size(json, "heads", info->heads);
+    json_put_size(json, "kv_heads", info->kv_heads);
+    json_put_size(json, "head_dim", info->head_dim);
+    json_put_size(json, "vocabulary", info->vocabulary);
+    json_put_size(json, "context", info->context);
+    json_put_size(json, "sliding_window", info->sliding_window);
     json_close_object(json);
 }
 
@@ -64,18 +64,18 @@ static void write_tokenizer(struct json_out *json, const struct nib_tokenizer *t
 {
     struct nib_tokenizer_info info;
     if (!tokenizer) {
-        json_null(json, "tokenizer");
+        json_put_null(json, "tokenizer");
         return;
     }
     nib_tokenizer_get_info(tokenizer, &info);
     json_open_object(json, "tokenizer");
-    json_string(json, "model", info.model);
-    json_string(json, "pre", info.pre);
-    json_size(json, "vocabulary", info.vocabulary);
-    json_integer(json, "bos", info.bos);
-    json_integer(json, "eos", info.eos);
-    json_boolean(json, "add_bos", info.add_bos);
-    json_string(json, "chat_template", info.chat_template);
+    json_put_string(json, "model", info.model);
+    json_put_string(json, "pre", info.pre);
+    json_put_size(json, "vocabulary", info.vocabulary);
+    json_put_integer(json, "bos", info.bos);
+    json_put_integer(json, "eos", info.eos);
+    json_put_boolean(json, "add_bos", info.add_bos);
+    json_put_string(json, "chat_template", info.chat_template);
     json_close_object(json);
 }
 
@@ -86,14 +86,14 @@ static enum nib_status write_json(FILE *file, const struct nib_model *model,
     struct nib_model_info info;
     nib_model_get_info(model, &info);
     struct json_out json = json_begin(file);
-    json_string(&json, "model", options->model);
-    json_string(&json, "name", info.name);
-    json_string(&json, "architecture", info.architecture);
-    json_string(&json, "container", info.container);
-    json_string(&json, "quantization", info.quantization);
-    json_size(&json, "parameters", info.parameters);
-    json_size(&json, "file_bytes", info.file_bytes);
-    json_size(&json, "weight_bytes", info.weight_bytes);
+    json_put_string(&json, "model", options->model);
+    json_put_string(&json, "name", info.name);
+    json_put_string(&json, "architecture", info.architecture);
+    json_put_string(&json, "container", info.container);
+    json_put_string(&json, "quantization", info.quantization);
+    json_put_size(&json, "parameters", info.parameters);
+    json_put_size(&json, "file_bytes", info.file_bytes);
+    json_put_size(&json, "weight_bytes", info.weight_bytes);
     write_config(&json, &info);
     write_tokenizer(&json, nib_model_tokenizer(model));
     TRY(inspect_write_formats(&json, model, err));

@@ -16,6 +16,7 @@ struct run {
     const struct options *options;
     struct nib_model *model;
     struct prompt prompt;
+    size_t n_prompt; ///< tokens before the first generated one
     struct setup setup;
     struct nib_engine *engine;
     struct nib_session *session;
@@ -66,19 +67,21 @@ static enum nib_status prepare(struct run *run, struct nib_error *err)
     struct nib_engine_info info;
     struct nib_model_info model;
     TRY(model_open(options->model, &run->model, err));
-    TRY(prompt_make(options, run->model, &run->prompt, err));
     TRY(setup_open(options, &run->setup, err));
     TRY(engine_create(run->model, &run->setup, (uint32_t)options->context.value, &run->engine,
                       err));
+    TRY(session_open(run->engine, options, &run->session, err));
+    TRY(prompt_make(options, run->model, run->session, &run->prompt, err));
     nib_engine_get_info(run->engine, &info);
     nib_model_get_info(run->model, &model);
-    if (run->prompt.count > info.context)
+    nib_session_tokens(run->session, &run->n_prompt);
+    run->n_prompt += run->prompt.count;
+    if (run->n_prompt > info.context)
         TRY(fail_with(err, NIB_ERROR_CONTEXT_FULL,
                       "%s: the prompt of %zu tokens is longer than the context of %" PRIu32
                       "; shorten it%s",
-                      options->model, run->prompt.count, info.context,
+                      options->model, run->n_prompt, info.context,
                       info.context < model.context ? " or raise --ctx" : ""));
-    TRY(nib_session_create(run->engine, &run->session, err));
     TRY(nib_session_append(run->session, run->prompt.ids, run->prompt.count, err));
     if (options->save_logits)
         TRY(nib_logits_writer_open(options->save_logits, info.vocabulary, &run->writer, err));
@@ -106,6 +109,7 @@ static enum nib_status generate(struct run *run, struct nib_error *err)
                             .max_tokens = (uint32_t)options->tokens.value,
                             .ignore_eos = options->ignore_eos, .stops = stops,
                             .n_stops = (uint32_t)options->stops.count, .on_token = on_token,
+                            .max_draft = (uint32_t)options->draft.value,
                             .on_logits = run->writer ? on_logits : NULL, .user = run);
     system_watch(run->session);
     status = nib_session_generate(run->session, params, &run->generation, err);
@@ -120,31 +124,22 @@ static enum nib_status generate(struct run *run, struct nib_error *err)
     return status;
 }
 
-static double rate(uint64_t count, uint64_t ns)
-{
-    return ns > 0 ? (double)count * 1e9 / (double)ns : NAN;
-}
-
-static double decode_rate(const struct nib_generation *generation)
-{
-    return generation->n_generated > 1 ? rate(generation->n_generated - 1, generation->decode_ns)
-                                       : NAN;
-}
-
 static void write_timing(struct json_out *json, const struct run *run,
                          const struct nib_engine_info *info)
 {
     const struct nib_generation *generation = &run->generation;
     uint32_t n = generation->n_generated;
     json_open_object(json, "timing");
-    json_real(json, "load_s", run->load_s);
-    json_real(json, "first_token_s", n > 0 ? (double)generation->first_token_ns / 1e9 : NAN);
-    json_size(json, "prefill_tokens", generation->n_prompt);
-    json_real(json, "prefill_tps",
-              n > 0 ? rate(generation->n_prompt, generation->prefill_ns) : NAN);
-    json_size(json, "decode_tokens", n);
-    json_real(json, "decode_tps", decode_rate(generation));
-    json_real(json, "host_us_per_token", n > 0 ? (double)info->host_ns / 1e3 / n : NAN);
+    json_put_real(json, "load_s", run->load_s);
+    json_put_real(json, "first_token_s", n > 0 ? (double)generation->first_token_ns / 1e9 : NAN);
+    json_put_size(json, "prefill_tokens", generation->n_prompt);
+    json_put_real(json, "prefill_tps",
+                  n > 0 ? report_rate(generation->n_prompt, generation->prefill_ns) : NAN);
+    json_put_size(json, "decode_tokens", n);
+    json_put_real(json, "decode_tps", report_decode_rate(generation));
+    json_put_size(json, "drafted_tokens", generation->n_drafted);
+    json_put_size(json, "accepted_tokens", generation->n_accepted);
+    json_put_real(json, "host_us_per_token", n > 0 ? (double)info->host_ns / 1e3 / n : NAN);
     json_close_object(json);
 }
 
@@ -161,15 +156,15 @@ static enum nib_status write_json(struct run *run, const struct nib_op_profile *
     nib_engine_get_info(run->engine, &info);
     size_t n_tokens;
     const int32_t *tokens = nib_session_tokens(run->session, &n_tokens);
-    size_t n_prompt = run->prompt.count;
+    size_t n_prompt = run->n_prompt;
 
     struct json_out json = json_begin(stdout);
-    json_string(&json, "model", run->options->model);
-    json_string(&json, "device", info.device.name);
-    json_ids(&json, "prompt_ids", tokens, n_prompt);
-    json_ids(&json, "ids", tokens + n_prompt, n_tokens - n_prompt);
-    json_text(&json, "text", run->text, run->text_size);
-    json_string(&json, "stop", nib_stop_name(run->generation.stop));
+    json_put_string(&json, "model", run->options->model);
+    json_put_string(&json, "device", info.device.name);
+    json_put_ids(&json, "prompt_ids", tokens, n_prompt);
+    json_put_ids(&json, "ids", tokens + n_prompt, n_tokens - n_prompt);
+    json_put_text(&json, "text", run->text, run->text_size);
+    json_put_string(&json, "stop", nib_stop_name(run->generation.stop));
     report_execution(&json, &info);
     write_timing(&json, run, &info);
     report_memory(&json, &info);
@@ -187,9 +182,12 @@ static void print_rates(const struct run *run)
     fflush(stdout);
     fprintf(stderr, "[%s; %" PRIu32 " prompt tokens, %.1f tokens/s; %" PRIu32 " generated",
             nib_stop_name(generation->stop), generation->n_prompt,
-            rate(generation->n_prompt, generation->prefill_ns), generation->n_generated);
+            report_rate(generation->n_prompt, generation->prefill_ns), generation->n_generated);
     if (generation->n_generated > 1)
-        fprintf(stderr, ", %.1f tokens/s", decode_rate(generation));
+        fprintf(stderr, ", %.1f tokens/s", report_decode_rate(generation));
+    if (generation->n_drafted > 0)
+        fprintf(stderr, "; %" PRIu32 " of %" PRIu32 " drafted accepted", generation->n_accepted,
+                generation->n_drafted);
     fprintf(stderr, "; loaded in %.2f s]\n", run->load_s);
 }
 
@@ -221,6 +219,8 @@ enum nib_status command_run(const struct options *options, struct nib_error *err
     TRY(generate(&run, err));
     if (run.writer)
         TRY(nib_logits_writer_commit(&run.writer, err));
+    if (options->save_session)
+        TRY(nib_session_save(run.session, options->save_session, err));
     TRY(report(&run, err));
 
 fail:

@@ -25,8 +25,8 @@ static enum nib_status print_ids(const struct options *options,
     TRY(nib_tokenizer_encode(tokenizer, text, params, &ids, &count, err));
     if (options->json) {
         struct json_out json = json_begin(stdout);
-        json_string(&json, "model", options->model);
-        json_ids(&json, "ids", ids, count);
+        json_put_string(&json, "model", options->model);
+        json_put_ids(&json, "ids", ids, count);
         json_end(&json);
     } else {
         for (size_t i = 0; i < count; i++)
@@ -77,8 +77,8 @@ static enum nib_status print_text(const struct options *options,
         status = fail_memory(err);
     if (status == NIB_OK && options->json) {
         struct json_out json = json_begin(stdout);
-        json_string(&json, "model", options->model);
-        json_text(&json, "text", text, size);
+        json_put_string(&json, "model", options->model);
+        json_put_text(&json, "text", text, size);
         json_end(&json);
     } else if (status == NIB_OK) {
         output_text(text, size);

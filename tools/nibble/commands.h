@@ -9,7 +9,10 @@ enum nib_status command_run(const struct options *options, struct nib_error *err
 enum nib_status command_chat(const struct options *options, struct nib_error *err);
 enum nib_status command_tokenize(const struct options *options, struct nib_error *err);
 enum nib_status command_eval(const struct options *options, struct nib_error *err);
+enum nib_status command_compare(const struct options *options, struct nib_error *err);
 enum nib_status command_inspect(const struct options *options, struct nib_error *err);
+enum nib_status command_quantize(const struct options *options, struct nib_error *err);
+enum nib_status command_bench(const struct options *options, struct nib_error *err);
 enum nib_status command_devices(const struct options *options, struct nib_error *err);
 
 #endif

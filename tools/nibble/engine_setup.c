@@ -14,7 +14,7 @@ static enum nib_status open_device(const struct options *options, enum nib_backe
     const struct nib_device_params *params =
         nib_device_params(.log = message_log(), .backend = backend, .index = index,
                           .threads = (uint32_t)options->threads.value,
-                          .cpu_mask = options->cpu_mask,
+                          .cpu_mask = options->cpu_mask, .vulkan_mask = options->vulkan_mask,
                           .self_test = (enum nib_self_test)options->self_test, .cache_dir = cache);
     enum nib_status status = nib_device_open(params, out_device, err);
     free(cache);
@@ -151,9 +151,10 @@ enum nib_status engine_create(struct nib_model *model, struct setup *setup, uint
     const struct nib_engine_params *params =
         nib_engine_params(.log = message_log(), .progress = progress_hook(&setup->progress),
                           .placements = placements, .n_placements = n_placements,
-                          .context = context, .key_format = options->kv.keys,
-                          .value_format = options->kv.values, .precise = options->precise,
-                          .fallback = options->fallback, .profile = options->profile);
+                          .context = context, .max_sessions = setup->max_sessions,
+                          .key_format = options->kv.keys, .value_format = options->kv.values,
+                          .precise = options->precise, .fallback = options->fallback,
+                          .profile = options->profile);
     return nib_engine_create(model, params, out_engine, err);
 }
 
@@ -163,4 +164,16 @@ enum nib_status engine_load(struct nib_engine *engine, struct setup *setup, stru
     enum nib_status status = nib_engine_prepare(engine, 0, &ready, err);
     progress_end(&setup->progress);
     return status;
+}
+
+enum nib_status session_open(struct nib_engine *engine, const struct options *options,
+                             struct nib_session **out_session, struct nib_error *err)
+{
+    const char *path = options->save_session;
+    const char *why = path ? system_why_not_writable(path) : NULL;
+    if (why)
+        return fail_with(err, NIB_ERROR_IO, "%s: cannot write: %s", path, why);
+    if (options->session)
+        return nib_session_load(engine, options->session, out_session, err);
+    return nib_session_create(engine, out_session, err);
 }

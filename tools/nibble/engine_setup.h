@@ -12,6 +12,7 @@ struct setup {
     struct nib_device *gpu; ///< or NULL
     struct nib_device *cpu; ///< or NULL where nothing runs there
     uint32_t gpu_layers;    ///< GPU_LAYERS_AUTO: all
+    uint32_t max_sessions;  ///< 0: 1
     struct progress progress;
 };
 
@@ -30,5 +31,10 @@ enum nib_status engine_create(struct nib_model *model, struct setup *setup, uint
                               struct nib_engine **out_engine, struct nib_error *err);
 /// Loads the weights, showing progress. Errors: those of nib_engine_prepare.
 enum nib_status engine_load(struct nib_engine *engine, struct setup *setup, struct nib_error *err);
+
+/// Makes a session: the one saved in the file of --session, or an empty one. Errors: those of
+/// nib_session_load and nib_session_create; io where the file of --save-session cannot be made.
+enum nib_status session_open(struct nib_engine *engine, const struct options *options,
+                             struct nib_session **out_session, struct nib_error *err);
 
 #endif

@@ -119,10 +119,10 @@ enum nib_status inspect_write_formats(struct json_out *json, const struct nib_mo
     json_open_array(json, "formats");
     for (size_t i = 0; i < count; i++) {
         json_open_object(json, NULL);
-        json_string(json, "format", sums[i].format);
-        json_size(json, "tensors", sums[i].tensors);
-        json_size(json, "parameters", sums[i].parameters);
-        json_size(json, "bytes", sums[i].bytes);
+        json_put_string(json, "format", sums[i].format);
+        json_put_size(json, "tensors", sums[i].tensors);
+        json_put_size(json, "parameters", sums[i].parameters);
+        json_put_size(json, "bytes", sums[i].bytes);
         json_close_object(json);
     }
     json_close_array(json);
@@ -137,13 +137,13 @@ void inspect_write_tensors(struct json_out *json, const struct nib_model *model)
         struct nib_tensor_info tensor;
         nib_model_get_tensor(model, i, &tensor);
         json_open_object(json, NULL);
-        json_string(json, "name", tensor.name);
-        json_string(json, "format", tensor.format);
+        json_put_string(json, "name", tensor.name);
+        json_put_string(json, "format", tensor.format);
         json_open_array(json, "shape");
         for (uint32_t d = 0; d < tensor.n_dims; d++)
-            json_size(json, NULL, tensor.dims[d]);
+            json_put_size(json, NULL, tensor.dims[d]);
         json_close_array(json);
-        json_size(json, "bytes", tensor.size_bytes);
+        json_put_size(json, "bytes", tensor.size_bytes);
         json_close_object(json);
     }
     json_close_array(json);

@@ -72,59 +72,59 @@ void json_close_array(struct json_out *json)
     close_value(json, ']');
 }
 
-void json_text(struct json_out *json, const char *key, const char *text, size_t size)
+void json_put_text(struct json_out *json, const char *key, const char *text, size_t size)
 {
     begin_value(json, key);
     write_quoted(json->file, text, size);
 }
 
-void json_string(struct json_out *json, const char *key, const char *string)
+void json_put_string(struct json_out *json, const char *key, const char *string)
 {
     if (string)
-        json_text(json, key, string, strlen(string));
+        json_put_text(json, key, string, strlen(string));
     else
-        json_null(json, key);
+        json_put_null(json, key);
 }
 
-void json_integer(struct json_out *json, const char *key, int64_t value)
+void json_put_integer(struct json_out *json, const char *key, int64_t value)
 {
     begin_value(json, key);
     fprintf(json->file, "%" PRId64, value);
 }
 
-void json_size(struct json_out *json, const char *key, uint64_t value)
+void json_put_size(struct json_out *json, const char *key, uint64_t value)
 {
     begin_value(json, key);
     fprintf(json->file, "%" PRIu64, value);
 }
 
-void json_real(struct json_out *json, const char *key, double value)
+void json_put_real(struct json_out *json, const char *key, double value)
 {
     if (!isfinite(value)) {
-        json_null(json, key);
+        json_put_null(json, key);
         return;
     }
     begin_value(json, key);
     fprintf(json->file, "%.10g", value);
 }
 
-void json_null(struct json_out *json, const char *key)
+void json_put_null(struct json_out *json, const char *key)
 {
     begin_value(json, key);
     fputs("null", json->file);
 }
 
-void json_boolean(struct json_out *json, const char *key, bool value)
+void json_put_boolean(struct json_out *json, const char *key, bool value)
 {
     begin_value(json, key);
     fputs(value ? "true" : "false", json->file);
 }
 
-void json_ids(struct json_out *json, const char *key, const int32_t *ids, size_t count)
+void json_put_ids(struct json_out *json, const char *key, const int32_t *ids, size_t count)
 {
     json_open_array(json, key);
     for (size_t i = 0; i < count; i++)
-        json_integer(json, NULL, ids[i]);
+        json_put_integer(json, NULL, ids[i]);
     json_close_array(json);
 }
 
@@ -132,7 +132,7 @@ struct json_out json_begin(FILE *file)
 {
     struct json_out json = {.file = file};
     json_open_object(&json, NULL);
-    json_integer(&json, "schema", JSON_SCHEMA);
+    json_put_integer(&json, "schema", JSON_SCHEMA);
     return json;
 }
 

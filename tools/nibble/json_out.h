@@ -23,16 +23,16 @@ void json_close_object(struct json_out *json);
 void json_open_array(struct json_out *json, const char *key);
 void json_close_array(struct json_out *json);
 
-void json_text(struct json_out *json, const char *key, const char *text, size_t size);
+void json_put_text(struct json_out *json, const char *key, const char *text, size_t size);
 /// NULL is written as `null`.
-void json_string(struct json_out *json, const char *key, const char *string);
-void json_integer(struct json_out *json, const char *key, int64_t value);
-void json_size(struct json_out *json, const char *key, uint64_t value);
-void json_real(struct json_out *json, const char *key, double value);
-void json_null(struct json_out *json, const char *key);
-void json_boolean(struct json_out *json, const char *key, bool value);
+void json_put_string(struct json_out *json, const char *key, const char *string);
+void json_put_integer(struct json_out *json, const char *key, int64_t value);
+void json_put_size(struct json_out *json, const char *key, uint64_t value);
+void json_put_real(struct json_out *json, const char *key, double value);
+void json_put_null(struct json_out *json, const char *key);
+void json_put_boolean(struct json_out *json, const char *key, bool value);
 /// Writes an array of integers.
-void json_ids(struct json_out *json, const char *key, const int32_t *ids, size_t count);
+void json_put_ids(struct json_out *json, const char *key, const int32_t *ids, size_t count);
 
 /// Begins a command's object with its schema.
 struct json_out json_begin(FILE *file);

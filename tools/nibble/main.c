@@ -4,29 +4,50 @@
 #include "tools/nibble/system.h"
 #include <string.h>
 
+/// More models than fit in one table that anyone reads.
+enum { MAX_MODELS = 64 };
+
 static const struct command commands[] = {
-    {COMMAND_RUN, "run", "MODEL", "(-p TEXT | -f FILE | --prompt-ids 1,2,3) [FLAG...]",
+    {COMMAND_RUN, "run", "MODEL", 1, "(-p TEXT | -f FILE | --prompt-ids 1,2,3) [FLAG...]",
      "Continues a prompt, or answers it with --chat.",
      "Without --temp, --top-k, --top-p and --min-p the model's own advice counts, else\n"
      "temperature 0.8, top-p 0.95, min-p 0.05. Without --chat the text of special tokens is taken\n"
      "as these tokens. Ctrl-C ends the generation; what there is is printed, and the exit status\n"
      "is 130.",
      command_run},
-    {COMMAND_CHAT, "chat", "MODEL", "[FLAG...]", "Talks with a model.",
+    {COMMAND_CHAT, "chat", "MODEL", 1, "[FLAG...]", "Talks with a model.",
      "Ctrl-C stops an answer, Ctrl-D ends the program, /help lists what else can be typed.",
      command_chat},
-    {COMMAND_TOKENIZE, "tokenize", "MODEL", "(-p TEXT | -f FILE | --detokenize 1,2,3) [FLAG...]",
+    {COMMAND_TOKENIZE, "tokenize", "MODEL", 1, "(-p TEXT | -f FILE | --detokenize 1,2,3) [FLAG...]",
      "Prints the token ids of a text, or the text of token ids.", NULL, command_tokenize},
-    {COMMAND_EVAL, "eval", "MODEL", "-f FILE [FLAG...]",
+    {COMMAND_EVAL, "eval", "MODEL", 1, "-f FILE [FLAG...]",
      "Measures the perplexity of a text, and with --ref the distance to a reference.",
      "The text is cut into windows of --ctx tokens; a last, partial one is left out. --score half\n"
      "counts the predictions of each window's second half, as llama-perplexity does.",
      command_eval},
-    {COMMAND_INSPECT, "inspect", "MODEL", "[FLAG...]",
+    {COMMAND_COMPARE, "compare", "MODEL...", MAX_MODELS, "[-f FILE [--ref F|MODEL]] [FLAG...]",
+     "Measures models side by side: size, memory, speed, perplexity, divergence.",
+     "Speeds are those of a prompt of 512 tokens, or of --ctx, and of the tokens after it, the\n"
+     "median of three runs. With -f the perplexity of the text is measured as 'nibble eval' does,\n"
+     "with --ref also the distance to a reference.",
+     command_compare},
+    {COMMAND_INSPECT, "inspect", "MODEL", 1, "[FLAG...]",
      "Shows what a model is made of and what memory it takes.",
      "--ctx and --kv add a context length and a cache format to the table of memory.",
      command_inspect},
-    {COMMAND_DEVICES, "devices", NULL, "[FLAG...]", "Lists what a model can run on.", NULL,
+    {COMMAND_QUANTIZE, "quantize", "MODEL", 2, "OUT [FLAG...]",
+     "Writes a model anew with fewer bits a weight.",
+     "OUT is a .gguf file or a folder, which must not be there; it appears whole or not at all.\n"
+     "gptq, awq, smoothquant and static activations need --calib; what an interrupted run of them\n"
+     "has done is kept in OUT.part, and the same command goes on from there.",
+     command_quantize},
+    {COMMAND_BENCH, "bench", "MODEL", 1, "[FLAG...]",
+     "Measures speed and memory as batch and context grow.",
+     "Each sequence has a prompt of its own and then generates the last -n tokens of its context,\n"
+     "all sequences side by side. Prefill is timed on the sequences that a batch adds to the one\n"
+     "before it. KV cache and memory are what is in use.",
+     command_bench},
+    {COMMAND_DEVICES, "devices", NULL, 0, "[FLAG...]", "Lists what a model can run on.", NULL,
      command_devices},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

@@ -151,9 +151,9 @@ static void write_figure(struct json_out *json, const char *key, const struct ce
                          uint64_t bytes)
 {
     if (cell->possible)
-        json_size(json, key, bytes);
+        json_put_size(json, key, bytes);
     else
-        json_null(json, key);
+        json_put_null(json, key);
 }
 
 enum nib_status inspect_write_memory(struct json_out *json, const struct nib_model *model,
@@ -170,9 +170,9 @@ enum nib_status inspect_write_memory(struct json_out *json, const struct nib_mod
         size_t c = i % table->n_contexts;
         const struct cell *cell = &table->cells[w][k][c];
         json_open_object(json, NULL);
-        json_string(json, "weights", weight_names[w]);
-        json_string(json, "kv", table->caches[k].name);
-        json_size(json, "context", table->contexts[c]);
+        json_put_string(json, "weights", weight_names[w]);
+        json_put_string(json, "kv", table->caches[k].name);
+        json_put_size(json, "context", table->contexts[c]);
         write_figure(json, "weights_bytes", cell, cell->memory.weights_bytes);
         write_figure(json, "kv_bytes", cell, cell->memory.kv_bytes);
         write_figure(json, "scratch_bytes", cell, cell->memory.scratch_bytes);

@@ -139,3 +139,49 @@ enum nib_status value_parse_ids(const char *flag, const char *text, struct optio
     *out_ids = (struct option_ids){.given = true, .ids = ids, .count = count};
     return NIB_OK;
 }
+
+/// Inserts a value into the sorted list, once; there is room.
+static void insert(struct option_list *list, uint32_t value)
+{
+    size_t at = list->count;
+    while (at > 0 && list->values[at - 1] >= value)
+        at--;
+    if (at < list->count && list->values[at] == value)
+        return;
+    memmove(list->values + at + 1, list->values + at, (list->count - at) * sizeof *list->values);
+    list->values[at] = value;
+    list->count++;
+}
+
+enum nib_status value_parse_list(const char *flag, const char *text, struct option_list *out_list,
+                                 struct nib_error *err)
+{
+    *out_list = (struct option_list){0};
+    size_t capacity = 1;
+    for (const char *c = text; *c; c++)
+        capacity += *c == ',';
+    struct option_list list = {.given = true, .values = calloc(capacity, sizeof *list.values)};
+    if (!list.values)
+        return fail_memory(err);
+    for (const char *c = text;; c++) {
+        uint64_t value;
+        const char *end = parse_digits(c, &value);
+        uint64_t unit = 1;
+        if (end && *end == 'k') {
+            unit = 1024;
+            end++;
+        }
+        if (!end || (*end != '\0' && *end != ',') || value > UINT32_MAX / unit) {
+            free(list.values);
+            return fail_with(err, NIB_ERROR_ARGUMENT,
+                             "%s: '%.20s' does not begin a list of numbers such as 512,2k", flag,
+                             c);
+        }
+        insert(&list, (uint32_t)(value * unit));
+        c = end;
+        if (*c == '\0')
+            break;
+    }
+    *out_list = list;
+    return NIB_OK;
+}

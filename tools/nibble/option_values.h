@@ -17,5 +17,9 @@ bool value_parse_choice(const char *text, const char *choices, unsigned *out_ind
 /// Parses "1,2,3"; white space may follow a comma. Errors: argument (names the id), memory.
 enum nib_status value_parse_ids(const char *flag, const char *text, struct option_ids *out_ids,
                                 struct nib_error *err);
+/// Parses numbers such as "512,2k", where k is 1024, and sorts them. The list's memory is to be
+/// freed. Errors: argument (names the place), memory.
+enum nib_status value_parse_list(const char *flag, const char *text, struct option_list *out_list,
+                                 struct nib_error *err);
 
 #endif

@@ -11,6 +11,7 @@ enum option_kind {
     OPTION_TEXT,   ///< const char *
     OPTION_TEXTS,  ///< struct option_texts; the flag may be repeated
     OPTION_IDS,    ///< struct option_ids
+    OPTION_LIST,   ///< struct option_list, each from `low` to `high`
     OPTION_COUNT,  ///< struct option_count, from `low` to `high`
     OPTION_LAYERS, ///< struct option_count, or "auto"
     OPTION_REAL,   ///< struct option_real, from `low` to `high`
@@ -31,20 +32,22 @@ struct option {
 };
 
 enum {
-    ENGINE = COMMAND_RUN | COMMAND_CHAT | COMMAND_EVAL,
+    ENGINE = COMMAND_RUN | COMMAND_CHAT | COMMAND_EVAL | COMMAND_COMPARE | COMMAND_BENCH,
     SAMPLE = COMMAND_RUN | COMMAND_CHAT,
     PROMPT = COMMAND_RUN | COMMAND_TOKENIZE,
-    ALL = (COMMAND_DEVICES << 1) - 1
+    EVALUATE = COMMAND_EVAL | COMMAND_COMPARE,
+    ALL = (COMMAND_BENCH << 1) - 1
 };
 
 #define FIELD(name) offsetof(struct options, name)
+#define QUANTIZE(name) FIELD(quantize.name)
 #define MAX_CONTEXT 16777216.0 // tokens; far beyond any model
 #define MAX_COUNT 4294967295.0
 
 // Where a flag is repeated the last one counts, but for OPTION_TEXTS.
 static const struct option table[] = {
     {"prompt", 'p', OPTION_TEXT, PROMPT, FIELD(prompt), "TEXT", "the text", 0, 0},
-    {"file", 'f', OPTION_TEXT, PROMPT | COMMAND_EVAL, FIELD(file), "FILE",
+    {"file", 'f', OPTION_TEXT, PROMPT | EVALUATE, FIELD(file), "FILE",
      "the text is in FILE (-: standard input)", 0, 0},
     {"prompt-ids", 0, OPTION_IDS, COMMAND_RUN, FIELD(prompt_ids), "1,2,3",
      "these tokens as they are; needs no tokenizer", 0, 0},
@@ -54,6 +57,8 @@ static const struct option table[] = {
      "print the text of these tokens", 0, 0},
     {"tokens", 'n', OPTION_COUNT, SAMPLE, FIELD(tokens), "N",
      "generate at most N tokens (default: to the end)", 1, MAX_COUNT},
+    {"tokens", 'n', OPTION_COUNT, COMMAND_BENCH, FIELD(tokens), "N",
+     "generate the last N tokens of each sequence (default: 32)", 2, 65536},
     {"chat", 0, OPTION_FLAG, COMMAND_RUN, FIELD(chat), NULL,
      "the text is a user's message: apply the chat template", 0, 0},
     {"chat-template", 0, OPTION_TEXT, SAMPLE, FIELD(chat_template), "NAME",
@@ -76,17 +81,69 @@ static const struct option table[] = {
      0},
     {"ignore-eos", 0, OPTION_FLAG, SAMPLE, FIELD(ignore_eos), NULL,
      "go on past the end of sequence", 0, 0},
-    {"windows", 0, OPTION_COUNT, COMMAND_EVAL, FIELD(windows), "N", "at most N windows", 1,
-     MAX_COUNT},
-    {"score", 0, OPTION_CHOICE, COMMAND_EVAL, FIELD(score), "half|all",
+    {"draft", 0, OPTION_COUNT, SAMPLE, FIELD(draft), "N",
+     "check N tokens at once that once followed these (default: 0)", 0, 31},
+    {"session", 0, OPTION_TEXT, SAMPLE, FIELD(session), "FILE",
+     "go on with the session that was saved in FILE", 0, 0},
+    {"save-session", 0, OPTION_TEXT, SAMPLE, FIELD(save_session), "FILE",
+     "save the session to FILE at the end", 0, 0},
+    {"windows", 0, OPTION_COUNT, EVALUATE, FIELD(windows), "N", "at most N windows", 1, MAX_COUNT},
+    {"score", 0, OPTION_CHOICE, EVALUATE, FIELD(score), "half|all",
      "which predictions of a window count", 0, 0},
-    {"ref", 0, OPTION_TEXT, COMMAND_EVAL, FIELD(reference), "F|MODEL",
+    {"ref", 0, OPTION_TEXT, EVALUATE, FIELD(reference), "F|MODEL",
      "compare with stored logits (.safetensors) or a model", 0, 0},
     {"save-logits", 0, OPTION_TEXT, COMMAND_RUN | COMMAND_EVAL, FIELD(save_logits), "F",
      "write the logits to F (.safetensors)", 0, 0},
+    {"method", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(method),
+     "rtn|gptq|awq|smoothquant|llm-int8|nf4|fp4|importance", "how codes are found", 0, 0},
+    {"as", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(container),
+     "auto|gguf|gptq|awq|bnb|compressed-tensors|safetensors", "what OUT is", 0, 0},
+    {"format", 0, OPTION_TEXT, COMMAND_QUANTIZE, QUANTIZE(format), "NAME",
+     "a format of GGUF such as q4_k, instead of the four flags below", 0, 0},
+    {"bits", 0, OPTION_COUNT, COMMAND_QUANTIZE, QUANTIZE(bits), "8|4|3|2", "bits of a code", 2, 8},
+    {"granularity", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(granularity),
+     "auto|tensor|channel|group", "what shares a scale", 0, 0},
+    {"group", 0, OPTION_COUNT, COMMAND_QUANTIZE, QUANTIZE(group), "N",
+     "weights of a group (default: 128 where it divides the rows)", 8, 65536},
+    {"sym", 0, OPTION_FLAG, COMMAND_QUANTIZE, QUANTIZE(symmetric), NULL, "no zero points", 0, 0},
+    {"asym", 0, OPTION_FLAG, COMMAND_QUANTIZE, QUANTIZE(asymmetric), NULL, "zero points", 0, 0},
+    {"range", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(range), "auto|minmax|mse|percentile",
+     "how the range of the codes is found", 0, 0},
+    {"activation-range", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(activation_range),
+     "auto|minmax|mse|percentile", "the same for static activations", 0, 0},
+    {"percentile", 0, OPTION_REAL, COMMAND_QUANTIZE, QUANTIZE(percentile), "P",
+     "for --range percentile (default: 99.9)", 50, 100},
+    {"activations", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(activations),
+     "auto|float|dynamic|static", "int8 inputs, ranges by token or from calibration", 0, 0},
+    {"mix", 0, OPTION_TEXT, COMMAND_QUANTIZE, QUANTIZE(mix), "RULES",
+     "other formats for some matrices, such as ffn_down=int8,*@0-3=keep", 0, 0},
+    {"calib", 0, OPTION_TEXT, COMMAND_QUANTIZE, FIELD(calibration), "FILE",
+     "calibration text (-: standard input)", 0, 0},
+    {"calib-windows", 0, OPTION_COUNT, COMMAND_QUANTIZE, QUANTIZE(windows), "N",
+     "at most N windows of it (default: 128)", 1, 65536},
+    {"calib-ctx", 0, OPTION_COUNT, COMMAND_QUANTIZE, QUANTIZE(context), "N",
+     "tokens of a window (default: 512)", 2, 65536},
+    {"damp", 0, OPTION_REAL, COMMAND_QUANTIZE, QUANTIZE(damping), "SHARE",
+     "gptq: of the mean diagonal, added to it (default: 0.01)", 1e-6, 1},
+    {"act-order", 0, OPTION_FLAG, COMMAND_QUANTIZE, QUANTIZE(act_order), NULL,
+     "gptq: columns with large inputs first", 0, 0},
+    {"no-static-groups", 0, OPTION_FLAG, COMMAND_QUANTIZE, QUANTIZE(no_static_groups), NULL,
+     "gptq: with --act-order, group columns in that order", 0, 0},
+    {"smoothing", 0, OPTION_REAL, COMMAND_QUANTIZE, QUANTIZE(smoothing), "A",
+     "smoothquant: the exponent (default: searched for)", 0.01, 1},
+    {"single-quant", 0, OPTION_FLAG, COMMAND_QUANTIZE, QUANTIZE(single_quantized), NULL,
+     "nf4, fp4: scales in fp32, not quantized themselves", 0, 0},
+    {"outliers", 0, OPTION_REAL, COMMAND_QUANTIZE, QUANTIZE(outlier_threshold), "X",
+     "llm-int8: inputs of at least X stay floats (default: 6)", 0.01, 65504},
     {"tensors", 0, OPTION_FLAG, COMMAND_INSPECT, FIELD(tensors), NULL, "list every tensor", 0, 0},
-    {"ctx", 0, OPTION_COUNT, ENGINE | COMMAND_INSPECT, FIELD(context), "N",
-     "tokens of context (default: the model's, at most 8192; eval: 512)", 4, MAX_CONTEXT},
+    {"batch", 0, OPTION_LIST, COMMAND_BENCH, FIELD(batches), "1,2,4",
+     "sequences side by side (default: 1,2,4,8,16,32)", 1, 4096},
+    {"ctx", 0, OPTION_LIST, COMMAND_BENCH, FIELD(contexts), "512,2k",
+     "tokens in each sequence (default: 512,2k,8k)", 4, MAX_CONTEXT},
+    {"shared", 0, OPTION_COUNT, COMMAND_BENCH, FIELD(shared), "N",
+     "the sequences begin with the same N tokens (default: 0)", 0, MAX_CONTEXT},
+    {"ctx", 0, OPTION_COUNT, (ENGINE & ~COMMAND_BENCH) | COMMAND_INSPECT, FIELD(context), "N",
+     "tokens of context (default: at most 8192; of a window: 512)", 4, MAX_CONTEXT},
     {"kv", 0, OPTION_KV, ENGINE | COMMAND_INSPECT, FIELD(kv), "FORMAT",
      "KV cache: f32, f16, i8, i4, or k=...,v=... (default: f16)", 0, 0},
     {"precise", 0, OPTION_FLAG, ENGINE, FIELD(precise), NULL, "activations in fp32", 0, 0},
@@ -96,13 +153,16 @@ static const struct option table[] = {
      "the first N layers on the GPU", 0, 1048576},
     {"fallback", 0, OPTION_FLAG, ENGINE, FIELD(fallback), NULL,
      "let the CPU do what the device cannot", 0, 0},
-    {"threads", 0, OPTION_COUNT, ENGINE, FIELD(threads), "N",
+    {"threads", 0, OPTION_COUNT, ENGINE | COMMAND_QUANTIZE, FIELD(threads), "N",
      "CPU threads (default: physical cores)", 1, 1024},
     {"cpu-mask", 0, OPTION_TEXT, ENGINE, FIELD(cpu_mask), "LEVEL",
      "highest instruction set to use, such as scalar or avx2", 0, 0},
+    {"vulkan-mask", 0, OPTION_TEXT, ENGINE, FIELD(vulkan_mask), "baseline",
+     "use no more of a GPU than the least one has", 0, 0},
     {"self-test", 0, OPTION_CHOICE, ENGINE, FIELD(self_test), "cached|full|off",
      "when kernels are checked before use", 0, 0},
-    {"profile", 0, OPTION_FLAG, ENGINE, FIELD(profile), NULL, "time every operation", 0, 0},
+    {"profile", 0, OPTION_FLAG, ENGINE & ~COMMAND_COMPARE, FIELD(profile), NULL,
+     "time every operation", 0, 0},
     {"json", 0, OPTION_FLAG, ALL & ~COMMAND_CHAT, FIELD(json), NULL,
      "print one JSON object (docs/json.md)", 0, 0},
     {"help", 'h', OPTION_FLAG, ALL, FIELD(help), NULL, "print this help", 0, 0},
@@ -130,14 +190,18 @@ unsigned options_distance(const char *left, const char *right)
     return row[columns];
 }
 
-/// Finds the flag that `name[0 .. size)` is, of any command.
-static const struct option *find_option(const char *name, size_t size)
+/// Finds the flag that `name[0 .. size)` is for `command`, or where it has none that of another.
+static const struct option *find_option(const struct command *command, const char *name,
+                                        size_t size)
 {
+    const struct option *found = NULL;
     for (int i = 0; i < TABLE_SIZE; i++) {
-        if (strlen(table[i].name) == size && memcmp(table[i].name, name, size) == 0)
-            return &table[i];
+        if (strlen(table[i].name) != size || memcmp(table[i].name, name, size) != 0)
+            continue;
+        if (!found || (table[i].commands & command->bit))
+            found = &table[i];
     }
-    return NULL;
+    return found;
 }
 
 static enum nib_status fail_unknown(const struct command *command, const char *name, size_t size,
@@ -191,6 +255,23 @@ static enum nib_status store_number(const struct option *option, const char *fla
     return NIB_OK;
 }
 
+static enum nib_status store_list(const struct option *option, const char *flag, const char *text,
+                                  struct option_list *list, struct nib_error *err)
+{
+    struct option_list parsed;
+    enum nib_status status = value_parse_list(flag, text, &parsed, err);
+    if (status != NIB_OK)
+        return status;
+    free(list->values);
+    *list = parsed;
+    if (list->values[0] >= option->low && list->values[list->count - 1] <= option->high)
+        return NIB_OK;
+    return fail_with(err, NIB_ERROR_ARGUMENT,
+                     "%s: '%.40s' has a number that is not from %.0f to "
+                     "%.0f",
+                     flag, text, option->low, option->high);
+}
+
 static enum nib_status store_text(struct option_texts *texts, const char *text,
                                   struct nib_error *err)
 {
@@ -218,6 +299,8 @@ static enum nib_status store(const struct option *option, const char *flag, cons
         return store_text(field, text, err);
     case OPTION_IDS:
         return value_parse_ids(flag, text, field, err);
+    case OPTION_LIST:
+        return store_list(option, flag, text, field, err);
     case OPTION_COUNT:
     case OPTION_LAYERS:
     case OPTION_REAL:
@@ -268,7 +351,7 @@ static enum nib_status take_long(const struct command *command, const char *argu
 {
     const char *name = argument + 2;
     size_t size = strcspn(name, "=");
-    const struct option *option = find_option(name, size);
+    const struct option *option = find_option(command, name, size);
     if (!option)
         return fail_unknown(command, name, size, err);
     char flag[40];
@@ -307,14 +390,32 @@ static enum nib_status check(const struct command *command, const struct options
         return fail_with(err, NIB_ERROR_ARGUMENT, "%s: give only one of -p, -f and %s",
                          command->name,
                          command->bit == COMMAND_RUN ? "--prompt-ids" : "--detokenize");
-    if (texts == 0 && command->bit == COMMAND_RUN)
+    if (texts == 0 && command->bit == COMMAND_RUN && !options->session)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "run: no prompt; give -p TEXT, -f FILE or --prompt-ids 1,2,3");
+    if (texts == 0 && command->bit == COMMAND_RUN && options->chat)
+        return fail_with(err, NIB_ERROR_ARGUMENT, "run: --chat needs a text; give -p or -f");
+    if (options->session && options->system)
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "%s: the saved session has its system message already; leave out --system",
+                         command->name);
+    if (options->session && options->save_logits)
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "run: --save-logits needs all positions, of which --session leaves out "
+                         "those computed before");
     if (texts == 0 && command->bit == COMMAND_TOKENIZE)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "tokenize: no text; give -p TEXT, -f FILE or --detokenize 1,2,3");
+    if (command->bit == COMMAND_QUANTIZE && (!options->output || options->output[0] == '\0'))
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "quantize: no output; name a .gguf file or a folder after the model");
+    if (options->quantize.symmetric && options->quantize.asymmetric)
+        return fail_with(err, NIB_ERROR_ARGUMENT, "quantize: give only one of --sym and --asym");
     if (texts == 0 && command->bit == COMMAND_EVAL)
         return fail_with(err, NIB_ERROR_ARGUMENT, "eval: no text; give -f FILE");
+    if (texts == 0 && command->bit == COMMAND_COMPARE && options->reference)
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "compare: --ref compares distributions over a text; give -f FILE");
     if (options->prompt_ids.given && options->chat)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "run: --chat needs a text, which --prompt-ids is not");
@@ -349,14 +450,18 @@ enum nib_status options_parse(const struct command *command, int argc, char **ar
             status = take_long(command, argument, &arguments, out_options, err);
         else if (flags && argument[0] == '-' && argument[1] != '\0')
             status = take_short(command, argument, &arguments, out_options, err);
-        else if (command->operand && !out_options->model)
-            out_options->model = argument;
+        else if (out_options->operands.count < command->most_operands)
+            status = store_text(&out_options->operands, argument, err);
         else
             status = fail_with(err, NIB_ERROR_ARGUMENT, "%s: unexpected argument '%.80s'",
                                command->name, argument);
         if (status != NIB_OK)
             return status;
     }
+    if (out_options->operands.count > 0)
+        out_options->model = out_options->operands.texts[0];
+    if (out_options->operands.count > 1)
+        out_options->output = out_options->operands.texts[1];
     if (out_options->help || out_options->version)
         return NIB_OK;
     return check(command, out_options, err);
@@ -364,9 +469,12 @@ enum nib_status options_parse(const struct command *command, int argc, char **ar
 
 void options_free(struct options *options)
 {
+    free(options->operands.texts);
     free(options->stops.texts);
     free(options->prompt_ids.ids);
     free(options->detokenize.ids);
+    free(options->batches.values);
+    free(options->contexts.values);
     *options = (struct options){0};
 }
 

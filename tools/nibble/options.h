@@ -12,7 +12,10 @@ enum command_bit {
     COMMAND_TOKENIZE = 1 << 2,
     COMMAND_EVAL = 1 << 3,
     COMMAND_INSPECT = 1 << 4,
-    COMMAND_DEVICES = 1 << 5
+    COMMAND_DEVICES = 1 << 5,
+    COMMAND_COMPARE = 1 << 6,
+    COMMAND_QUANTIZE = 1 << 7,
+    COMMAND_BENCH = 1 << 8
 };
 
 /// A number that may have been given.
@@ -50,17 +53,37 @@ struct option_ids {
     size_t count;
 };
 
+/// Numbers in ascending order, each once.
+struct option_list {
+    bool given;
+    uint32_t *values;
+    size_t count;
+};
+
 /// `--gpu-layers auto`, and the flag's default.
 #define GPU_LAYERS_AUTO UINT32_MAX
 
+/// What `quantize` is to do. Choices are positions in the table's lists, which are those of the
+/// enumerations of <nibble/quantize.h>.
+struct option_quantize {
+    unsigned method, container, granularity, range, activations, activation_range;
+    const char *format, *mix;
+    struct option_count bits, group, windows, context;
+    struct option_real percentile, damping, smoothing, outlier_threshold;
+    bool symmetric, asymmetric, act_order, no_static_groups, single_quantized;
+};
+
 /// Everything that a command line can say. Texts are borrowed from it; what was not given is zero.
 struct options {
-    const char *model; ///< the operand
+    const char *model;  ///< the first operand
+    const char *output; ///< the second one, of `quantize`
+    struct option_texts operands;
     bool help, version, json;
 
     struct option_device device;
     struct option_count gpu_layers, threads, context;
     const char *cpu_mask;
+    const char *vulkan_mask;
     struct option_kv kv;
     unsigned self_test; ///< enum nib_self_test
     bool fallback, precise, profile;
@@ -74,19 +97,27 @@ struct options {
     struct option_real temperature, top_p, min_p, repeat_penalty;
     struct option_texts stops;
     bool greedy, ignore_eos;
+    struct option_count draft;
+    const char *session, *save_session;
 
     const char *save_logits, *reference;
     struct option_count windows;
     unsigned score; ///< enum nib_score
 
     bool tensors;
+
+    struct option_quantize quantize;
+    const char *calibration;
+    struct option_list batches, contexts;
+    struct option_count shared;
 };
 
 /// What a command needs beside flags.
 struct command {
     enum command_bit bit;
     const char *name;
-    const char *operand;  ///< "MODEL", or NULL where there is none
+    const char *operand; ///< "MODEL", or NULL where there is none
+    size_t most_operands;
     const char *synopsis; ///< what follows the operand in its usage
     const char *summary;
     const char *notes; ///< printed below the flags, or NULL

@@ -11,12 +11,14 @@ static void show(struct progress *progress, uint64_t elapsed_ns, uint64_t done, 
     double seconds = (double)elapsed_ns / 1e9;
     double rate = (double)done / seconds;
     double left = done > 0 ? (double)(total - done) / rate : 0;
-    char amount[TEXT_NUMBER_SIZE];
+    char amount[TEXT_NUMBER_SIZE], speed[TEXT_NUMBER_SIZE + 8] = "";
     text_bytes(amount, (uint64_t)rate);
     if (progress->unit == PROGRESS_TOKENS)
         snprintf(amount, sizeof amount, "%.1f tokens", rate);
-    fprintf(stderr, "\r\033[K%s  %3.0f %%  %s/s  %.0f s left%s%s", progress->what,
-            100.0 * (double)done / (double)total, amount, left, progress->note[0] ? "  " : "",
+    if (progress->unit != PROGRESS_SHARE)
+        snprintf(speed, sizeof speed, "%s/s  ", amount);
+    fprintf(stderr, "\r\033[K%s  %3.0f %%  %s%.0f s left%s%s", progress->what,
+            100.0 * (double)done / (double)total, speed, left, progress->note[0] ? "  " : "",
             progress->note);
     fflush(stderr);
     progress->shown = true;

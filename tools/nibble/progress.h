@@ -5,7 +5,7 @@
 #include <nibble/base.h>
 
 /// What is counted.
-enum progress_unit { PROGRESS_BYTES, PROGRESS_TOKENS };
+enum progress_unit { PROGRESS_BYTES, PROGRESS_TOKENS, PROGRESS_SHARE };
 
 /// A line of progress; make it with `unit` alone.
 struct progress {

@@ -15,16 +15,25 @@ enum nib_status prompt_tokenizer(const struct nib_model *model, const char *path
 
 /// Tokens to begin with.
 struct prompt {
-    const int32_t *ids; ///< `encoded`, or those of --prompt-ids
+    const int32_t *ids; ///< `encoded`, `owned`, or those of --prompt-ids
     size_t count;
     int32_t *encoded; ///< or NULL
+    int32_t *owned;   ///< or NULL
 };
 
-/// Makes the tokens that the flags ask for (-p, -f, --prompt-ids, --chat), which are borrowed.
-/// Errors: those of the above; argument (no token results: the prompt is empty).
+/// Makes the tokens that the flags ask for (-p, -f, --prompt-ids, --chat), which are borrowed, to
+/// follow those of `session`, which are none for a new one. Errors: those of the above; argument
+/// (no token results: the prompt is empty).
 enum nib_status prompt_make(const struct options *options, const struct nib_model *model,
-                            struct prompt *out_prompt, struct nib_error *err);
+                            const struct nib_session *session, struct prompt *out_prompt,
+                            struct nib_error *err);
 void prompt_free(struct prompt *prompt);
+
+/// Finds the token with which the chat template ends the assistant's turn, −1 where there is none.
+/// Errors: those of nib_tokenizer_encode_chat.
+enum nib_status prompt_end_of_turn(const struct options *options,
+                                   const struct nib_tokenizer *tokenizer, int32_t *out_id,
+                                   struct nib_error *err);
 
 /// Makes the array of the texts of --stop, which are borrowed; it is to be freed. Errors: memory.
 enum nib_status prompt_stops(const struct options *options, struct nib_text **out_stops,

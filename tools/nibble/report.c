@@ -3,15 +3,28 @@
 #include "tools/nibble/system.h"
 #include "tools/nibble/text.h"
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+double report_rate(uint64_t count, uint64_t ns)
+{
+    return ns > 0 ? (double)count * 1e9 / (double)ns : NAN;
+}
+
+double report_decode_rate(const struct nib_generation *generation)
+{
+    return generation->n_generated > 1
+               ? report_rate(generation->n_generated - 1, generation->decode_ns)
+               : NAN;
+}
 
 static void write_strings(struct json_out *json, const char *key, const char *const *strings,
                           uint32_t count)
 {
     json_open_array(json, key);
     for (uint32_t i = 0; i < count; i++)
-        json_string(json, NULL, strings[i]);
+        json_put_string(json, NULL, strings[i]);
     json_close_array(json);
 }
 
@@ -19,9 +32,9 @@ void report_execution(struct json_out *json, const struct nib_engine_info *info)
 {
     const struct nib_execution *execution = &info->execution;
     json_open_object(json, "execution");
-    json_size(json, "gpu_layers", execution->gpu_layers);
-    json_size(json, "cpu_layers", execution->cpu_layers);
-    json_size(json, "dispatches", execution->dispatches);
+    json_put_size(json, "gpu_layers", execution->gpu_layers);
+    json_put_size(json, "cpu_layers", execution->cpu_layers);
+    json_put_size(json, "dispatches", execution->dispatches);
     write_strings(json, "replaced", execution->replaced, execution->n_replaced);
     write_strings(json, "fallbacks", execution->fallbacks, execution->n_fallbacks);
     json_close_object(json);
@@ -30,11 +43,11 @@ void report_execution(struct json_out *json, const struct nib_engine_info *info)
 void report_memory(struct json_out *json, const struct nib_engine_info *info)
 {
     json_open_object(json, "memory");
-    json_size(json, "weights_bytes", info->memory.weights_bytes);
-    json_size(json, "kv_bytes", info->memory.kv_bytes);
-    json_size(json, "scratch_bytes", info->memory.scratch_bytes);
-    json_size(json, "device_bytes", info->device_bytes);
-    json_size(json, "peak_rss_bytes", system_peak_rss());
+    json_put_size(json, "weights_bytes", info->memory.weights_bytes);
+    json_put_size(json, "kv_bytes", info->memory.kv_bytes);
+    json_put_size(json, "scratch_bytes", info->memory.scratch_bytes);
+    json_put_size(json, "device_bytes", info->device_bytes);
+    json_put_size(json, "peak_rss_bytes", system_peak_rss());
     json_close_object(json);
 }
 
@@ -63,11 +76,11 @@ void report_profile(struct json_out *json, const struct nib_op_profile *profiles
     json_open_array(json, "profile");
     for (uint32_t i = 0; i < count; i++) {
         json_open_object(json, NULL);
-        json_string(json, "name", profiles[i].name);
-        json_size(json, "calls", profiles[i].calls);
-        json_real(json, "seconds", (double)profiles[i].ns / 1e9);
-        json_size(json, "bytes", profiles[i].bytes);
-        json_size(json, "macs", profiles[i].macs);
+        json_put_string(json, "name", profiles[i].name);
+        json_put_size(json, "calls", profiles[i].calls);
+        json_put_real(json, "seconds", (double)profiles[i].ns / 1e9);
+        json_put_size(json, "bytes", profiles[i].bytes);
+        json_put_size(json, "macs", profiles[i].macs);
         json_close_object(json);
     }
     json_close_array(json);

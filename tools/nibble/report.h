@@ -21,4 +21,9 @@ void report_profile(struct json_out *json, const struct nib_op_profile *profiles
 enum nib_status report_print_profile(const struct nib_op_profile *profiles, uint32_t count,
                                      struct nib_error *err);
 
+/// Returns `count` a second, NaN for no time.
+double report_rate(uint64_t count, uint64_t ns);
+/// Returns the tokens a second after the first one, NaN where there are none.
+double report_decode_rate(const struct nib_generation *generation);
+
 #endif

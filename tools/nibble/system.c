@@ -50,6 +50,22 @@ uint64_t system_peak_rss(void)
     return (uint64_t)kib * 1024;
 }
 
+const char *system_why_not_writable(const char *path)
+{
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
+        return strerror(EISDIR);
+    const char *slash = strrchr(path, '/');
+    size_t size = slash ? (size_t)(slash - path) + 1 : 0;
+    char *folder = calloc(size + 2, 1);
+    if (!folder)
+        return strerror(ENOMEM);
+    memcpy(folder, slash ? path : ".", slash ? size : 1);
+    const char *why = access(folder, W_OK | X_OK) == 0 ? NULL : strerror(errno);
+    free(folder);
+    return why;
+}
+
 uint64_t system_random(void)
 {
     uint64_t value = system_now_ns() ^ (uint64_t)getpid() << 40;

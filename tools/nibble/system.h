@@ -18,6 +18,9 @@ uint64_t system_peak_rss(void);
 /// Returns a number that differs from run to run.
 uint64_t system_random(void);
 
+/// Returns NULL where a file can be made at `path`, else the reason why not; a static text.
+const char *system_why_not_writable(const char *path);
+
 bool system_is_terminal(FILE *file);
 /// Returns the columns of the terminal on standard output, 80 where there is none.
 unsigned system_columns(void);

@@ -20,7 +20,7 @@ static const float *permute(const struct nib_cpu_matmul *a, uint64_t r, float *t
 
 /// Writes codes as integers with the scale and sum of each run, or as the numbers they stand for.
 /// `scale` holds one scale for each `group` columns.
-static void finish_row(const struct nib_cpu_matmul *a, uint64_t r, const int8_t *codes,
+static void finish_row(const struct nib_cpu_matmul *a, uint64_t r, const int16_t *codes,
                        const float *scale, uint64_t group)
 {
     const struct nib_cpu_input *input = a->input;
@@ -30,9 +30,7 @@ static void finish_row(const struct nib_cpu_matmul *a, uint64_t r, const int8_t 
             input->values[r * cols + i] = scale[i / group] * (float)codes[i];
         return;
     }
-    int16_t *out = input->codes + r * cols;
-    for (uint64_t i = 0; i < cols; i++)
-        out[i] = codes[i];
+    memcpy(input->codes + r * cols, codes, cols * sizeof *codes);
     for (uint32_t n = 0, begin = 0; n < input->n_runs; begin = input->runs[n++].end) {
         int32_t sum = 0;
         for (uint32_t i = begin; i < input->runs[n].end; i++)
@@ -42,25 +40,37 @@ static void finish_row(const struct nib_cpu_matmul *a, uint64_t r, const int8_t 
     }
 }
 
-/// INT8_GROUP, INT8_TOKEN and INT8_STATIC. Groups are taken in the codes' order.
+static const int16_t *widen(const int8_t *codes, uint64_t cols, int16_t *to)
+{
+    for (uint64_t i = 0; i < cols; i++)
+        to[i] = codes[i];
+    return to;
+}
+
+/// The modes with a scale per group, token or tensor. Groups are taken in the codes' order.
 static void prepare_row(const struct nib_cpu_matmul *a, uint64_t r, struct nib_cpu_scratch *scratch)
 {
     uint64_t cols = a->weight->cols;
     float *copy = a->input->values ? a->input->values + r * cols : NULL;
     const float *x = permute(a, r, copy);
     int8_t *codes = scratch->input_codes;
+    int16_t *wide = scratch->wide_codes;
     float *scale = scratch->group_scale;
+    uint64_t group = nib_activation_has_groups(a->activation) ? NIB_ACTIVATION_GROUP : cols;
+    if (a->activation == NIB_ACTIVATION_INT16_GROUP) {
+        nib_activation_quantize_groups_16(x, cols, wide, scale, scratch->group_sum);
+        finish_row(a, r, wide, scale, group);
+        return;
+    }
     if (a->activation == NIB_ACTIVATION_INT8_GROUP) {
         nib_activation_quantize_groups(x, cols, codes, scale, scratch->group_sum);
-        finish_row(a, r, codes, scale, NIB_ACTIVATION_GROUP);
     } else if (a->activation == NIB_ACTIVATION_INT8_TOKEN) {
         *scale = nib_activation_quantize_token(x, cols, codes);
-        finish_row(a, r, codes, scale, cols);
-    } else if (a->activation == NIB_ACTIVATION_INT8_STATIC) {
+    } else {
         *scale = a->weight->activation_scale;
         nib_activation_quantize_static(x, cols, *scale, codes);
-        finish_row(a, r, codes, scale, cols);
     }
+    finish_row(a, r, widen(codes, cols, wide), scale, group);
 }
 
 /// LLM_INT8 over the rows of one sequence: a column with an outlier in any of them leaves the
@@ -101,7 +111,7 @@ static void prepare_sequence(const struct nib_cpu_matmul *a, uint64_t first, uin
         }
         a->input->dense[r] = has_outliers;
         if (has_codes)
-            finish_row(a, r, codes, &scale, cols);
+            finish_row(a, r, widen(codes, cols, scratch->wide_codes), &scale, cols);
     }
 }
 

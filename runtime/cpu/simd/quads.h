@@ -1,6 +1,7 @@
-/// The quantized input of the integer matmul: rows in blocks of 16 (the last block may be lower),
-/// columns in blocks of 32 like the weights' panels, so that a row block is read from its begin to
-/// its end.
+/// The quantized input of the integer matmul: rows of codes in blocks of 16 (the last block may be
+/// lower), columns in blocks of 32 like the weights' panels, so that a row block is read from its
+/// begin to its end. A row of input has one row of codes; in INT16_GROUP two, the codes' high parts
+/// and their low ones, whose products are added up.
 #ifndef RUNTIME_CPU_SIMD_QUADS_H
 #define RUNTIME_CPU_SIMD_QUADS_H
 
@@ -29,6 +30,18 @@ struct quads {
     uint32_t run;    ///< a power of two, 1 with halves
 };
 
+/// Returns how many rows of codes a row of input has.
+INLINE uint32_t code_parts(const struct nib_cpu_matmul *a)
+{
+    return a->activation == NIB_ACTIVATION_INT16_GROUP ? 2 : 1;
+}
+
+/// Returns the number of rows of codes.
+INLINE uint64_t code_rows(const struct nib_cpu_matmul *a)
+{
+    return (uint64_t)a->n_rows * code_parts(a);
+}
+
 /// Returns whether the matmul multiplies integers in panels.
 INLINE bool has_quads(const struct nib_cpu_matmul *a)
 {
@@ -40,7 +53,7 @@ INLINE bool has_quads(const struct nib_cpu_matmul *a)
 INLINE bool has_quad_runs(const struct nib_cpu_matmul *a)
 {
     return a->weight->has_panels && !a->weight->panels.has_even_groups &&
-           a->weight->format.group % 4 == 0 &&
+           a->weight->format.group % 4 == 0 && code_parts(a) == 1 &&
            nib_cpu_input_has_codes(a->activation, &a->weight->format);
 }
 
@@ -87,7 +100,7 @@ INLINE uint32_t find_run(const struct nib_cpu_matmul *a)
 {
     const struct nib_format *format = &a->weight->format;
     uint32_t blocks = format->group / NIB_PANEL_BLOCK;
-    if (a->activation == NIB_ACTIVATION_INT8_GROUP || !has_quads(a) ||
+    if (nib_activation_has_groups(a->activation) || !has_quads(a) ||
         format->group == NIB_PANEL_BLOCK / 2)
         return 1;
     if (format->group == 0 || format->group >= a->weight->cols)
@@ -96,13 +109,13 @@ INLINE uint32_t find_run(const struct nib_cpu_matmul *a)
     return blocks < MAX_RUN_BLOCKS ? blocks : MAX_RUN_BLOCKS;
 }
 
-/// Finds the row block that begins with row `row`, a multiple of 16.
+/// Finds the row block that begins with row `row` of codes, a multiple of 16.
 INLINE struct quads find_quads(const struct nib_cpu_matmul *a, uint64_t row)
 {
     const struct nib_cpu_matrix *weight = a->weight;
     const struct nib_cpu_input *input = a->input;
     uint32_t halves = weight->format.group == NIB_PANEL_BLOCK / 2 ? 2 : 1;
-    uint64_t at = row * weight->panels.n_blocks, rest = a->n_rows - row;
+    uint64_t at = row * weight->panels.n_blocks, rest = code_rows(a) - row;
     return (struct quads){
         .codes = input->quads + at * NIB_PANEL_BLOCK,
         .scale = input->quad_scale + at,

@@ -1,8 +1,26 @@
 #include "tests/support/alloc_fail.h"
 #include "tests/unit/engine/rig.h"
+#include "tests/unit/formats/bytes.h"
 #include <criterion/criterion.h>
 
-/// Makes an engine, a session and a generation; any part may run out of memory.
+TestSuite(alloc, .init = make_folder, .fini = remove_folder);
+
+/// Forks a session, saves it and loads it.
+static enum nib_status copy_session(struct nib_engine *engine, const struct nib_session *session,
+                                    struct nib_error *error)
+{
+    struct nib_session *copy = NULL;
+    enum nib_status status = nib_session_fork(session, &copy, error);
+    if (status == NIB_OK)
+        status = nib_session_save(copy, path_in_folder("s"), error);
+    nib_session_destroy(&copy);
+    if (status == NIB_OK)
+        status = nib_session_load(engine, path_in_folder("s"), &copy, error);
+    nib_session_destroy(&copy);
+    return status;
+}
+
+/// Makes an engine, a session, a generation and copies; any part may run out of memory.
 static enum nib_status live(struct nib_model *model, struct nib_device *device)
 {
     const struct nib_text stop = {"x", 1};
@@ -24,14 +42,18 @@ static enum nib_status live(struct nib_model *model, struct nib_device *device)
     struct nib_engine *engine = NULL;
     struct nib_session *session = NULL;
     struct nib_error error = {0};
-    const int32_t ids[3] = {1, 2, 3};
+    int32_t ids[40];
+    for (int32_t i = 0; i < 40; i++)
+        ids[i] = i;
     enum nib_status status = nib_engine_build(model, &engine_params, &engine, &error);
     if (status == NIB_OK)
         status = nib_session_create(engine, &session, &error);
     if (status == NIB_OK)
-        status = nib_session_append(session, ids, 3, &error);
+        status = nib_session_append(session, ids, 40, &error);
     if (status == NIB_OK)
         status = nib_generator_run(session, &params, NULL, &error);
+    if (status == NIB_OK)
+        status = copy_session(engine, session, &error);
     cr_assert_eq(error.status, status);
     nib_session_destroy(&session);
     nib_engine_destroy(&engine);

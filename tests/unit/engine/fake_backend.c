@@ -229,6 +229,7 @@ static enum nib_status run(void *self, uint32_t first, uint32_t last, const stru
         return nib_fail(err, status, "the fake device fails");
     }
     check_step(instance, step);
+    fake->n_rows += first == 0 ? step->header.n_used_rows : 0;
     if (first < instance->params.first_segment ||
         last >= instance->params.first_segment + instance->params.n_segments || first > last)
         fake->violations++;
@@ -244,6 +245,45 @@ static enum nib_status run(void *self, uint32_t first, uint32_t last, const stru
     }
     for (uint32_t r = 0; r < step->header.n_used_rows && hidden_out; r++)
         hidden_out[(size_t)r * plan->hidden_size] = instance->hidden[r];
+    return NIB_OK;
+}
+
+static enum nib_status kv_copy(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
+                               struct nib_error *err)
+{
+    struct fake_instance *instance = self;
+    struct fake_device *fake = instance->fake;
+    if (fake->copy_status != NIB_OK)
+        return nib_fail(err, fake->copy_status, "the fake device cannot copy");
+    fake->n_copied++;
+    for (uint32_t l = 0; l < instance->plan->n_kv_layers; l++) {
+        if (instance->plan->kv_layers[l].kv_class == kv_class)
+            memcpy(&instance->cache[l][target * NIB_KV_PAGE_TOKENS],
+                   &instance->cache[l][source * NIB_KV_PAGE_TOKENS],
+                   NIB_KV_PAGE_TOKENS * sizeof(float));
+    }
+    return NIB_OK;
+}
+
+/// A page's numbers come first, and the bytes that a real one has more are zero.
+static enum nib_status kv_export(void *self, struct nib_kv_page page, void *out_bytes,
+                                 struct nib_error *err)
+{
+    struct fake_instance *instance = self;
+    (void)err;
+    memset(out_bytes, 0, nib_kv_page_bytes(&instance->plan->kv_layers[page.kv_layer]));
+    memcpy(out_bytes, &instance->cache[page.kv_layer][page.page * NIB_KV_PAGE_TOKENS],
+           NIB_KV_PAGE_TOKENS * sizeof(float));
+    return NIB_OK;
+}
+
+static enum nib_status kv_import(void *self, struct nib_kv_page page, const void *bytes,
+                                 struct nib_error *err)
+{
+    struct fake_instance *instance = self;
+    (void)err;
+    memcpy(&instance->cache[page.kv_layer][page.page * NIB_KV_PAGE_TOKENS], bytes,
+           NIB_KV_PAGE_TOKENS * sizeof(float));
     return NIB_OK;
 }
 
@@ -285,6 +325,9 @@ static const struct nib_backend backend = {
     .pack = pack,
     .ready = ready,
     .run = run,
+    .kv_copy = kv_copy,
+    .kv_export = kv_export,
+    .kv_import = kv_import,
     .memory = memory,
     .counters = counters,
     .profile = profile,

@@ -14,6 +14,9 @@ struct fake_device {
     enum nib_status run_status; ///< of the run after `runs_left` more
     uint32_t runs_left;
     enum nib_status supports_status;
+    enum nib_status copy_status;
+    uint32_t n_copied;    ///< pages
+    uint32_t n_rows;      ///< that were computed, in all runs from segment 0
     uint32_t ready_calls; ///< calls of `ready` with a budget until it is done
     uint32_t n_runs;
     uint32_t n_packed;

@@ -66,3 +66,17 @@ Test(schedule, uses_the_budget_and_no_more)
         cr_assert_eq(sum, sum_pending < budget ? sum_pending : budget);
     }
 }
+
+Test(schedule, chunks_are_not_parted)
+{
+    uint32_t rows[4];
+    const uint32_t pending[4] = {40, 30, 1, 25};
+    cr_assert_eq(nib_schedule_chunks(pending, 4, 64, rows), 41);
+    cr_assert_eq(rows[0], 40);
+    cr_assert_eq(rows[1], 0);
+    cr_assert_eq(rows[2], 1);
+    cr_assert_eq(rows[3], 0);
+    const uint32_t whole[2] = {64, 1};
+    cr_assert_eq(nib_schedule_chunks(whole, 2, 64, rows), 64);
+    cr_assert_eq(rows[1], 0);
+}

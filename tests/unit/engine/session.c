@@ -203,16 +203,22 @@ static void act(struct actor *actor, const uint32_t random[4])
             check_drawn(actor);
         else if (random[0] % 40 == 0)
             nib_session_cancel(session);
+    } else if (random[0] % 3 == 0 && random[1] % 5 == 0) {
+        uint32_t keep = random[2] % (session->n_tokens + 1);
+        cr_assert_eq(nib_session_shift(session, keep, (session->n_tokens - keep) / 2, NULL),
+                     NIB_OK);
     } else if (random[0] % 3 == 0) {
         uint32_t keep = random[1] % 4 == 0 ? 0 : session->n_tokens - session->n_tokens / 4;
         cr_assert_eq(nib_session_truncate(session, keep, NULL), NIB_OK);
     } else if (random[0] % 3 == 1 && room > 0) {
-        rig_append(session, random[1] % 50 < room ? random[1] % 50 : room, random[2]);
+        // Few seeds, so that sessions begin alike.
+        rig_append(session, random[1] % 50 < room ? random[1] % 50 : room, random[2] % 3);
     } else if (session->n_tokens > 0) {
         actor->sampling = (struct nib_sampling){
             .temperature = random[1] % 2 ? 1.0f : 0.0f, .top_k = 20, .seed = random[2]};
         struct nib_generate_params params = {.sampling = actor->sampling,
-                                             .max_tokens = 1 + random[3] % 30};
+                                             .max_tokens = 1 + random[3] % 30,
+                                             .max_draft = random[1] / 2 % 3};
         cr_assert_eq(nib_generator_begin(session, &params, NULL), NIB_OK);
         actor->drawn_from = session->n_tokens;
         actor->generating = true;
@@ -237,6 +243,11 @@ static void play(struct nib_engine_params params, uint64_t seed, uint32_t rounds
         if (random[3] / N_SESSIONS % 50 == 0) {
             nib_session_destroy(&actor->session);
             *actor = (struct actor){.session = rig_session(&rig)};
+        } else if (random[3] / N_SESSIONS % 50 == 1) {
+            struct actor *other = &actors[(random[3] + 1) % N_SESSIONS];
+            nib_session_destroy(&actor->session);
+            *actor = (struct actor){0};
+            cr_assert_eq(nib_session_fork(other->session, &actor->session, NULL), NIB_OK);
         }
         act(actor, random);
         cr_assert_eq(nib_engine_step(rig.engine, NULL, NULL), NIB_OK);

@@ -79,7 +79,7 @@ static enum nib_status write_gguf(void)
     TRY(nib_gguf_writer_add_u32(writer, "general.alignment", 8, &error));
     TRY(nib_gguf_writer_add_tensor(writer, &tensor, &error));
     TRY(nib_gguf_writer_append(writer, "data", 4, &error));
-    TRY(nib_gguf_writer_commit(&writer, &error));
+    TRY(nib_gguf_writer_commit(&writer, NULL, &error));
     nib_gguf_writer_destroy(&writer);
     return status;
 }

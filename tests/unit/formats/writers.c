@@ -65,7 +65,7 @@ Test(writers, gguf_round_trip)
     ok(nib_gguf_writer_append(writer, NULL, 0, &error));
     ok(nib_gguf_writer_append(writer, data + 24, 288, &error));
     ok(nib_gguf_writer_append(writer, data + 312, 4, &error));
-    ok(nib_gguf_writer_commit(&writer, &error));
+    ok(nib_gguf_writer_commit(&writer, NULL, &error));
     cr_expect_null(writer);
 
     struct nib_gguf *gguf;
@@ -115,7 +115,7 @@ Test(writers, gguf_copies_a_files_values)
     for (uint32_t i = 0; i < from->directory.n_tensors; i++)
         ok(nib_gguf_writer_append(writer, from->directory.tensors[i].data,
                                   (size_t)from->directory.tensors[i].size, &error));
-    ok(nib_gguf_writer_commit(&writer, &error));
+    ok(nib_gguf_writer_commit(&writer, NULL, &error));
 
     ok(nib_gguf_open(path_in_folder("w.gguf"), &to, &error));
     cr_expect_eq(to->n_values, from->n_values + 1);
@@ -185,7 +185,7 @@ Test(writers, gguf_data_must_fit)
     fails(nib_gguf_writer_add_tensor(writer, &scalar, &error), NIB_ERROR_STATE, "'s'");
     fails(nib_gguf_writer_add_u32(writer, "k", 1, &error), NIB_ERROR_STATE, "'k'");
     fails(nib_gguf_writer_append(writer, data, 5, &error), NIB_ERROR_ARGUMENT, "'m' holds 24");
-    fails(nib_gguf_writer_commit(&writer, &error), NIB_ERROR_STATE, "20 of its 24");
+    fails(nib_gguf_writer_commit(&writer, NULL, &error), NIB_ERROR_STATE, "20 of its 24");
     cr_expect_null(writer);
     cr_expect_not(file_exists("w.gguf"));
     fails(nib_gguf_writer_open(path_in_folder("no/such/folder.gguf"), &writer, &error),
@@ -194,7 +194,7 @@ Test(writers, gguf_data_must_fit)
 
     struct nib_gguf *gguf;
     writer = open_gguf("empty.gguf");
-    ok(nib_gguf_writer_commit(&writer, &error));
+    ok(nib_gguf_writer_commit(&writer, NULL, &error));
     ok(nib_gguf_open(path_in_folder("empty.gguf"), &gguf, &error));
     cr_expect(gguf->n_values == 0 && gguf->directory.n_tensors == 0);
     nib_gguf_destroy(&gguf);

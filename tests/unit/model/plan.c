@@ -165,7 +165,7 @@ Test(plan, pages)
     open_folder("gemma3");
     make(&params);
     cr_expect_eq(nib_plan_pages(plan, 0, 1), 16);
-    // 15 tokens of the window and 64 new ones touch at most 4 pages.
+    // A page that 15 tokens of the window lie in, and three that 64 new tokens touch at most.
     cr_expect_eq(nib_plan_pages(plan, 1, 1), 4);
     cr_expect_eq(nib_plan_pages(plan, 1, 3), 12);
     uint64_t page = 2 * 32 * 64 * 2;
@@ -188,8 +188,10 @@ Test(plan, pages_hold_any_window)
     for (uint32_t window = 1; window < 100; window++) {
         uint32_t most = 0;
         layer->window = window;
-        for (uint32_t n = 100; n < 200; n++) {
-            uint32_t first = (n - window + 1) / NIB_KV_PAGE_TOKENS;
+        for (uint32_t n = 128; n < 200; n++) {
+            // What the page that row n is in sees stays.
+            uint32_t first =
+                (n / NIB_KV_PAGE_TOKENS * NIB_KV_PAGE_TOKENS - window + 1) / NIB_KV_PAGE_TOKENS;
             uint32_t last = (n + 32 - 1) / NIB_KV_PAGE_TOKENS;
             most = last - first + 1 > most ? last - first + 1 : most;
         }

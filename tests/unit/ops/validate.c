@@ -52,7 +52,7 @@
     X("op 2 (matmul): view 'out' has 15", p->ops[OP_Q].matmul.out.width = 15)                    \
     X("op 2 (matmul): input and output overlap", p->ops[OP_Q].matmul.out.value = V_NORMED)       \
     X("op 2 (matmul): weight 2 (q) has 16 columns; a vector", p->ops[OP_Q].matmul.bias = W_Q)    \
-    X("op 2 (matmul): activation mode 5", p->ops[OP_Q].matmul.activation = NIB_ACTIVATION_COUNT) \
+    X("op 2 (matmul): activation mode 6", p->ops[OP_Q].matmul.activation = NIB_ACTIVATION_COUNT) \
     X("op 2 (matmul): mixtures", p->ops[OP_Q].matmul.experts = 0)                                \
     X("op 2 (matmul): tap 0 is not one of 0", p->ops[OP_Q].matmul.tap = 0)                       \
     X("op 4 (rope): view 'x' has 16", p->ops[OP_ROPE].rope.n_heads = 3)                          \

@@ -44,6 +44,24 @@ Test(activation, halves_go_to_even)
     cr_assert(memcmp(codes, expected, 8) == 0);
 }
 
+Test(activation, groups_of_16_bits)
+{
+    float x[33] = {0.5f, -2.0f, 1.0f, 0x1p-14f};
+    int16_t codes[33];
+    float scale[2];
+    int32_t sum[2];
+    x[32] = NAN;
+    nib_activation_quantize_groups_16(x, 33, codes, scale, sum);
+    cr_assert_eq(scale[0], 2.0f / NIB_ACTIVATION_MAX_16);
+    // Half of 32639 is a tie, which goes to the even neighbour.
+    cr_assert(codes[0] == 8160 && codes[1] == -32639 && codes[2] == 16320 && codes[3] == 1);
+    cr_assert_eq(sum[0], 8160 - 32639 + 16320 + 1);
+    cr_assert(scale[1] == 0.0f && codes[32] == 0 && sum[1] == 0);
+    x[3] = INFINITY;
+    nib_activation_quantize_groups_16(x, 32, codes, scale, sum);
+    cr_assert(isinf(scale[0]) && codes[1] == 0 && codes[3] == 0);
+}
+
 Test(activation, token_reaches_both_ends)
 {
     float x[3] = {-255.0f, 255.0f, 127.0f};

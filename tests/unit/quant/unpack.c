@@ -1,9 +1,11 @@
 // Every GGUF type against the gguf package's own dequantization, bit for bit.
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/quant/pack.h"
 #include "vectors.h"
 
 static int raw_formats[NIB_FORMAT_COUNT];
@@ -95,4 +97,30 @@ Test(unpack, f32_keeps_bits)
     nib_row_dequantize(format, &block, 0, out);
     cr_assert(memcmp(in, out, sizeof in) == 0);
     free(memory);
+}
+
+ParameterizedTestParameters(unpack, stored_again_it_is_the_same)
+{
+    return formats_with_blocks();
+}
+
+ParameterizedTest(int *id, unpack, stored_again_it_is_the_same)
+{
+    const struct nib_format *format = nib_format_get(*id);
+    struct vectors v;
+    cr_assert(vectors_read(&v, "unpack", format), "no vectors for %s", format->name);
+    struct nib_row_block block;
+    void *memory = block_alloc(&block, format, 2, v.cols);
+    uint8_t *raw = malloc(v.row_bytes);
+    nib_row_unpack(format, v.raw, 1, &block);
+    nib_row_store(format, &block, 1, raw);
+    for (uint64_t i = 0; i < v.row_bytes; i++) {
+        if (format->code == NIB_CODE_FLOAT && isnan(v.weights[i / format->block_bytes]))
+            continue; // a signaling NaN comes back quiet
+        cr_assert(raw[i] == v.raw[i], "%s, block %d, byte %d: %02x, not %02x", format->name,
+                  (int)(i / format->block_bytes), (int)(i % format->block_bytes), raw[i], v.raw[i]);
+    }
+    free(raw);
+    free(memory);
+    vectors_free(&v);
 }

@@ -298,7 +298,7 @@ static enum nib_status load_gguf(const struct gguf_case *from, struct nib_tokeni
     if (from->merges)
         nib_gguf_writer_add_texts(writer, "tokenizer.ggml.merges", list, from->n_merges, &error);
     nib_gguf_writer_add_u32(writer, "tokenizer.ggml.eos_token_id", from->eos, &error);
-    cr_assert_eq(nib_gguf_writer_commit(&writer, &error), NIB_OK, "%s", error.message);
+    cr_assert_eq(nib_gguf_writer_commit(&writer, NULL, &error), NIB_OK, "%s", error.message);
     struct nib_gguf *gguf;
     cr_assert_eq(nib_gguf_open(path, &gguf, &error), NIB_OK, "%s", error.message);
     enum nib_status status = nib_tokenizer_from_gguf(gguf, out, &error);

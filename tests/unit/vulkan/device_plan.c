@@ -2,7 +2,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "runtime/vulkan/snapshot.h"
+#include "runtime/vulkan/variants.h"
 
 /// A discrete device with a small window of memory that the host sees.
 static struct nib_vk_snapshot make_discrete(void)
@@ -116,4 +116,71 @@ Test(vulkan_device_plan, says_what_is_missing)
     EXPECT(s.families[0].queueFlags = s.families[1].queueFlags = VK_QUEUE_TRANSFER_BIT, "queue");
     EXPECT(s.memory.memoryTypeCount = 1, "memory");
 #undef EXPECT
+}
+
+static enum nib_vk_family choose(const struct nib_vk_snapshot *s, struct nib_vk_matmul_need need)
+{
+    struct nib_vk_device_plan plan;
+    nib_vk_device_plan_make(s, &plan);
+    cr_assert(plan.is_usable, "%s", plan.reason);
+    return nib_vk_family_choose(&plan, &need);
+}
+
+Test(vulkan_device_plan, matmuls_of_gpus)
+{
+    struct nib_vk_snapshot s = make_discrete();
+    const struct nib_vk_matmul_need codes = {.bits = 4, .has_codes = true, .may_be_single = true};
+    const struct nib_vk_matmul_need floats = {.bits = 4};
+    cr_assert_eq(choose(&s, codes), NIB_VK_FAMILY_WIDE);
+    s.has_integer_dot = true;
+    cr_assert_eq(choose(&s, codes), NIB_VK_FAMILY_WIDE, "not accelerated");
+    s.has_fast_integer_dot = true;
+    cr_assert_eq(choose(&s, codes), NIB_VK_FAMILY_DOT);
+    cr_assert_eq(choose(&s, floats), NIB_VK_FAMILY_WIDE);
+    nib_vk_snapshot_cap(&s);
+    cr_assert_eq(choose(&s, codes), NIB_VK_FAMILY_WIDE, "capped");
+}
+
+Test(vulkan_device_plan, matmuls_of_drivers_on_the_cpu)
+{
+    struct nib_vk_snapshot s = make_discrete();
+    s.type = VK_PHYSICAL_DEVICE_TYPE_CPU;
+    s.max_storage_range = 128u << 20;
+    s.max_texels = 128u << 20;
+    s.subgroup_size = 8;
+    s.has_subgroups = true;
+    struct nib_vk_matmul_need need = {.bits = 4, .has_codes = true, .may_be_single = true};
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_SINGLE);
+    need.may_be_single = false;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_TEXEL);
+    need.bits = 6;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_TALL);
+    need = (struct nib_vk_matmul_need){.bits = 8, .has_codes = true, .has_outliers = true};
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_TALL);
+    need.has_outliers = false;
+    s.max_texels = 65536;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_TALL, "texel buffers too small");
+    s.subgroup_size = 4;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_WIDE, "SwiftShader");
+}
+
+Test(vulkan_device_plan, a_forced_variant_goes_first_where_it_serves)
+{
+    struct nib_vk_snapshot s = make_discrete();
+    struct nib_vk_device_plan plan;
+    struct nib_error error;
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert_eq(nib_vk_device_plan_force(&s, "tall", &plan, &error), NIB_OK);
+    const struct nib_vk_matmul_need need = {.bits = 4, .has_codes = true};
+    cr_assert_eq(nib_vk_family_choose(&plan, &need), NIB_VK_FAMILY_TALL);
+    cr_assert_eq(nib_vk_device_plan_force(&s, "dot", &plan, &error), NIB_ERROR_UNSUPPORTED);
+    cr_assert_str_eq(error.message,
+                     "Made-up 9000 cannot run the Vulkan variant dot: no integer dot "
+                     "products");
+    cr_assert_eq(nib_vk_device_plan_force(&s, "odd", &plan, &error), NIB_ERROR_UNSUPPORTED);
+    s.has_integer_dot = true;
+    cr_assert_eq(nib_vk_device_plan_force(&s, "dot", &plan, &error), NIB_OK);
+    cr_assert(plan.has_integer_dot, "the feature gets enabled");
+    const struct nib_vk_matmul_need floats = {.bits = 4};
+    cr_assert_eq(nib_vk_family_choose(&plan, &floats), NIB_VK_FAMILY_WIDE);
 }

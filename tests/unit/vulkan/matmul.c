@@ -6,16 +6,16 @@
 /// Sums are in another order; a rounding of an int8 activation may also fall to the other side.
 #define TOLERANCE_F32 3e-6
 #define TOLERANCE_INT8 2e-5
-/// With a scale of max / 127.5 the largest number itself lies between two codes, and devices do not
-/// divide exactly: the code may be the other one.
-#define TOLERANCE_TOKEN 5e-3
+
+/// LLM.int8: such codes may differ as well, but their scale divides the largest number by 127.
+#define TOLERANCE_LLM 1e-4
 
 static void check(void *device, const struct rig_matmul *p)
 {
     double worst = rig_compare(device, p);
-    double limit = p->activation == NIB_ACTIVATION_F32          ? TOLERANCE_F32
-                   : p->activation == NIB_ACTIVATION_INT8_TOKEN ? TOLERANCE_TOKEN
-                                                                : TOLERANCE_INT8;
+    double limit = p->activation == NIB_ACTIVATION_F32        ? TOLERANCE_F32
+                   : p->activation == NIB_ACTIVATION_LLM_INT8 ? TOLERANCE_LLM
+                                                              : TOLERANCE_INT8;
     cr_expect(worst <= limit, "%s group %u, %s, %u x %u, %u inputs%s: off by %g", p->format.name,
               p->format.group, nib_activation_name(p->activation), p->rows, p->cols, p->n_inputs,
               p->has_permutation ? ", permuted" : "", worst);
@@ -55,6 +55,29 @@ Test(vulkan_matmul, every_format_with_int8_tokens)
 Test(vulkan_matmul, every_format_with_static_int8)
 {
     check_formats(NIB_ACTIVATION_INT8_STATIC);
+}
+
+Test(vulkan_matmul, every_format_with_llm_int8)
+{
+    check_formats(NIB_ACTIVATION_LLM_INT8);
+}
+
+Test(vulkan_matmul, outliers_stay_with_their_sequence)
+{
+    static const uint32_t inputs[] = {1, 2, 5, 33};
+    void *device = rig_open(NULL);
+    for (uint32_t i = 0; i < 8; i++) {
+        struct rig_matmul p = {.format = *nib_format_get(NIB_FORMAT_INT8),
+                               .activation = NIB_ACTIVATION_LLM_INT8,
+                               .rows = 40,
+                               .cols = 130,
+                               .n_inputs = inputs[i % 4],
+                               .n_sequences = (inputs[i % 4] + 1) / 2,
+                               .is_apart = i < 4,
+                               .has_permutation = i % 2 == 1};
+        check(device, &p);
+    }
+    rig_close(device);
 }
 
 Test(vulkan_matmul, odd_groups)
@@ -106,6 +129,56 @@ Test(vulkan_matmul, every_number_of_inputs)
 Test(vulkan_matmul, every_number_of_inputs_on_the_least_device)
 {
     check_inputs("baseline");
+}
+
+/// A variant on formats of every kind, for all numbers of rows that it has kernels for.
+static void check_variant(const char *variant)
+{
+    static const enum nib_format_id ids[] = {NIB_FORMAT_Q4_1,      NIB_FORMAT_Q8_0, NIB_FORMAT_Q4_K,
+                                             NIB_FORMAT_INT4_ZERO, NIB_FORMAT_INT8, NIB_FORMAT_Q6_K,
+                                             NIB_FORMAT_IQ4_NL};
+    static const uint32_t inputs[] = {1, 2, 4, 8};
+    void *device = rig_open_variant(variant);
+    for (uint32_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        struct rig_matmul p = {.format = *nib_format_get(ids[i]),
+                               .activation =
+                                   i == 3 ? NIB_ACTIVATION_F32 : NIB_ACTIVATION_INT8_GROUP,
+                               .rows = 133,
+                               .n_inputs = inputs[i % 4],
+                               .is_apart = true,
+                               .has_bias = i % 2 == 1};
+        p.cols = p.format.super ? 512 : 160;
+        check(device, &p);
+        p.n_inputs = 1;
+        p.is_apart = false;
+        check(device, &p);
+    }
+    rig_close(device);
+}
+
+Test(vulkan_matmul, wide_variant)
+{
+    check_variant("wide");
+}
+
+Test(vulkan_matmul, dot_variant)
+{
+    check_variant("dot");
+}
+
+Test(vulkan_matmul, tall_variant)
+{
+    check_variant("tall");
+}
+
+Test(vulkan_matmul, texel_variant)
+{
+    check_variant("texel");
+}
+
+Test(vulkan_matmul, single_variant)
+{
+    check_variant("single");
 }
 
 Test(vulkan_matmul, scale_types)

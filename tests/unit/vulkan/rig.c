@@ -22,12 +22,12 @@ struct one {
     float *bias;
     struct nib_row_reader readers[2];
     struct nib_weight weights[2];
-    struct nib_op ops[2];
+    struct nib_op ops[3];
     struct nib_segment segments[3];
     struct nib_plan plan;
 };
 
-void *rig_open(const char *mask)
+static void *open_device(const char *mask, const char *variant)
 {
     void *device = NULL;
     struct nib_error error;
@@ -38,12 +38,25 @@ void *rig_open(const char *mask)
     const char *number = getenv("NIB_TEST_VULKAN");
     uint32_t index = number ? (uint32_t)strtoul(number, NULL, 10) : 0;
     enum nib_status status = nib_vulkan_backend.device_open(
-        nib_device_params(.backend = NIB_BACKEND_VULKAN, .index = index, .vulkan_mask = mask),
+        nib_device_params(.backend = NIB_BACKEND_VULKAN, .index = index, .vulkan_mask = mask,
+                          .vulkan_variant = variant),
         &device, &error);
     if (status == NIB_ERROR_NOT_FOUND)
         cr_skip_test("no Vulkan device: %s", error.message);
+    if (status == NIB_ERROR_UNSUPPORTED && variant)
+        cr_skip_test("%s", error.message);
     cr_assert_eq(status, NIB_OK, "%s", error.message);
     return device;
+}
+
+void *rig_open(const char *mask)
+{
+    return open_device(mask, NULL);
+}
+
+void *rig_open_variant(const char *variant)
+{
+    return open_device(NULL, variant);
 }
 
 void rig_close(void *device)
@@ -183,15 +196,20 @@ static void make_plan(struct one *o)
                                               .activation = p->activation,
                                               .experts = NIB_NO_WEIGHT,
                                               .tap = NIB_NO_WEIGHT};
-    o->ops[1] = (struct nib_op){.kind = NIB_OP_ADD, .segment = 1};
-    o->ops[1].add = (struct nib_op_add){.in = out, .out = {.width = p->rows}, .scale = 1.0f};
+    uint32_t n_ops = 1;
+    if (p->is_apart) {
+        o->ops[n_ops] = (struct nib_op){.kind = NIB_OP_SCALE, .segment = 1};
+        o->ops[n_ops++].scale = (struct nib_op_scale){.x = {.width = p->rows}};
+    }
+    o->ops[n_ops] = (struct nib_op){.kind = NIB_OP_ADD, .segment = 1};
+    o->ops[n_ops++].add = (struct nib_op_add){.in = out, .out = {.width = p->rows}, .scale = 1.0f};
     o->segments[0] = (struct nib_segment){.kind = NIB_SEGMENT_EMBEDDING};
-    o->segments[1] = (struct nib_segment){.kind = NIB_SEGMENT_LAYER, .n_ops = 2};
-    o->segments[2] = (struct nib_segment){.kind = NIB_SEGMENT_HEAD, .first_op = 2};
+    o->segments[1] = (struct nib_segment){.kind = NIB_SEGMENT_LAYER, .n_ops = n_ops};
+    o->segments[2] = (struct nib_segment){.kind = NIB_SEGMENT_HEAD, .first_op = n_ops};
     o->plan = (struct nib_plan){.values = {{"hidden", p->cols}, {"out", p->rows}, {"logits", 1}},
                                 .n_values = 3,
                                 .ops = o->ops,
-                                .n_ops = 2,
+                                .n_ops = n_ops,
                                 .segments = o->segments,
                                 .n_segments = 3,
                                 .weights = o->weights,
@@ -232,6 +250,11 @@ static void init(struct one *o, const struct rig_matmul *params)
     make_plan(o);
 }
 
+static uint32_t n_sequences_of(const struct rig_matmul *params)
+{
+    return params->n_sequences ? params->n_sequences : 1;
+}
+
 static void run(const struct one *o, const struct nib_backend *backend, void *device,
                 const float *in, float *out)
 {
@@ -241,27 +264,34 @@ static void run(const struct one *o, const struct nib_backend *backend, void *de
                                          .device = device,
                                          .first_segment = 1,
                                          .n_segments = 1,
-                                         .max_sequences = 1,
+                                         .max_sequences = n_sequences_of(o->params),
                                          .max_logits = 1};
     cr_assert_eq(backend->create(&params, &self, &error), NIB_OK, "%s", error.message);
     for (uint32_t w = 0; w < 1u + o->params->has_bias; w++)
         cr_assert_eq(backend->pack(self, w, &o->readers[w], &error), NIB_OK, "%s", error.message);
     struct nib_step_row *rows = new_zeros(o->params->n_inputs, sizeof *rows);
-    struct nib_step_sequence sequence = {.n_rows = o->params->n_inputs};
-    for (uint32_t r = 0; r < o->params->n_inputs; r++)
-        rows[r] = (struct nib_step_row){.position = r, .logit_row = NIB_NONE};
+    uint32_t n_sequences = n_sequences_of(o->params), n = o->params->n_inputs;
+    struct nib_step_sequence *sequences = new_zeros(n_sequences, sizeof *sequences);
+    for (uint32_t s = 0; s < n_sequences; s++) {
+        uint32_t begin = s * n / n_sequences, end = (s + 1) * n / n_sequences;
+        sequences[s] = (struct nib_step_sequence){.first_row = begin, .n_rows = end - begin};
+        for (uint32_t r = begin; r < end; r++)
+            rows[r] =
+                (struct nib_step_row){.position = r - begin, .sequence = s, .logit_row = NIB_NONE};
+    }
     uint32_t table = 0;
     struct nib_step step = {.header = {.n_rows = o->params->n_inputs,
                                        .n_used_rows = o->params->n_inputs,
-                                       .n_sequences = 1,
+                                       .n_sequences = n_sequences,
                                        .page_table_stride = 1},
                             .rows = rows,
-                            .sequences = &sequence,
+                            .sequences = sequences,
                             .page_tables = &table};
     cr_assert_eq(backend->run(self, 1, 1, &step, in, out, &error), NIB_OK, "%s", error.message);
     if (backend->wait)
         cr_assert_eq(backend->wait(self, &error), NIB_OK, "%s", error.message);
     free(rows);
+    free(sequences);
     backend->destroy(self);
 }
 
@@ -295,4 +325,24 @@ double rig_compare(void *device, const struct rig_matmul *params)
     free(o.permutation);
     free(o.bias);
     return worst / size;
+}
+
+void rig_probe(void *device, const struct nib_row_reader *reader, uint32_t n_inputs,
+               const float *in, float *out)
+{
+    const struct rig_matmul params = {.format = reader->format,
+                                      .activation = reader->activation,
+                                      .rows = (uint32_t)reader->rows,
+                                      .cols = (uint32_t)reader->cols,
+                                      .n_inputs = n_inputs,
+                                      .is_apart = true};
+    struct one o = {.params = &params};
+    o.readers[0] = *reader;
+    make_plan(&o);
+    float *hidden = new_zeros((uint64_t)n_inputs * params.cols, sizeof *hidden);
+    run(&o, &nib_vulkan_backend, device, in, hidden);
+    for (uint32_t r = 0; r < n_inputs; r++)
+        memcpy(out + (size_t)r * params.rows, hidden + (size_t)r * params.cols,
+               params.rows * sizeof *out);
+    free(hidden);
 }

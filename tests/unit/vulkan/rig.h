@@ -8,6 +8,9 @@
 /// Opens the Vulkan device that NIB_TEST_VULKAN numbers (0 without it), capped by `mask` (may be
 /// NULL); skips the test where there is none.
 void *rig_open(const char *mask);
+/// The same with one family of matmul kernels before all others; skips the test where the device
+/// cannot run it.
+void *rig_open_variant(const char *variant);
 void rig_close(void *device);
 
 /// A layer that adds weight · hidden to the first columns of the hidden state.
@@ -17,10 +20,17 @@ struct rig_matmul {
     uint32_t rows; ///< of the weight, at most `cols`
     uint32_t cols;
     uint32_t n_inputs;
+    uint32_t n_sequences; ///< that the inputs belong to; 0: one
+    bool is_apart;        ///< the output replaces the hidden state, in a pass of its own
     bool has_permutation;
     bool has_bias;
 };
 /// Runs it on both backends and returns the largest difference, as a part of the largest output.
 double rig_compare(void *device, const struct rig_matmul *params);
+
+/// Runs the matmul of `reader`, with its activation mode, on [n_inputs][cols] numbers of one
+/// sequence and writes [n_inputs][rows] outputs.
+void rig_probe(void *device, const struct nib_row_reader *reader, uint32_t n_inputs,
+               const float *in, float *out);
 
 #endif

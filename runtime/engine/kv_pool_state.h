@@ -1,0 +1,49 @@
+/// What the KV pool is made of, for kv_pool.c and kv_prefix.c.
+#ifndef RUNTIME_ENGINE_KV_POOL_STATE_H
+#define RUNTIME_ENGINE_KV_POOL_STATE_H
+
+#include "runtime/engine/kv_pages.h"
+#include "runtime/engine/kv_pool.h"
+
+struct nib_kv_table_state {
+    uint32_t n_tokens;
+    uint32_t n_known; ///< pages from the start on whose blocks are known
+    uint64_t serial;  ///< of the last of these blocks; 0: there is none
+    bool is_private;  ///< what the table computes is not made known
+    struct nib_kv_range held[NIB_KV_MAX_CLASSES];
+};
+
+/// A page that some table computes in this step.
+struct nib_kv_claim {
+    uint64_t hash;
+    uint64_t step; ///< in which it holds
+};
+
+struct nib_kv_pool {
+    struct nib_kv_pages pages;
+    struct nib_kv_pool_params params;
+    uint32_t stride;
+    uint32_t *tables;                  ///< [table][class][stride]
+    struct nib_kv_table_state *states; ///< [table]
+    uint32_t *found;                   ///< [stride] blocks of attach
+    struct nib_kv_claim *claims;       ///< [claim_mask + 1]
+    uint64_t claim_mask;
+    uint64_t step;
+};
+
+/// Page table `table` of one class.
+static inline uint32_t *nib_kv_table(const struct nib_kv_pool *pool, uint32_t table,
+                                     uint32_t kv_class)
+{
+    return pool->tables + nib_kv_pool_offset(pool, table) + (size_t)kv_class * pool->stride;
+}
+
+/// The first page that a row at `position` sees.
+static inline uint32_t nib_kv_first_seen(uint32_t window, uint32_t position)
+{
+    if (window == 0 || position < window)
+        return 0;
+    return (position - window + 1) / NIB_KV_PAGE_TOKENS;
+}
+
+#endif

@@ -1,0 +1,188 @@
+#include "runtime/base/bytes.h"
+#include "runtime/base/os.h"
+#include "runtime/base/status.h"
+#include "runtime/engine/engine.h"
+#include "runtime/engine/session_file.h"
+#include <stdlib.h>
+
+static struct nib_session_shape shape_of(const struct nib_engine *engine)
+{
+    return (struct nib_session_shape){
+        .plan = engine->plan,
+        .windows = engine->windows,
+        .model = nib_session_model_print(engine->model->source),
+        .cache = nib_session_cache_print(engine->plan),
+        .precise = engine->precise,
+    };
+}
+
+/// Returns the placement in which the cache of `kv_layer` lies.
+static const struct nib_part *part_of(const struct nib_engine *engine, uint32_t kv_layer)
+{
+    const struct nib_plan *plan = engine->plan;
+    uint32_t segment = 0;
+    for (uint32_t i = 0; i < plan->n_ops; i++) {
+        if (plan->ops[i].kind == NIB_OP_KV_STORE && plan->ops[i].kv_store.kv_layer == kv_layer)
+            segment = plan->ops[i].segment;
+    }
+    uint32_t part = 0;
+    while (segment - engine->parts[part].first_segment >= engine->parts[part].n_segments)
+        part++;
+    return &engine->parts[part];
+}
+
+/// The number of the page at `place` of the session's table in the class of `layer`.
+static uint32_t page_at(const struct nib_session *session, const struct nib_kv_layer *layer,
+                        uint32_t place)
+{
+    const struct nib_kv_pool *pool = session->engine->pool;
+    return nib_kv_pool_tables(pool)[nib_kv_pool_offset(pool, session->table) +
+                                    layer->kv_class * nib_kv_pool_stride(pool) + place];
+}
+
+/// Returns how many of the session's tokens are computed in whole pages and have all pages that are
+/// needed to go on from there. The rest is computed anew: the end of a page holds bytes of others.
+static uint32_t savable(const struct nib_session *session)
+{
+    const struct nib_engine *engine = session->engine;
+    uint32_t n = session->n_computed - session->n_computed % NIB_KV_PAGE_TOKENS;
+    for (uint32_t c = 0; c < engine->plan->n_kv_classes; c++) {
+        uint32_t first = nib_kv_needed(engine->windows[c], n).first;
+        if (nib_kv_pool_held(engine->pool, session->table, c).first > first)
+            return 0;
+    }
+    return n;
+}
+
+/// Bytes on their way into a file.
+struct sink {
+    struct nib_file_writer *writer;
+    uint64_t checksum;
+};
+
+static enum nib_status put(struct sink *sink, const void *bytes, size_t size, struct nib_error *err)
+{
+    sink->checksum = nib_session_checksum(sink->checksum, bytes, size);
+    return nib_file_writer_append(sink->writer, bytes, size, err);
+}
+
+static enum nib_status put_tokens(struct sink *sink, const struct nib_session *session,
+                                  struct nib_error *err)
+{
+    uint8_t pair[8] = {0};
+    enum nib_status status = NIB_OK;
+    for (uint32_t i = 0; i < session->n_tokens && status == NIB_OK; i += 2) {
+        bool is_last = i + 1 == session->n_tokens;
+        nib_store_u32(pair, (uint32_t)session->tokens[i]);
+        nib_store_u32(pair + 4, is_last ? 0 : (uint32_t)session->tokens[i + 1]);
+        status = put(sink, pair, sizeof pair, err);
+    }
+    return status;
+}
+
+/// A page's bytes are whole words: it has 32 tokens.
+static enum nib_status put_pages(struct sink *sink, const struct nib_session *session,
+                                 uint32_t n_computed, struct nib_error *err)
+{
+    const struct nib_engine *engine = session->engine;
+    enum nib_status status = NIB_OK;
+    for (uint32_t l = 0; l < engine->plan->n_kv_layers && status == NIB_OK; l++) {
+        const struct nib_kv_layer *layer = &engine->plan->kv_layers[l];
+        const struct nib_part *part = part_of(engine, l);
+        struct nib_kv_range range = nib_kv_needed(engine->windows[layer->kv_class], n_computed);
+        size_t size = nib_kv_page_bytes(layer);
+        uint8_t *bytes = malloc(size);
+        if (!bytes)
+            return nib_fail_memory(err);
+        for (uint32_t i = range.first; i < range.end && status == NIB_OK; i++) {
+            struct nib_kv_page page = {.kv_layer = l, .page = page_at(session, layer, i)};
+            status = part->device->backend->kv_export(part->instance, page, bytes, err);
+            if (status == NIB_OK)
+                status = put(sink, bytes, size, err);
+        }
+        free(bytes);
+    }
+    return status;
+}
+
+enum nib_status nib_session_save(const struct nib_session *session, const char *path,
+                                 struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    struct sink sink = {0};
+    if (!session || !path)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is NULL", session ? "path" : "session");
+    if (session->engine->stepping)
+        return nib_fail(err, NIB_ERROR_STATE, "a session cannot be saved in a callback of a step");
+    struct nib_session_shape shape = shape_of(session->engine);
+    struct nib_session_content content = {.n_tokens = session->n_tokens,
+                                          .n_computed = savable(session)};
+    uint8_t header[NIB_SESSION_HEADER_SIZE];
+    uint8_t checksum[8];
+    nib_session_write_header(&shape, &content, header);
+    NIB_TRY(nib_file_writer_open(path, &sink.writer, err));
+    NIB_TRY(nib_file_writer_append(sink.writer, header, NIB_SESSION_CHECKED, err));
+    NIB_TRY(put(&sink, header + NIB_SESSION_CHECKED, sizeof header - NIB_SESSION_CHECKED, err));
+    NIB_TRY(put_tokens(&sink, session, err));
+    NIB_TRY(put_pages(&sink, session, content.n_computed, err));
+    nib_store_u64(checksum, sink.checksum);
+    NIB_TRY(
+        nib_file_writer_patch(sink.writer, NIB_SESSION_CHECKSUM, checksum, sizeof checksum, err));
+    return nib_file_writer_commit(&sink.writer, err);
+
+fail:
+    nib_file_writer_destroy(&sink.writer);
+    return status;
+}
+
+static enum nib_status get_pages(const struct nib_session *session,
+                                 const struct nib_session_content *content, struct nib_error *err)
+{
+    const struct nib_engine *engine = session->engine;
+    const uint8_t *bytes = content->pages;
+    for (uint32_t l = 0; l < engine->plan->n_kv_layers; l++) {
+        const struct nib_kv_layer *layer = &engine->plan->kv_layers[l];
+        const struct nib_part *part = part_of(engine, l);
+        struct nib_kv_range range =
+            nib_kv_needed(engine->windows[layer->kv_class], content->n_computed);
+        for (uint32_t i = range.first; i < range.end; i++) {
+            struct nib_kv_page page = {.kv_layer = l, .page = page_at(session, layer, i)};
+            enum nib_status status =
+                part->device->backend->kv_import(part->instance, page, bytes, err);
+            if (status != NIB_OK)
+                return status;
+            bytes += nib_kv_page_bytes(layer);
+        }
+    }
+    return NIB_OK;
+}
+
+enum nib_status nib_session_load(struct nib_engine *engine, const char *path,
+                                 struct nib_session **out_session, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    struct nib_file_map map = {0};
+    struct nib_session *session = NULL;
+    *out_session = NULL;
+    if (!engine || !path)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is NULL", engine ? "path" : "engine");
+    struct nib_session_shape shape = shape_of(engine);
+    struct nib_session_content content;
+    NIB_TRY(nib_file_map_open(path, &map, err));
+    NIB_TRY(nib_session_parse(&shape, map.data, map.size, path, &content, err));
+    NIB_TRY(nib_session_create(engine, &session, err));
+    for (uint32_t i = 0; i < content.n_tokens; i++)
+        session->tokens[i] = (int32_t)nib_load_u32(content.tokens + (size_t)i * 4);
+    session->n_tokens = content.n_tokens;
+    NIB_TRY(nib_kv_pool_restore(engine->pool, session->table, content.n_computed, err));
+    NIB_TRY(get_pages(session, &content, err));
+    session->n_computed = content.n_computed;
+    nib_file_map_close(&map);
+    *out_session = session;
+    return NIB_OK;
+
+fail:
+    nib_session_destroy(&session);
+    nib_file_map_close(&map);
+    return status;
+}

@@ -1,0 +1,324 @@
+// Passes of the ops that read or write the cache.
+#include "runtime/base/checked.h"
+#include "runtime/base/status.h"
+#include "runtime/vulkan/passes.h"
+
+/// Keys or values of a layer.
+struct plane {
+    const struct nib_vk_range *range;
+    const struct nib_vk_range *scales;
+    const struct nib_view *view;
+    uint32_t dim;
+    uint32_t page_size;
+    uint32_t scale_page_size;
+    enum nib_kv_format format;
+    bool is_key;
+    uint32_t resource;
+};
+
+static bool has_codes(enum nib_kv_format format)
+{
+    return format == NIB_KV_I8 || format == NIB_KV_I4;
+}
+
+/// Returns the format's number as kernels have it.
+static uint32_t kernel_format(enum nib_kv_format format)
+{
+    return format == NIB_KV_F32  ? NIB_KV_CODE_F32
+           : format == NIB_KV_I8 ? NIB_KV_CODE_I8
+           : format == NIB_KV_I4 ? NIB_KV_CODE_I4
+                                 : NIB_KV_CODE_F16;
+}
+
+/// Returns the words of one head of one token in a format without codes.
+static uint32_t head_words(enum nib_kv_format format, uint32_t dim)
+{
+    return format == NIB_KV_F32 ? dim : dim / 2;
+}
+
+static enum nib_status add_store(struct builder *b, const struct plane *plane,
+                                 const struct pass_params *params, struct nib_error *err)
+{
+    struct nib_vk_pass *pass;
+    enum nib_status status = nib_vk_pass_add(b, params, &pass, err);
+    if (status != NIB_OK)
+        return status;
+    reads(pass, plane->view);
+    add_access(pass, plane->resource, 0, 1, true);
+    return NIB_OK;
+}
+
+static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer *layer,
+                                   const struct plane *plane, struct nib_error *err)
+{
+    struct nib_kv_store_codes_args args = {
+        .in_at = plane->view->offset,
+        .in_stride = stride_of(b, plane->view),
+        .n_heads = layer->n_heads,
+        .page_words = plane->page_size / 4,
+        .scale_page_words = plane->scale_page_size / 4,
+        .kv_class = layer->kv_class,
+        .sequences_at = b->self->step_layout.sequences_at,
+        .tables_at = b->self->step_layout.tables_at,
+    };
+    uint64_t n = (uint64_t)layer->n_heads * nib_kv_scale_words(plane->format, plane->dim);
+    struct pass_params params = {
+        .kernel = {.shader = "kv_store_codes",
+                   .specs = {[NIB_KV_STORE_FORMAT] = kernel_format(plane->format),
+                             [NIB_KV_STORE_IS_KEY] = plane->is_key,
+                             [NIB_KV_STORE_DIM] = plane->dim}},
+        .bind.range = {[NIB_BIND_IN] = value_of(b, plane->view),
+                       [NIB_BIND_MATRIX] = plane->range,
+                       [NIB_BIND_INPUT] = plane->scales},
+        .push = &args,
+        .push_size = sizeof args,
+        .groups = nib_ceil_div_u64(n, 64),
+    };
+    return add_store(b, plane, &params, err);
+}
+
+static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer *layer,
+                                    const struct plane *plane, struct nib_error *err)
+{
+    struct nib_kv_store_args args = {
+        .in_at = plane->view->offset,
+        .in_stride = stride_of(b, plane->view),
+        .n_heads = layer->n_heads,
+        .head_words = head_words(plane->format, plane->dim),
+        .page_words = plane->page_size / 4,
+        .kv_class = layer->kv_class,
+        .sequences_at = b->self->step_layout.sequences_at,
+        .tables_at = b->self->step_layout.tables_at,
+    };
+    struct pass_params params = {
+        .kernel = {.shader = "kv_store", .specs = {plane->format != NIB_KV_F32}},
+        .bind.range = {[NIB_BIND_IN] = value_of(b, plane->view), [NIB_BIND_MATRIX] = plane->range},
+        .push = &args,
+        .push_size = sizeof args,
+        .groups = nib_ceil_div_u64((uint64_t)args.n_heads * args.head_words, 64),
+    };
+    return add_store(b, plane, &params, err);
+}
+
+enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_store *op,
+                                      struct nib_error *err)
+{
+    const struct nib_vk_cache *cache = &b->self->caches[op->kv_layer];
+    const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
+    const struct plane planes[2] = {
+        {&cache->keys, &cache->key_scales, &op->key, layer->key_dim, layer->key_page_size,
+         layer->key_scale_page_size, b->plan->key_format, true, NIB_VK_CACHES + 2 * op->kv_layer},
+        {&cache->values, &cache->value_scales, &op->value, layer->value_dim, layer->value_page_size,
+         layer->value_scale_page_size, b->plan->value_format, false,
+         NIB_VK_CACHES + 2 * op->kv_layer + 1},
+    };
+    enum nib_status status = NIB_OK;
+    for (int i = 0; i < 2 && status == NIB_OK; i++) {
+        status = has_codes(planes[i].format) ? store_codes(b, layer, &planes[i], err)
+                                             : store_floats(b, layer, &planes[i], err);
+    }
+    return status;
+}
+
+/// How attention is cut into workgroups.
+struct tiling {
+    uint32_t lanes; ///< invocations that share a token
+    uint32_t heads; ///< of a KV head's group that a tile has
+    uint32_t rows;  ///< query rows of a tile, `heads` for each row of the step
+    uint32_t chunk; ///< quads of an invocation's output that are added up at once
+};
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint32_t ceil_div(uint32_t a, uint32_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/// Tokens of a page that are looked at side by side.
+#define WIDTH 16u
+/// With these a workgroup has 128 invocations and takes 14 KiB of shared memory.
+#define MAX_LANES 8u
+#define MAX_ROWS 8u
+/// Chunks of all rows' outputs: what the kernel's code has been written out for.
+#define MAX_ITEMS 8u
+/// What a workgroup has of shared memory for outputs that it adds up.
+#define POOL_QUADS 256u
+
+/// Returns how many numbers of a head of `dim` go to an invocation of `lanes`.
+static uint32_t share_of(enum nib_kv_format format, uint32_t dim, uint32_t lanes)
+{
+    uint32_t unit = has_codes(format) ? NIB_KV_GROUP : 8;
+    return unit * ceil_div(ceil_div(dim, unit), lanes);
+}
+
+/// Cuts attention for sequences that have one row in the step, or for those that have more.
+static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
+                                 const struct nib_plan *model, const struct nib_kv_layer *layer,
+                                 uint32_t group, bool is_single)
+{
+    bool codes = has_codes(model->key_format) || has_codes(model->value_format);
+    uint32_t dim = layer->key_dim > layer->value_dim ? layer->key_dim : layer->value_dim;
+    uint32_t least = 8 * plan->attention_units;
+    least = codes && least < NIB_KV_GROUP ? NIB_KV_GROUP : least;
+    struct tiling t = {.lanes = 1};
+    while (t.lanes < MAX_LANES && t.lanes * least < dim)
+        t.lanes *= 2;
+    // An invocation keeps its share of a query and of an output.
+    uint32_t value_share = share_of(model->value_format, layer->value_dim, t.lanes);
+    uint32_t share = share_of(model->key_format, layer->key_dim, t.lanes) + value_share;
+    uint32_t quads = value_share / 4;
+    t.chunk = min_u32(quads, POOL_QUADS / (WIDTH * t.lanes));
+    while (quads % t.chunk)
+        t.chunk--;
+    uint32_t most = min_u32(plan->attention_numbers / share, MAX_ROWS);
+    most = min_u32(most, MAX_ITEMS / (quads / t.chunk));
+    most = most ? most : 1;
+    // As many tiles of as even a size as it takes.
+    t.heads = ceil_div(group, ceil_div(group, most));
+    t.rows = is_single ? t.heads : most / t.heads * t.heads;
+    return t;
+}
+
+static const struct nib_vk_range *scales_or_none(const struct nib_vk_range *scales)
+{
+    return scales->size > 0 ? scales : NULL;
+}
+
+static enum nib_status add_attention(struct builder *b, const struct nib_op_attention *op,
+                                     const struct nib_attention_args *args, bool is_single,
+                                     struct nib_error *err)
+{
+    const struct nib_vk_instance *self = b->self;
+    const struct nib_vk_device_plan *plan = &self->device->plan;
+    const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
+    const struct nib_vk_cache *cache = &self->caches[op->kv_layer];
+    struct tiling tiling = make_tiling(plan, b->plan, layer, args->heads_per_kv_head, is_single);
+    bool is_aligned = (args->query_at | args->query_stride | layer->key_dim) % 4 == 0;
+    struct pass_params params = {
+        .kernel = {.shader = "attention",
+                   .specs = {[NIB_ATTENTION_KEY_FORMAT] = kernel_format(b->plan->key_format),
+                             [NIB_ATTENTION_VALUE_FORMAT] = kernel_format(b->plan->value_format),
+                             [NIB_ATTENTION_KEY_DIM] = layer->key_dim,
+                             [NIB_ATTENTION_VALUE_DIM] = layer->value_dim,
+                             [NIB_ATTENTION_ROWS] = tiling.rows,
+                             [NIB_ATTENTION_HEADS] = tiling.heads,
+                             [NIB_ATTENTION_LANES] = tiling.lanes,
+                             [NIB_ATTENTION_THREADS] = WIDTH * tiling.lanes,
+                             [NIB_ATTENTION_IS_SINGLE] = is_single,
+                             [NIB_ATTENTION_CHUNK] = tiling.chunk,
+                             [NIB_ATTENTION_IS_ALIGNED] = is_aligned}},
+        .bind.range = {[NIB_BIND_IN] = value_of(b, &op->query),
+                       [NIB_BIND_IN_2] = &self->partials,
+                       [NIB_BIND_OUT] = value_of(b, &op->out),
+                       [NIB_BIND_MATRIX] = &cache->keys,
+                       [NIB_BIND_INPUT] = &cache->values,
+                       [NIB_BIND_SUMS] = scales_or_none(&cache->key_scales),
+                       [NIB_BIND_TABLE] = scales_or_none(&cache->value_scales)},
+        .push = args,
+        .push_size = sizeof *args,
+        .groups = layer->n_heads * ceil_div(args->heads_per_kv_head, tiling.heads),
+    };
+    struct nib_vk_pass *pass;
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
+    if (status != NIB_OK)
+        return status;
+    for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++) {
+        uint32_t rows = 1u << i, most = min_u32(rows, self->max_sequences);
+        uint32_t tiles = ceil_div(rows, tiling.rows / tiling.heads) + most - 1;
+        // One row cannot belong to a sequence that has more.
+        pass->height[i] = is_single ? most : rows > 1 ? min_u32(tiles, rows) : 0;
+        pass->depth[i] = rows < plan->attention_parts ? plan->attention_parts / rows : 1;
+    }
+    // Each of the two writes rows of its own.
+    if (!is_single)
+        return NIB_OK;
+    reads(pass, &op->query);
+    add_access(pass, NIB_VK_CACHES + 2 * op->kv_layer, 0, 1, false);
+    add_access(pass, NIB_VK_CACHES + 2 * op->kv_layer + 1, 0, 1, false);
+    add_access(pass, NIB_VK_PARTIALS, 0, 1, true);
+    writes(b, pass, &op->out);
+    return NIB_OK;
+}
+
+static enum nib_status add_merge(struct builder *b, const struct nib_op_attention *op,
+                                 struct nib_error *err)
+{
+    const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
+    uint32_t parts = b->self->device->plan.attention_parts;
+    struct nib_attention_merge_args args = {
+        .out_at = op->out.offset,
+        .out_stride = stride_of(b, &op->out),
+        .n_heads = op->n_heads,
+        .value_dim = layer->value_dim,
+        .parts = parts,
+    };
+    struct pass_params params = {
+        .kernel.shader = "attention_merge",
+        .bind
+            .range = {[NIB_BIND_IN_2] = &b->self->partials, [NIB_BIND_OUT] = value_of(b, &op->out)},
+        .push = &args,
+        .push_size = sizeof args,
+        .groups = nib_ceil_div_u64((uint64_t)args.n_heads * args.value_dim, 64),
+    };
+    struct nib_vk_pass *pass;
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
+    if (status != NIB_OK)
+        return status;
+    for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++)
+        pass->height[i] = 2u << i <= parts ? pass->height[i] : 0;
+    add_access(pass, NIB_VK_PARTIALS, 0, 1, false);
+    writes(b, pass, &op->out);
+    return NIB_OK;
+}
+
+enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_attention *op,
+                                       struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
+    struct nib_attention_args args = {
+        .query_at = op->query.offset,
+        .query_stride = stride_of(b, &op->query),
+        .out_at = op->out.offset,
+        .out_stride = stride_of(b, &op->out),
+        .n_heads = op->n_heads,
+        .heads_per_kv_head = op->n_heads / layer->n_heads,
+        .key_words = head_words(b->plan->key_format, layer->key_dim),
+        .value_words = head_words(b->plan->value_format, layer->value_dim),
+        .key_page_words = layer->key_page_size / 4,
+        .value_page_words = layer->value_page_size / 4,
+        .key_scale_page_words = layer->key_scale_page_size / 4,
+        .value_scale_page_words = layer->value_scale_page_size / 4,
+        .window = layer->window,
+        .kv_class = layer->kv_class,
+        .sequences_at = b->self->step_layout.sequences_at,
+        .tables_at = b->self->step_layout.tables_at,
+        .scale = op->scale,
+        .softcap = op->softcap,
+    };
+    NIB_TRY(add_attention(b, op, &args, true, err));
+    NIB_TRY(add_attention(b, op, &args, false, err));
+    NIB_TRY(add_merge(b, op, err));
+fail:
+    return status;
+}
+
+uint64_t nib_vk_attention_partials(const struct nib_vk_instance *instance)
+{
+    const struct nib_plan *plan = instance->plan;
+    uint64_t most = 4;
+    for (uint32_t i = 0; i < plan->n_ops; i++) {
+        const struct nib_op *op = &plan->ops[i];
+        if (op->kind != NIB_OP_ATTENTION ||
+            op->segment - instance->first_segment >= instance->n_segments)
+            continue;
+        uint64_t dim = plan->kv_layers[op->attention.kv_layer].value_dim;
+        uint64_t size = op->attention.n_heads * (dim + 2) * sizeof(float);
+        most = size > most ? size : most;
+    }
+    return most * instance->device->plan.attention_parts;
+}

@@ -1,0 +1,24 @@
+/// Times of single ops, from timestamps around every pass.
+#ifndef RUNTIME_VULKAN_PROFILE_H
+#define RUNTIME_VULKAN_PROFILE_H
+
+#include "runtime/vulkan/instance.h"
+
+/// Takes queries for all passes. Without --profile, or where the queue has no timestamps, it does
+/// nothing. Errors: memory, device.
+enum nib_status nib_vk_profile_create(struct nib_vk_instance *instance, struct nib_error *err);
+/// A zeroed instance is accepted.
+void nib_vk_profile_destroy(struct nib_vk_instance *instance);
+
+/// Records the time before the first pass of a segment, and behind pass `pass` of it, counted from
+/// its first. Passes must not overlap.
+void nib_vk_profile_begin(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                          const struct nib_vk_segment *segment);
+void nib_vk_profile_mark(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                         const struct nib_vk_segment *segment, uint32_t pass);
+
+/// Adds up the times of a segment that has run. Errors: device lost, memory.
+enum nib_status nib_vk_profile_collect(struct nib_vk_instance *instance,
+                                       const struct nib_vk_segment *segment, struct nib_error *err);
+
+#endif

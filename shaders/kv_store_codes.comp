@@ -1,0 +1,163 @@
+#version 450
+// Keys or values of each row into a cache of codes, at the row's position, as shared/kv.h defines
+// them. An invocation makes the groups of one word of scales. Dispatched once for keys and once for
+// values.
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#include "lib/half.glsl"
+#include "lib/step.glsl"
+#include "shared/kernels.h"
+
+#define GROUP uint(NIB_KV_GROUP)
+#define HALF_MAX NIB_KV_HALF_MAX
+
+layout(constant_id = NIB_KV_STORE_FORMAT) const uint FORMAT = NIB_KV_CODE_I8;
+layout(constant_id = NIB_KV_STORE_IS_KEY) const bool IS_KEY = true;
+layout(constant_id = NIB_KV_STORE_DIM) const uint DIM = 64;
+layout(local_size_x = 64) in;
+
+const bool IS_I8 = FORMAT == NIB_KV_CODE_I8;
+const uint GROUPS = (DIM + GROUP - 1u) / GROUP;
+const uint N_SCALES = IS_I8 ? (GROUPS + 1u) / 2u : GROUPS; // words of a head of a token
+const uint N_WORDS = IS_I8 ? GROUP / 4u : GROUP / 8u;      // of a group
+
+layout(push_constant) uniform Push {
+    nib_kv_store_codes_args p;
+};
+
+layout(std430, set = 0, binding = NIB_BIND_IN) readonly buffer In {
+    float x[];
+};
+layout(std430, set = 0, binding = NIB_BIND_MATRIX) buffer Plane {
+    uint plane[];
+};
+layout(std430, set = 0, binding = NIB_BIND_INPUT) writeonly buffer Scales {
+    uint scales[];
+};
+
+float load(uint from, uint d)
+{
+    float value = x[from + min(d, DIM - 1u)];
+    bool is_nan = (floatBitsToUint(value) & 0x7fffffffu) > 0x7f800000u;
+    return d >= DIM || is_nan ? 0.0 : value;
+}
+
+uint half_of(float value)
+{
+    return half_from_float(clamp(value, -HALF_MAX, HALF_MAX));
+}
+
+float inverse_of(uint scale)
+{
+    float value = half_to_float(scale);
+    return value > 0.0 ? 1.0 / value : 0.0;
+}
+
+// Where the row's token lies in a page, and that page in the planes.
+struct Place {
+    uint head;
+    uint slot;
+    uint page_at; // word of the page
+};
+
+void write_word(Place place, uint word, uint codes)
+{
+    uint n = GROUPS * N_WORDS;
+    uint at = IS_KEY ? NIB_KV_BY_TOKEN(place.head, n, word, place.slot)
+                     : NIB_KV_BY_NUMBER(place.head, n, word, place.slot);
+    plane[place.page_at + at] = codes;
+}
+
+// Writes the codes of a group; returns its scale's bits.
+uint store_i8(Place place, uint from, uint group)
+{
+    float most = 0.0;
+    for (uint i = 0u; i < GROUP; i++)
+        most = max(most, abs(load(from, group * GROUP + i)));
+    uint scale = half_of(most / 127.0);
+    float factor = inverse_of(scale);
+    for (uint w = 0u; w < N_WORDS; w++) {
+        uint codes = 0u;
+        for (uint j = 0u; j < 4u; j++) {
+            float code = clamp(load(from, group * GROUP + 4u * w + j) * factor, -127.0, 127.0);
+            codes |= uint(int(roundEven(code)) + 128) << (8u * j);
+        }
+        write_word(place, group * N_WORDS + w, codes);
+    }
+    return scale;
+}
+
+// The base of number `d` of a key: of the page's first token, which a row of this step has, or
+// which is in the page.
+float base_of(Place place, uint first_row, uint d)
+{
+    if (first_row != NIB_NONE)
+        return half_to_float(
+            half_of(load(first_row * p.in_stride + p.in_at + place.head * DIM, d)));
+    uint w = plane[place.page_at + p.n_heads * GROUPS * N_WORDS * NIB_KV_PAGE_TOKENS +
+                   place.head * GROUPS * (GROUP / 2u) + d / 2u];
+    return half_to_float((d & 1u) == 0u ? w & 0xffffu : w >> 16);
+}
+
+float load_relative(Place place, uint from, uint first_row, uint d)
+{
+    float value = load(from, d);
+    return IS_KEY && d < DIM ? value - base_of(place, first_row, d) : value;
+}
+
+// Writes the codes of a group; returns the bits of its scale and, above them, of its minimum.
+uint store_i4(Place place, uint from, uint first_row, uint group)
+{
+    float least = load_relative(place, from, first_row, group * GROUP), most = least;
+    for (uint i = 1u; i < GROUP; i++) {
+        float value = load_relative(place, from, first_row, group * GROUP + i);
+        least = min(least, value);
+        most = max(most, value);
+    }
+    uint minimum = half_of(least), scale = half_of((most - least) / 15.0);
+    float first = half_to_float(minimum), factor = inverse_of(scale);
+    for (uint w = 0u; w < N_WORDS; w++) {
+        uint codes = 0u;
+        for (uint j = 0u; j < 8u; j++) {
+            // Keys: numbers in order, 4 bits each. Values: four bytes, then their upper halves.
+            uint i = IS_KEY ? 8u * w + j : 4u * w + j % 4u + 16u * (j / 4u);
+            uint at = IS_KEY ? 4u * j : 8u * (j % 4u) + 4u * (j / 4u);
+            float value = load_relative(place, from, first_row, group * GROUP + i);
+            codes |= uint(roundEven(clamp((value - first) * factor, 0.0, 15.0))) << at;
+        }
+        write_word(place, group * N_WORDS + w, codes);
+    }
+    if (IS_KEY && place.slot == 0u) {
+        uint at = place.page_at + p.n_heads * GROUPS * N_WORDS * NIB_KV_PAGE_TOKENS +
+                  (place.head * GROUPS + group) * (GROUP / 2u);
+        for (uint w = 0u; w < GROUP / 2u; w++) {
+            uint d = group * GROUP + 2u * w;
+            plane[at + w] = half_of(load(from, d)) | half_of(load(from, d + 1u)) << 16;
+        }
+    }
+    return scale | minimum << 16;
+}
+
+void main()
+{
+    uint i = gl_GlobalInvocationID.x, row = gl_WorkGroupID.y;
+    nib_step_row r = step.rows[row];
+    if (i >= p.n_heads * N_SCALES || r.sequence == NIB_NONE)
+        return;
+    uint table = sequence_word(p.sequences_at, r.sequence, 1u) +
+                 p.kv_class * step.header.page_table_stride;
+    uint page = step.rest[p.tables_at + table + r.position / NIB_KV_PAGE_TOKENS];
+    uint w = i % N_SCALES, slot = r.position % NIB_KV_PAGE_TOKENS;
+    Place place = Place(i / N_SCALES, slot, page * p.page_words);
+    uint from = row * p.in_stride + p.in_at + place.head * DIM;
+    uint bits;
+    if (IS_I8) {
+        bits = store_i8(place, from, 2u * w);
+        if (2u * w + 1u < GROUPS)
+            bits |= store_i8(place, from, 2u * w + 1u) << 16;
+    } else {
+        bool is_here = row - sequence_word(p.sequences_at, r.sequence, 2u) >= slot;
+        bits = store_i4(place, from, is_here ? row - slot : NIB_NONE, w);
+    }
+    scales[page * p.scale_page_words + NIB_KV_BY_TOKEN(place.head, N_SCALES, w, slot)] = bits;
+}

@@ -1,0 +1,373 @@
+// Whole runs on tiny models: every method and container, faithfulness, resuming, refusals.
+#include "runtime/compress/compress.h"
+
+#include "runtime/base/os.h"
+#include "runtime/compress/calibrate.h"
+#include "runtime/engine/registry.h"
+#include "runtime/formats/safetensors.h"
+#include "tests/unit/formats/bytes.h"
+
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BASE NIB_TEST_DATA "/checkpoints/base"
+enum { WINDOWS = 6, CONTEXT = 48, N_IDS = WINDOWS * CONTEXT };
+
+static struct nib_error error;
+static int32_t ids[N_IDS];
+static char out[600];
+
+static void remove_tree(const char *path)
+{
+    char name[1200];
+    DIR *dir = opendir(path);
+    for (struct dirent *item; dir && (item = readdir(dir));) {
+        snprintf(name, sizeof name, "%s/%s", path, item->d_name);
+        unlink(name);
+    }
+    if (dir)
+        closedir(dir);
+    rmdir(path);
+}
+
+static void set_up(void)
+{
+    uint32_t state = 11;
+    make_folder();
+    snprintf(out, sizeof out, "%s", path_in_folder("out"));
+    for (int i = 0; i < N_IDS; i++) {
+        state = state * 1664525u + 1013904223u;
+        ids[i] = (int32_t)(state >> 8) % 64;
+    }
+}
+
+static void tear_down(void)
+{
+    char part[700];
+    snprintf(part, sizeof part, "%s.part", out);
+    remove_tree(out);
+    remove_tree(part);
+    remove_folder();
+}
+
+TestSuite(pipeline, .init = set_up, .fini = tear_down);
+
+static struct nib_source *open_ok(const char *path)
+{
+    struct nib_source *source;
+    cr_assert_eq(nib_source_open(path, NULL, &source, &error), NIB_OK, "%s", error.message);
+    return source;
+}
+
+/// Returns the hidden states behind the last layer, to be freed; weights alone are quantized.
+static float *last_hidden(const struct nib_source *source)
+{
+    struct nib_device *device;
+    struct nib_calibration *calibration;
+    const struct nib_device_params params = {.backend = NIB_BACKEND_CPU, .threads = 2};
+    cr_assert_eq(nib_registry_open(&params, &device, &error), NIB_OK);
+    const struct nib_calibration_params wanted = {.source = source,
+                                                  .device = device,
+                                                  .ids = ids,
+                                                  .n_ids = N_IDS,
+                                                  .windows = WINDOWS,
+                                                  .context = CONTEXT};
+    cr_assert_eq(nib_calibration_create(&wanted, &calibration, &error), NIB_OK, "%s",
+                 error.message);
+    const uint32_t hidden_size = nib_source_config(source)->hidden_size;
+    for (uint32_t layer = 0; layer < nib_source_config(source)->n_layers; layer++) {
+        float *values[NIB_ROLE_COUNT] = {0};
+        cr_assert_eq(nib_calibration_begin_layer(calibration, layer, &error), NIB_OK);
+        for (enum nib_role role = 0; role < NIB_ROLE_COUNT; role++) {
+            struct nib_row_reader reader;
+            if (!nib_arch_in_layer(role) || !nib_source_has(source, role, layer))
+                continue;
+            cr_assert_eq(nib_source_reader(source, role, layer, &reader, &error), NIB_OK);
+            values[role] = malloc(reader.rows * reader.cols * sizeof(float));
+            float *line = malloc(reader.cols * sizeof *line);
+            void *memory = malloc(nib_row_block_size(&reader.format, 1, reader.cols));
+            for (uint64_t r = 0; r < reader.rows; r++) {
+                struct nib_row_block block;
+                float *to = values[role] + r * reader.cols;
+                nib_row_block_init(&block, &reader.format, 1, reader.cols, memory);
+                cr_assert_eq(reader.read(&reader, r, &block, &error), NIB_OK);
+                nib_row_dequantize(&reader.format, &block, 0, line);
+                for (uint64_t i = 0; i < reader.cols; i++)
+                    to[reader.permutation ? reader.permutation[i] : i] = line[i];
+            }
+            free(memory);
+            free(line);
+            cr_assert_eq(nib_calibration_set(calibration, role, values[role], &error), NIB_OK);
+        }
+        for (enum nib_block block = 0; block < NIB_BLOCK_COUNT; block++) {
+            const struct nib_calibration_pass pass = {
+                .block = block, .last = NIB_ROLE_COUNT, .advances = true};
+            cr_assert_eq(nib_calibration_run(calibration, &pass, &error), NIB_OK, "%s",
+                         error.message);
+        }
+        for (enum nib_role role = 0; role < NIB_ROLE_COUNT; role++)
+            free(values[role]);
+    }
+    float *hidden = malloc((size_t)N_IDS * hidden_size * sizeof *hidden);
+    memcpy(hidden, nib_calibration_hidden(calibration),
+           (size_t)N_IDS * hidden_size * sizeof *hidden);
+    nib_calibration_destroy(&calibration);
+    nib_device_release(device);
+    return hidden;
+}
+
+/// Returns |hidden of the output − hidden of the original|² / |hidden of the original|².
+static double output_error(const struct nib_source *source)
+{
+    struct nib_source *quantized = open_ok(out);
+    float *before = last_hidden(source), *after = last_hidden(quantized);
+    const size_t n = (size_t)N_IDS * nib_source_config(source)->hidden_size;
+    double difference = 0, power = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double d = (double)after[i] - (double)before[i];
+        difference += d * d;
+        power += (double)before[i] * (double)before[i];
+    }
+    free(before);
+    free(after);
+    nib_source_destroy(&quantized);
+    return difference / power;
+}
+
+static struct nib_quantize_params calibrated(enum nib_quantize_method method)
+{
+    return (struct nib_quantize_params){
+        .struct_size = sizeof(struct nib_quantize_params),
+        .method = method,
+        .calibration = ids,
+        .n_calibration = N_IDS,
+        .context = CONTEXT,
+        .threads = 2,
+    };
+}
+
+static double run(const struct nib_source *source, const struct nib_quantize_params *params)
+{
+    struct nib_quantization_report report;
+    remove_tree(out);
+    cr_assert_eq(nib_compress_run(source, out, params, &report, &error), NIB_OK, "%s",
+                 error.message);
+    cr_assert_gt(report.quantized_weights, 0);
+    return output_error(source);
+}
+
+Test(pipeline, searched_methods_beat_rounding)
+{
+    struct nib_source *source = open_ok(BASE);
+    struct nib_quantize_params params = calibrated(NIB_QUANTIZE_RTN);
+    params.group = 64;
+    const double plain = run(source, &params);
+    params.method = NIB_QUANTIZE_GPTQ;
+    cr_expect_lt(run(source, &params), 0.8 * plain);
+    params.act_order = true;
+    cr_expect_lt(run(source, &params), 0.8 * plain);
+    params.no_static_groups = true;
+    cr_expect_lt(run(source, &params), 0.8 * plain);
+    params = calibrated(NIB_QUANTIZE_RTN);
+    params.group = 64;
+    params.zero = NIB_QUANTIZE_ASYMMETRIC;
+    const double with_zeros = run(source, &params);
+    params.method = NIB_QUANTIZE_AWQ;
+    cr_expect_lt(run(source, &params), 0.9 * with_zeros);
+    nib_source_destroy(&source);
+}
+
+Test(pipeline, bytes_are_close)
+{
+    static const enum nib_quantize_method methods[] = {
+        NIB_QUANTIZE_RTN, NIB_QUANTIZE_GPTQ, NIB_QUANTIZE_LLM_INT8, NIB_QUANTIZE_SMOOTHQUANT};
+    struct nib_source *source = open_ok(BASE);
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        struct nib_quantize_params params = calibrated(methods[i]);
+        params.bits = 8;
+        cr_expect_lt(run(source, &params), 1e-3, "method %d", (int)methods[i]);
+    }
+    nib_source_destroy(&source);
+}
+
+/// Embedding and head have no statistics, and are rounded whatever the method.
+Test(pipeline, the_head_is_quantized_where_rules_say_so)
+{
+    static const enum nib_quantize_method methods[] = {NIB_QUANTIZE_GPTQ, NIB_QUANTIZE_AWQ};
+    struct nib_source *source = open_ok(BASE);
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        struct nib_quantize_params params = calibrated(methods[i]);
+        params.container = NIB_QUANTIZE_AS_COMPRESSED_TENSORS;
+        params.zero = NIB_QUANTIZE_SYMMETRIC;
+        params.group = 32;
+        params.mix = "output=int4/32,ffn_down@1=keep";
+        cr_expect_lt(run(source, &params), 0.1);
+    }
+    nib_source_destroy(&source);
+}
+
+/// Architectures whose norms, biases and fused matrices take scales in differently.
+ParameterizedTestParameters(pipeline, every_architecture)
+{
+    static char names[][16] = {"gemma2", "gemma3", "granite", "olmo2", "phi3", "qwen2", "qwen3"};
+    return cr_make_param_array(char[16], names, sizeof names / sizeof names[0]);
+}
+
+ParameterizedTest(char name[16], pipeline, every_architecture)
+{
+    static const enum nib_quantize_method methods[] = {NIB_QUANTIZE_SMOOTHQUANT, NIB_QUANTIZE_AWQ,
+                                                       NIB_QUANTIZE_GPTQ};
+    char path[300];
+    snprintf(path, sizeof path, "%s/architectures/%s", NIB_TEST_DATA, name);
+    struct nib_source *source = open_ok(path);
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        struct nib_quantize_params params = calibrated(methods[i]);
+        params.container = methods[i] == NIB_QUANTIZE_SMOOTHQUANT
+                               ? NIB_QUANTIZE_AS_DEFAULT
+                               : NIB_QUANTIZE_AS_COMPRESSED_TENSORS;
+        params.group = methods[i] == NIB_QUANTIZE_SMOOTHQUANT ? 0 : 16;
+        const double error_of_method = run(source, &params);
+        params.method = NIB_QUANTIZE_RTN;
+        const double most =
+            methods[i] == NIB_QUANTIZE_SMOOTHQUANT ? 3e-3 : 0.75 * run(source, &params);
+        cr_expect_lt(error_of_method, most, "%s, method %d", name, (int)methods[i]);
+    }
+    nib_source_destroy(&source);
+}
+
+/// Compares the tensors whose names end in `suffix` with those of a real tool's folder.
+static void compare_tensors(const char *folder, const char *suffix)
+{
+    struct nib_safetensors *tool, *ours;
+    char path[600];
+    uint32_t n_compared = 0;
+    snprintf(path, sizeof path, "%s/checkpoints/%s", NIB_TEST_DATA, folder);
+    cr_assert_eq(nib_safetensors_open_folder(path, &tool, &error), NIB_OK, "%s", error.message);
+    cr_assert_eq(nib_safetensors_open_folder(out, &ours, &error), NIB_OK, "%s", error.message);
+    for (uint32_t i = 0; i < tool->directory.n_tensors; i++) {
+        const struct nib_tensor *wanted = &tool->directory.tensors[i];
+        const size_t size = strlen(wanted->name), end = strlen(suffix);
+        if (size < end || strcmp(wanted->name + size - end, suffix) != 0)
+            continue;
+        const struct nib_tensor *tensor = nib_tensor_find(&ours->directory, wanted->name);
+        cr_assert_not_null(tensor, "%s", wanted->name);
+        cr_assert_eq(tensor->size, wanted->size);
+        cr_assert_eq(memcmp(tensor->data, wanted->data, tensor->size), 0, "%s: %s", folder,
+                     wanted->name);
+        n_compared++;
+    }
+    cr_assert_geq(n_compared, 21);
+    nib_safetensors_destroy(&tool);
+    nib_safetensors_destroy(&ours);
+}
+
+Test(pipeline, codes_are_those_of_bitsandbytes)
+{
+    static const struct {
+        enum nib_quantize_method method;
+        bool is_single;
+        const char *folder, *scales;
+    } cases[] = {
+        {NIB_QUANTIZE_LLM_INT8, false, "bnb-int8", ".SCB"},
+        {NIB_QUANTIZE_FP4, true, "bnb-fp4", ".absmax"},
+        {NIB_QUANTIZE_NF4, false, "bnb-nf4", ".nested_absmax"},
+    };
+    struct nib_source *source = open_ok(BASE);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct nib_quantize_params params = calibrated(cases[i].method);
+        params.single_quantized = cases[i].is_single;
+        run(source, &params);
+        compare_tensors(cases[i].folder, "_proj.weight");
+        compare_tensors(cases[i].folder, cases[i].scales);
+    }
+    nib_source_destroy(&source);
+}
+
+struct stop {
+    uint64_t at; ///< thousandths of layers
+};
+
+static bool stop(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    (void)what;
+    (void)total;
+    return done < ((struct stop *)user)->at;
+}
+
+static char *read_all(const char *name, size_t *out_size)
+{
+    char path[700];
+    struct nib_file_map map;
+    snprintf(path, sizeof path, "%s/%s", out, name);
+    cr_assert_eq(nib_file_map_open(path, &map, &error), NIB_OK, "%s", error.message);
+    char *copy = malloc(map.size);
+    memcpy(copy, map.data, map.size);
+    *out_size = map.size;
+    nib_file_map_close(&map);
+    return copy;
+}
+
+Test(pipeline, an_interrupted_run_goes_on)
+{
+    struct nib_source *source = open_ok(BASE);
+    struct nib_quantize_params params = calibrated(NIB_QUANTIZE_GPTQ);
+    struct nib_quantization_report report;
+    size_t size, again_size;
+    params.group = 32;
+    run(source, &params);
+    char *whole = read_all("model.safetensors", &size);
+    remove_tree(out);
+
+    struct stop at = {.at = 2000};
+    params.progress = (struct nib_progress){.report = stop, .user = &at};
+    cr_assert_eq(nib_compress_run(source, out, &params, &report, &error), NIB_ERROR_CANCELLED);
+    cr_assert_eq(nib_path_kind(out), NIB_PATH_ABSENT);
+    params.progress = (struct nib_progress){0};
+    params.damping = 0.05f;
+    cr_assert_eq(nib_compress_run(source, out, &params, &report, &error), NIB_ERROR_ARGUMENT);
+    cr_assert_not_null(strstr(error.message, "other parameters"), "%s", error.message);
+    params.damping = 0;
+    cr_assert_eq(nib_compress_run(source, out, &params, &report, &error), NIB_OK, "%s",
+                 error.message);
+    cr_assert_geq(report.resumed_layers, 1);
+    char *again = read_all("model.safetensors", &again_size);
+    cr_assert_eq(size, again_size);
+    cr_assert_eq(memcmp(whole, again, size), 0);
+    char part[700];
+    snprintf(part, sizeof part, "%s.part", out);
+    cr_assert_eq(nib_path_kind(part), NIB_PATH_ABSENT);
+    free(whole);
+    free(again);
+    nib_source_destroy(&source);
+}
+
+Test(pipeline, refusals)
+{
+    struct nib_source *source = open_ok(BASE);
+    struct nib_quantization_report report;
+    struct nib_quantize_params params = calibrated(NIB_QUANTIZE_GPTQ);
+    params.n_calibration = CONTEXT - 1;
+    cr_assert_eq(nib_compress_run(source, out, &params, &report, &error), NIB_ERROR_ARGUMENT);
+    cr_assert_not_null(strstr(error.message, "fewer than one window"), "%s", error.message);
+    params.n_calibration = 0;
+    cr_assert_eq(nib_compress_run(source, out, &params, &report, &error), NIB_ERROR_ARGUMENT);
+    cr_assert_not_null(strstr(error.message, "--calib"), "%s", error.message);
+    params = calibrated(NIB_QUANTIZE_AWQ);
+    params.group = 48;
+    cr_assert_neq(nib_compress_run(source, out, &params, &report, &error), NIB_OK);
+    params = calibrated(NIB_QUANTIZE_RTN);
+    params.mix = "ffn_up@0=int8,nonsense";
+    cr_assert_eq(nib_compress_run(source, out, &params, &report, &error), NIB_ERROR_ARGUMENT);
+    cr_assert_not_null(strstr(error.message, "nonsense"), "%s", error.message);
+    params.mix = NULL;
+    params.bits = 5;
+    cr_assert_eq(nib_compress_run(source, out, &params, &report, &error), NIB_ERROR_ARGUMENT);
+    cr_assert_eq(nib_path_kind(out), NIB_PATH_ABSENT);
+    nib_source_destroy(&source);
+}

@@ -1,0 +1,196 @@
+// Attention over every format of cache against the scalar code, on shapes that do not fit.
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "rig.h"
+#include "rig_attention.h"
+
+/// Steps that one sequence or several take, in order.
+struct course {
+    struct rig_step steps[4];
+    uint32_t n_steps;
+};
+
+/// Prompts in chunks, single tokens, and both in one step; lengths around the edges of pages.
+static const struct course mixed = {{{{{0, 0, 33}, {1, 0, 7}}},
+                                     {{{1, 7, 40}, {0, 33, 1}, {2, 0, 2}}},
+                                     {{{0, 34, 1}, {1, 47, 1}, {2, 2, 1}}},
+                                     {{{2, 3, 200}, {0, 35, 5}, {1, 48, 1}}}},
+                                    4};
+
+static void *open_scalar(void)
+{
+    void *cpu = NULL;
+    struct nib_error error;
+    cr_assert_eq(nib_cpu_backend.device_open(nib_device_params(.cpu_mask = "scalar", .threads = 1),
+                                             &cpu, &error),
+                 NIB_OK, "%s", error.message);
+    return cpu;
+}
+
+/// Returns the largest difference between the backends, as a part of the largest output.
+static double compare(void *device, void *cpu, const struct rig_attention *p,
+                      const struct course *course)
+{
+    struct rig_cache caches[2];
+    double worst = 0, size = 0;
+    rig_cache_open(&caches[0], p, &nib_cpu_backend, cpu);
+    rig_cache_open(&caches[1], p, &nib_vulkan_backend, device);
+    for (uint32_t s = 0; s < course->n_steps; s++) {
+        size_t n = (size_t)rig_step_rows(&course->steps[s]) * rig_out_width(p);
+        float *expected = malloc(n * sizeof *expected), *got = malloc(n * sizeof *got);
+        cr_assert(expected && got);
+        rig_cache_run(&caches[0], &course->steps[s], expected);
+        rig_cache_run(&caches[1], &course->steps[s], got);
+        for (size_t i = 0; i < n; i++) {
+            double difference = fabs((double)expected[i] - (double)got[i]);
+            worst = difference <= worst ? worst : difference;
+            size = fmax(size, fabs((double)expected[i]));
+        }
+        free(expected);
+        free(got);
+    }
+    rig_cache_close(&caches[0]);
+    rig_cache_close(&caches[1]);
+    return worst / size;
+}
+
+static void check(void *device, void *cpu, const struct rig_attention *p,
+                  const struct course *course, double limit)
+{
+    double worst = compare(device, cpu, p, course);
+    cr_expect(worst <= limit, "heads %u/%u dims %u/%u window %u cache %d/%d cap %g query %g: %g",
+              p->n_heads, p->n_kv_heads, p->key_dim, p->value_dim, p->window, (int)p->key_format,
+              (int)p->value_format, (double)p->softcap, (double)p->query_size, worst);
+}
+
+/// Shapes of which every `step`-th one is checked.
+static void check_shapes(const char *mask, uint32_t step)
+{
+    static const uint32_t heads[][2] = {{9, 3}, {4, 1}, {40, 2}, {2, 2}, {16, 1}};
+    static const uint32_t dims[][2] = {{64, 64},   {16, 24},   {80, 80}, {128, 128},
+                                       {256, 256}, {192, 128}, {32, 32}, {512, 512}};
+    static const uint32_t windows[] = {0, 1, 16, 33, 100};
+    static const enum nib_kv_format formats[] = {NIB_KV_F32, NIB_KV_F16};
+    void *device = rig_open(mask), *cpu = open_scalar();
+    for (uint32_t d = 0; d < 8; d += step) {
+        struct rig_attention p = {.n_heads = heads[d % 5][0],
+                                  .n_kv_heads = heads[d % 5][1],
+                                  .key_dim = dims[d][0],
+                                  .value_dim = dims[d][1],
+                                  .window = windows[d % 5],
+                                  .key_format = formats[d & 1],
+                                  .value_format = formats[(d >> 1) & 1],
+                                  .softcap = d % 3 == 1 ? 5.0f : 0.0f,
+                                  .query_size = d % 4 == 3 ? 30.0f : 1.0f,
+                                  .context = 256,
+                                  .n_sequences = 3};
+        check(device, cpu, &p, &mixed, 2e-5);
+    }
+    rig_close(device);
+    nib_cpu_backend.device_close(cpu);
+}
+
+Test(vulkan_attention, shapes)
+{
+    check_shapes(NULL, 2);
+}
+
+Test(vulkan_attention, shapes_on_the_least_device)
+{
+    check_shapes("baseline", 1);
+}
+
+Test(vulkan_attention, heads_of_odd_size)
+{
+    void *device = rig_open(NULL), *cpu = open_scalar();
+    static const uint32_t dims[][2] = {{7, 1}, {2, 10}, {66, 34}, {12, 20}};
+    for (uint32_t d = 0; d < 4; d++) {
+        struct rig_attention p = {.n_heads = 6,
+                                  .n_kv_heads = 2,
+                                  .key_dim = dims[d][0],
+                                  .value_dim = dims[d][1],
+                                  .key_format = d ? NIB_KV_F16 : NIB_KV_F32,
+                                  .value_format = d ? NIB_KV_F16 : NIB_KV_F32,
+                                  .query_size = 1.0f,
+                                  .context = 256,
+                                  .n_sequences = 3};
+        check(device, cpu, &p, &mixed, 2e-5);
+    }
+    rig_close(device);
+    nib_cpu_backend.device_close(cpu);
+}
+
+Test(vulkan_attention, long_contexts)
+{
+    static const struct course course = {
+        {{{{0, 0, 512}}}, {{{0, 512, 500}, {1, 0, 12}}}, {{{0, 1012, 1}}}, {{{0, 1013, 3}}}}, 4};
+    void *device = rig_open(NULL), *cpu = open_scalar();
+    for (uint32_t w = 0; w < 2; w++) {
+        struct rig_attention p = {.n_heads = 3,
+                                  .n_kv_heads = 1,
+                                  .key_dim = 64,
+                                  .value_dim = 64,
+                                  .window = w ? 600 : 0,
+                                  .key_format = NIB_KV_F16,
+                                  .value_format = NIB_KV_F16,
+                                  .query_size = 4.0f,
+                                  .context = 1024,
+                                  .n_sequences = 2};
+        check(device, cpu, &p, &course, 2e-5);
+    }
+    rig_close(device);
+    nib_cpu_backend.device_close(cpu);
+}
+
+/// Runs the last step of a course and returns its output, [rows][width].
+static float *run_course(const struct nib_backend *backend, void *device,
+                         const struct rig_attention *p, const struct course *course)
+{
+    struct rig_cache cache;
+    float *out = malloc(512 * rig_out_width(p) * sizeof *out);
+    cr_assert_not_null(out);
+    rig_cache_open(&cache, p, backend, device);
+    for (uint32_t s = 0; s < course->n_steps; s++)
+        rig_cache_run(&cache, &course->steps[s], out);
+    rig_cache_close(&cache);
+    return out;
+}
+
+/// Codes must stand for numbers near those that were stored: what a group's rounding allows.
+Test(vulkan_attention, codes_are_near_the_numbers)
+{
+    static const enum nib_kv_format formats[][2] = {
+        {NIB_KV_I8, NIB_KV_F32}, {NIB_KV_F32, NIB_KV_I8}, {NIB_KV_I4, NIB_KV_F32},
+        {NIB_KV_F32, NIB_KV_I4}, {NIB_KV_I8, NIB_KV_I4},  {NIB_KV_I4, NIB_KV_F16}};
+    void *device = rig_open(NULL);
+    struct rig_attention p = {.n_heads = 6,
+                              .n_kv_heads = 2,
+                              .key_dim = 64,
+                              .value_dim = 80,
+                              .key_format = NIB_KV_F32,
+                              .value_format = NIB_KV_F32,
+                              .query_size = 1.0f,
+                              .context = 256,
+                              .n_sequences = 3};
+    float *expected = run_course(&nib_vulkan_backend, device, &p, &mixed);
+    size_t n = (size_t)rig_step_rows(&mixed.steps[mixed.n_steps - 1]) * rig_out_width(&p);
+    for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
+        p.key_format = formats[f][0];
+        p.value_format = formats[f][1];
+        float *got = run_course(&nib_vulkan_backend, device, &p, &mixed);
+        double error = 0, size = 0;
+        for (size_t i = 0; i < n; i++) {
+            error +=
+                ((double)got[i] - (double)expected[i]) * ((double)got[i] - (double)expected[i]);
+            size += (double)expected[i] * (double)expected[i];
+        }
+        bool is_i4 = formats[f][0] == NIB_KV_I4 || formats[f][1] == NIB_KV_I4;
+        cr_expect(sqrt(error / size) < (is_i4 ? 0.3 : 0.03), "cache %d/%d: %g", (int)formats[f][0],
+                  (int)formats[f][1], sqrt(error / size));
+        free(got);
+    }
+    free(expected);
+    rig_close(device);
+}
