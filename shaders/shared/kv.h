@@ -34,10 +34,11 @@
 //     code = round((x − minimum) / scale).
 //     For keys, x is the key less the base of its page, which is f16(key) of the page's first token
 //     (that token itself is stored like all others). What keys have in common costs no bits then.
-// `round` takes ties to even; codes beyond their range become its ends; f16() rounds to nearest, ties
-// to even, keeps subnormals, and makes ±65504 of what is larger and of infinities. With a scale of 0
-// every code stands for 0: 128, or 0. NaN counts as 0. All of this is in fp32; x / scale is
+// `round` takes ties to even; codes beyond their range become its ends; f16() rounds to nearest,
+// ties to even, keeps subnormals, and makes ±65504 of what is larger and of infinities. With a
+// scale of 0 all codes are 128 or 0. NaN counts as 0. All of this is in fp32; x / scale is
 // x · (1 / scale), and a backend whose 1 / scale is not exact may differ in a code by one.
+//
 #ifndef SHADERS_SHARED_KV_H
 #define SHADERS_SHARED_KV_H
 

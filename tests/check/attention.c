@@ -128,8 +128,7 @@ static void fill_cache(struct check *c, struct test *t, const struct shape *s)
                                     .step = &step,
                                     .key = {t->keys, key_width},
                                     .value = {t->values, value_width}};
-    // The later half first: what tokens have in common with their page's first one is found wherever
-    // that is.
+    // The later half first: a page's first token is found wherever it is.
     uint32_t half = n / 2 + random_below(c, PAGE);
     c->kernels->kv_store(&args, half, n, 1);
     c->kernels->kv_store(&args, 0, half, 0);
@@ -174,8 +173,8 @@ static double half(uint32_t bits)
     return (double)nib_f32_from_f16((uint16_t)bits);
 }
 
-/// Returns number d of a token's key or value as the cache has it, by the words of shaders/shared/kv.h;
-/// `*step` is the distance of two codes.
+/// Returns number d of a token's key or value as the cache has it, by the words of
+/// shaders/shared/kv.h; `*step` is the distance of two codes.
 static double stored(const struct test *t, bool is_key, uint32_t h, uint64_t token, uint32_t d,
                      double *step)
 {
