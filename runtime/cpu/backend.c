@@ -74,9 +74,6 @@ static enum nib_status supports(const void *device, const struct nib_plan *plan,
                         "the CPU backend has no mixtures of experts and no sums over devices (%s)",
                         nib_op_name(kind));
     }
-    if (plan->key_format > NIB_KV_F16 || plan->value_format > NIB_KV_F16)
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the CPU backend cannot keep the KV cache in i8 or i4 yet; use --kv f16");
     return NIB_OK;
 }
 

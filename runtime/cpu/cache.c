@@ -11,27 +11,47 @@ static uint64_t plane_size(const struct nib_cpu_instance *instance,
     return (uint64_t)instance->n_pages[layer->kv_class] * page_size;
 }
 
+/// The planes of a cache.
+enum { N_PLANES = 4 };
+struct plane {
+    uint8_t **memory;
+    uint32_t page_size; ///< 0: there is none
+};
+
+/// In the order of nib_backend.kv_export.
+static void find_planes(struct nib_cpu_cache *cache, struct plane out_planes[N_PLANES])
+{
+    const struct nib_kv_layer *layer = cache->layer;
+    out_planes[0] = (struct plane){&cache->keys, layer->key_page_size};
+    out_planes[1] = (struct plane){&cache->values, layer->value_page_size};
+    out_planes[2] = (struct plane){&cache->key_scales, layer->key_scale_page_size};
+    out_planes[3] = (struct plane){&cache->value_scales, layer->value_scale_page_size};
+}
+
 static enum nib_status create_planes(struct nib_cpu_instance *instance, uint32_t kv_layer,
                                      struct nib_error *err)
 {
     struct nib_cpu_cache *cache = &instance->caches[kv_layer];
-    const struct nib_kv_layer *layer = cache->layer;
-    uint64_t key_size = plane_size(instance, layer, layer->key_page_size);
-    uint64_t value_size = plane_size(instance, layer, layer->value_page_size);
+    struct plane planes[N_PLANES];
     if (cache->keys)
         return NIB_OK;
-    if (key_size == 0 || value_size == 0) {
+    if (instance->n_pages[cache->layer->kv_class] == 0) {
         return nib_fail(err, NIB_ERROR_ARGUMENT, "the cache has no pages of class %u",
-                        layer->kv_class);
+                        cache->layer->kv_class);
     }
-    if (key_size <= SIZE_MAX && value_size <= SIZE_MAX) {
-        cache->keys = nib_pages_alloc((size_t)key_size);
-        cache->values = nib_pages_alloc((size_t)value_size);
-    }
-    if (!cache->keys || !cache->values) {
-        return nib_fail(err, NIB_ERROR_MEMORY,
-                        "no memory for a KV cache of %u pages; try a shorter --ctx or --kv f16",
-                        instance->n_pages[layer->kv_class]);
+    find_planes(cache, planes);
+    for (int i = 0; i < N_PLANES; i++) {
+        uint64_t size = plane_size(instance, cache->layer, planes[i].page_size);
+        if (size == 0)
+            continue;
+        if (size <= SIZE_MAX)
+            *planes[i].memory = nib_pages_alloc((size_t)size);
+        if (!*planes[i].memory) {
+            return nib_fail(err, NIB_ERROR_MEMORY,
+                            "no memory for a KV cache of %u pages; try a shorter --ctx or a "
+                            "smaller format, such as --kv i8",
+                            instance->n_pages[cache->layer->kv_class]);
+        }
     }
     return NIB_OK;
 }
@@ -66,13 +86,14 @@ void nib_cpu_caches_destroy(struct nib_cpu_instance *instance)
 {
     for (uint32_t i = 0; instance->caches && i < instance->plan->n_kv_layers; i++) {
         struct nib_cpu_cache *cache = &instance->caches[i];
-        if (cache->keys) {
-            nib_pages_free(cache->keys,
-                           plane_size(instance, cache->layer, cache->layer->key_page_size));
-        }
-        if (cache->values) {
-            nib_pages_free(cache->values,
-                           plane_size(instance, cache->layer, cache->layer->value_page_size));
+        struct plane planes[N_PLANES];
+        if (!cache->layer)
+            continue;
+        find_planes(cache, planes);
+        for (int p = 0; p < N_PLANES; p++) {
+            if (*planes[p].memory)
+                nib_pages_free(*planes[p].memory,
+                               plane_size(instance, cache->layer, planes[p].page_size));
         }
     }
 }
@@ -81,10 +102,11 @@ uint64_t nib_cpu_caches_size(const struct nib_cpu_instance *instance)
 {
     uint64_t size = 0;
     for (uint32_t i = 0; i < instance->plan->n_kv_layers; i++) {
-        const struct nib_cpu_cache *cache = &instance->caches[i];
-        if (cache->keys) {
-            size += plane_size(instance, cache->layer, cache->layer->key_page_size) +
-                    plane_size(instance, cache->layer, cache->layer->value_page_size);
+        struct plane planes[N_PLANES];
+        find_planes(&instance->caches[i], planes);
+        for (int p = 0; p < N_PLANES; p++) {
+            if (*planes[p].memory)
+                size += plane_size(instance, instance->caches[i].layer, planes[p].page_size);
         }
     }
     return size;
@@ -96,55 +118,55 @@ enum nib_status nib_cpu_kv_copy(void *self, uint32_t kv_class, uint32_t source, 
     struct nib_cpu_instance *instance = self;
     (void)err;
     for (uint32_t i = 0; i < instance->plan->n_kv_layers; i++) {
-        const struct nib_cpu_cache *cache = &instance->caches[i];
+        struct nib_cpu_cache *cache = &instance->caches[i];
+        struct plane planes[N_PLANES];
         if (!cache->keys || cache->layer->kv_class != kv_class)
             continue;
-        size_t key_size = cache->layer->key_page_size, value_size = cache->layer->value_page_size;
-        memcpy(cache->keys + target * key_size, cache->keys + source * key_size, key_size);
-        memcpy(cache->values + target * value_size, cache->values + source * value_size,
-               value_size);
+        find_planes(cache, planes);
+        for (int p = 0; p < N_PLANES; p++) {
+            size_t size = planes[p].page_size;
+            if (size)
+                memcpy(*planes[p].memory + target * size, *planes[p].memory + source * size, size);
+        }
     }
     return NIB_OK;
 }
 
-/// Finds a page's keys and values. Errors: state (the layer's cache lies elsewhere).
+/// Finds the planes of a page's layer. Errors: state (the layer's cache lies elsewhere).
 static enum nib_status find_page(const struct nib_cpu_instance *instance, struct nib_kv_page page,
-                                 uint8_t **out_keys, uint8_t **out_values, struct nib_error *err)
+                                 struct plane out_planes[N_PLANES], struct nib_error *err)
 {
-    const struct nib_cpu_cache *cache = &instance->caches[page.kv_layer];
-    if (!cache->keys) {
+    struct nib_cpu_cache *cache = &instance->caches[page.kv_layer];
+    if (!cache->keys)
         return nib_fail(err, NIB_ERROR_STATE, "KV layer %u is not on this device", page.kv_layer);
-    }
-    *out_keys = cache->keys + (size_t)page.page * cache->layer->key_page_size;
-    *out_values = cache->values + (size_t)page.page * cache->layer->value_page_size;
+    find_planes(cache, out_planes);
     return NIB_OK;
 }
 
 enum nib_status nib_cpu_kv_export(void *self, struct nib_kv_page page, void *out_bytes,
                                   struct nib_error *err)
 {
-    const struct nib_cpu_instance *instance = self;
-    uint8_t *keys, *values, *to = out_bytes;
-    enum nib_status status = find_page(instance, page, &keys, &values, err);
-    if (status != NIB_OK)
-        return status;
-    const struct nib_kv_layer *layer = instance->caches[page.kv_layer].layer;
-    memcpy(to, keys, layer->key_page_size);
-    memcpy(to + layer->key_page_size, values, layer->value_page_size);
-    return NIB_OK;
+    struct plane planes[N_PLANES];
+    uint8_t *to = out_bytes;
+    enum nib_status status = find_page(self, page, planes, err);
+    for (int p = 0; status == NIB_OK && p < N_PLANES; to += planes[p++].page_size) {
+        size_t size = planes[p].page_size;
+        if (size)
+            memcpy(to, *planes[p].memory + page.page * size, size);
+    }
+    return status;
 }
 
 enum nib_status nib_cpu_kv_import(void *self, struct nib_kv_page page, const void *bytes,
                                   struct nib_error *err)
 {
-    const struct nib_cpu_instance *instance = self;
+    struct plane planes[N_PLANES];
     const uint8_t *from = bytes;
-    uint8_t *keys, *values;
-    enum nib_status status = find_page(instance, page, &keys, &values, err);
-    if (status != NIB_OK)
-        return status;
-    const struct nib_kv_layer *layer = instance->caches[page.kv_layer].layer;
-    memcpy(keys, from, layer->key_page_size);
-    memcpy(values, from + layer->key_page_size, layer->value_page_size);
-    return NIB_OK;
+    enum nib_status status = find_page(self, page, planes, err);
+    for (int p = 0; status == NIB_OK && p < N_PLANES; from += planes[p++].page_size) {
+        size_t size = planes[p].page_size;
+        if (size)
+            memcpy(*planes[p].memory + page.page * size, from, size);
+    }
+    return status;
 }

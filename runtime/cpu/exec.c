@@ -249,6 +249,31 @@ static void exec_kv_store(struct exec *e, const struct nib_op_kv_store *op)
     run_kv_store(e, &args, e->n_rows, row_grain((uint64_t)op->key.width + op->value.width));
 }
 
+/// Shares out the blocks of the rows' sequences. Returns false where none has more than one.
+static bool split_attention(struct exec *e, struct nib_cpu_attention *args)
+{
+    const struct nib_cpu_kernels *kernels = &e->self->device->kernels;
+    struct nib_thread_pool *pool = e->self->device->pool;
+    uint32_t last = 0;
+    for (uint32_t r = 0; r < e->n_rows; r++) {
+        const struct nib_step_row *row = &args->step->rows[r];
+        if (row->sequence != NIB_NONE && row->position > last)
+            last = row->position;
+    }
+    args->parts = e->self->parts;
+    args->n_blocks = last / NIB_CPU_BLOCK_TOKENS + 1;
+    if (!kernels->attention_blocks || args->n_blocks == 1)
+        return false;
+    uint64_t n_rows = e->n_rows;
+    struct attention_loop loop = {kernels->attention_blocks, args};
+    nib_thread_pool_run(pool, n_rows * args->cache->layer->n_heads * args->n_blocks, 1,
+                        attention_body, &loop);
+    loop.kernel = kernels->attention_merge;
+    nib_thread_pool_run(pool, n_rows * args->n_heads, args->n_heads, attention_body, &loop);
+    e->self->n_dispatches += 2;
+    return true;
+}
+
 static void exec_attention(struct exec *e, const struct nib_op_attention *op)
 {
     struct nib_cpu_attention args = {
@@ -265,6 +290,8 @@ static void exec_attention(struct exec *e, const struct nib_op_attention *op)
     uint32_t n_kv_heads = e->plan->kv_layers[op->kv_layer].n_heads;
     uint64_t n_pieces = (uint64_t)e->n_rows * n_kv_heads;
     uint32_t n_threads = nib_thread_pool_size(e->self->device->pool);
+    if (e->n_rows <= nib_cpu_split_rows(n_threads, n_kv_heads) && split_attention(e, &args))
+        return;
     uint64_t grain = n_pieces >= n_threads ? op->n_heads / n_kv_heads : 1;
     // Whole rows share it as well.
     uint64_t n_rows = e->n_rows / (4 * (uint64_t)n_threads);

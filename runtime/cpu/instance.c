@@ -18,6 +18,7 @@ struct needs {
     uint64_t block_size; ///< bytes of a row block
     uint64_t key_dim;    ///< of one head
     uint64_t value_dim;  ///< filled up to whole vectors of 16
+    uint64_t parts;      ///< floats of the parts of attention
     bool has_codes;
     bool has_values;
     bool has_outliers;
@@ -40,6 +41,23 @@ static void need_matrix(struct needs *needs, const struct nib_weight *weight)
     raise_to(&needs->groups, nib_format_groups(&weight->format, weight->cols));
     raise_to(&needs->groups, nib_ceil_div_u64(weight->cols, NIB_ACTIVATION_GROUP));
     raise_to(&needs->blocks, nib_ceil_div_u64(weight->cols, NIB_PANEL_BLOCK));
+}
+
+uint32_t nib_cpu_split_rows(uint32_t n_threads, uint32_t n_kv_heads)
+{
+    return n_threads > 1 ? 4 * n_threads / n_kv_heads : 0;
+}
+
+/// Floats that the parts of an attention's longest sequences take.
+static uint64_t part_floats(const struct nib_cpu_instance *instance,
+                            const struct nib_op_attention *op)
+{
+    const struct nib_kv_layer *layer = &instance->plan->kv_layers[op->kv_layer];
+    uint32_t n_threads = nib_thread_pool_size(instance->device->pool);
+    uint64_t n_blocks = nib_ceil_div_u64(instance->plan->context, NIB_CPU_BLOCK_TOKENS);
+    uint64_t rows = nib_cpu_split_rows(n_threads, layer->n_heads);
+    rows = rows < instance->max_rows ? rows : instance->max_rows;
+    return rows * op->n_heads * n_blocks * NIB_CPU_PART_SIZE((uint64_t)layer->value_dim);
 }
 
 static struct needs find_needs(const struct nib_cpu_instance *instance)
@@ -66,7 +84,8 @@ static struct needs find_needs(const struct nib_cpu_instance *instance)
             needs.has_values |= nib_cpu_input_has_values(activation, &weight->format, false);
         } else if (op->kind == NIB_OP_ATTENTION) {
             const struct nib_kv_layer *layer = &plan->kv_layers[op->attention.kv_layer];
-            raise_to(&needs.key_dim, layer->key_dim);
+            raise_to(&needs.key_dim, (uint64_t)nib_kv_groups(layer->key_dim) * NIB_KV_GROUP);
+            raise_to(&needs.parts, part_floats(instance, &op->attention));
             raise_to(&needs.value_dim, (layer->value_dim + UINT64_C(15)) / 16 * 16);
         }
     }
@@ -145,6 +164,7 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
         take(layout, needs->has_outliers ? rows : 0, needs->cols + 3, sizeof(uint32_t));
     instance->input.scale = take(layout, code_rows, needs->runs, sizeof(float));
     instance->input.sum = take(layout, code_rows, needs->runs, sizeof(float));
+    instance->parts = take(layout, needs->parts, 1, sizeof(float));
     instance->input.dense = take(layout, rows, 1, 1);
     instance->input.runs = take(layout, needs->runs, 1, sizeof(struct nib_cpu_run));
     uint32_t n_threads = nib_thread_pool_size(instance->device->pool);

@@ -38,6 +38,7 @@ struct nib_cpu_instance {
     uint32_t *spans;     ///< [max_rows + 1] first rows of stretches of one sequence
     uint32_t *kept;      ///< [max_rows] rows that the last layer goes on with
     struct nib_step_row *kept_rows; ///< [max_rows] the same
+    float *parts;                   ///< of attention, see nib_cpu_attention
     struct nib_cpu_input input;
     struct nib_cpu_scratch *scratch; ///< [threads]
     size_t input_values_size;        ///< of input.values, a block of its own, made when needed
@@ -61,6 +62,10 @@ void nib_cpu_instance_memory(const void *self, struct nib_instance_memory *out_m
 /// Returns weight `weight`, or the one it shares, or NULL for NIB_NO_WEIGHT.
 const struct nib_cpu_matrix *nib_cpu_instance_weight(const struct nib_cpu_instance *instance,
                                                      uint32_t weight);
+
+/// Returns up to how many rows, all sequences' together, attention shares out by blocks of tokens:
+/// where KV heads of rows are few pieces for the threads.
+uint32_t nib_cpu_split_rows(uint32_t n_threads, uint32_t n_kv_heads);
 
 /// As nib_backend.run.
 enum nib_status nib_cpu_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,

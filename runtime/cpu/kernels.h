@@ -52,7 +52,7 @@ struct nib_cpu_scratch {
     int8_t *input_codes; ///< [C]
     int16_t *wide_codes; ///< [C]
     uint8_t *outlier;    ///< [C]
-    float *keys;         ///< one head's keys of a page
+    float *keys;         ///< one head's keys of a page, filled up to whole groups of 32 numbers
     float *page_values;  ///< one head's values of a page, each filled up to whole vectors of 16
     float *queries;      ///< [NIB_CPU_MAX_QUERIES][key_dim]
     float *totals;       ///< [NIB_CPU_MAX_QUERIES][value_dim], filled up as well
@@ -150,7 +150,22 @@ struct nib_cpu_cache {
     enum nib_kv_format value_format;
     uint8_t *keys;
     uint8_t *values;
+    uint8_t *key_scales; ///< NULL where the format has none
+    uint8_t *value_scales;
 };
+
+/// One KV head of a page in the cache: its keys or its values.
+struct nib_cpu_kv_head {
+    enum nib_kv_format format;
+    uint32_t dim;
+    uint32_t token_bytes; ///< of one token's numbers
+    bool is_key;
+    uint8_t *numbers;
+    uint32_t *scales; ///< NULL in f32 and f16
+    uint16_t *base;   ///< of keys in i4; else NULL
+};
+struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, bool is_key,
+                                            uint64_t page, uint32_t kv_head);
 
 struct nib_cpu_kv_store {
     const struct nib_cpu_cache *cache;
@@ -158,6 +173,11 @@ struct nib_cpu_kv_store {
     struct nib_cpu_rows key;
     struct nib_cpu_rows value;
 };
+/// Stores the keys or values of row r, which are i8 or i4, in `page`.
+void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, uint64_t r, uint64_t page,
+                               bool is_key);
+/// Writes the numbers of token `token` of an i8 or i4 page to out[dim].
+void nib_cpu_kv_load_integers(const struct nib_cpu_kv_head *head, uint32_t token, float *out);
 
 struct nib_cpu_attention {
     const struct nib_cpu_cache *cache;
@@ -168,7 +188,16 @@ struct nib_cpu_attention {
     float scale;
     float softcap;
     struct nib_cpu_scratch *scratch;
+    /// What attention_blocks leaves to attention_merge, see NIB_CPU_PART_SIZE:
+    float *parts;      ///< [row][head][n_blocks][part]
+    uint32_t n_blocks; ///< of NIB_CPU_BLOCK_TOKENS, from position 0 on
 };
+/// Tokens whose part of an output is summed up by itself, whoever does it: an output's bits do not
+/// depend on the number of threads that a sequence's blocks are shared out to.
+#define NIB_CPU_BLOCK_TOKENS 512u
+/// Floats of a part: sums of values, filled up to whole vectors, sums of weights, and what they are
+/// relative to.
+#define NIB_CPU_PART_SIZE(value_dim) (((value_dim) + 15) / 16 * 16 + 32)
 
 struct nib_cpu_activate {
     struct nib_cpu_rows gate;
@@ -223,6 +252,11 @@ struct nib_cpu_kernels {
 #define X(name, args) nib_cpu_##name##_fn *name;
     NIB_CPU_KERNELS(X)
 #undef X
+    /// Attention of few rows in two steps. An item of the first is a block of a KV head of a row:
+    /// (row · KV heads + KV head) · n_blocks + block; of the second, a head of a row. NULL at level
+    /// scalar.
+    nib_cpu_attention_fn *attention_blocks;
+    nib_cpu_attention_fn *attention_merge;
     /// Does as many multiply-adds of bytes as the level's instructions can, in `rounds` rounds, and
     /// returns their number: what benchmarks call the peak. NULL at level scalar.
     uint64_t (*int8_peak)(uint64_t rounds);

@@ -1,13 +1,15 @@
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
 #include "runtime/base/half.h"
+#include "runtime/base/os.h"
 
 #define PAGE NIB_KV_PAGE_TOKENS
-enum { SEQUENCES = 3, TABLE = 8, PAGES = SEQUENCES * TABLE + 1, SENTINEL = 0xa5 };
+enum { SEQUENCES = 3, TABLE = 36, PAGES = SEQUENCES * TABLE + 1, SENTINEL = 0xa5 };
 
 /// What an attention is like.
 struct shape {
@@ -24,7 +26,8 @@ struct test {
     uint32_t tables[2 * SEQUENCES * TABLE]; ///< the second class is ours
     struct nib_step_sequence sequences[SEQUENCES];
     uint32_t lengths[SEQUENCES];
-    float *keys, *values; ///< [SEQUENCES][TABLE · PAGE][heads · dim]
+    float *keys, *values;                ///< [SEQUENCES][TABLE · PAGE][heads · dim]
+    double *stored_keys, *stored_values; ///< the same, as the cache has them
     struct nib_step_row *rows;
     struct nib_step step;
     float *query;
@@ -55,6 +58,25 @@ static void deal_pages(struct check *c, struct test *t)
     }
 }
 
+/// Planes begin on a memory page, as the backend's do.
+static uint8_t *create_plane(uint32_t page_size)
+{
+    if (page_size == 0)
+        return NULL;
+    uint8_t *plane = nib_pages_alloc((size_t)PAGES * page_size);
+    if (!plane) {
+        fprintf(stderr, "out of memory\n");
+        exit(1);
+    }
+    return memset(plane, SENTINEL, (size_t)PAGES * page_size);
+}
+
+static void free_plane(uint8_t *plane, uint32_t page_size)
+{
+    if (plane)
+        nib_pages_free(plane, (size_t)PAGES * page_size);
+}
+
 static void create_cache(struct test *t, const struct shape *s)
 {
     t->layer = (struct nib_kv_layer){
@@ -63,18 +85,25 @@ static void create_cache(struct test *t, const struct shape *s)
         .value_dim = s->value_dim,
         .window = s->window,
         .kv_class = 1,
-        .key_page_size = nib_kv_page_size(s->key_format, s->n_kv_heads, s->key_dim),
-        .value_page_size = nib_kv_page_size(s->value_format, s->n_kv_heads, s->value_dim),
     };
+    (void)nib_kv_layer_size(&t->layer, s->key_format, s->value_format);
     t->cache = (struct nib_cpu_cache){
         .layer = &t->layer,
         .key_format = s->key_format,
         .value_format = s->value_format,
-        .keys = new_zeros(PAGES, t->layer.key_page_size),
-        .values = new_zeros(PAGES, t->layer.value_page_size),
+        .keys = create_plane(t->layer.key_page_size),
+        .values = create_plane(t->layer.value_page_size),
+        .key_scales = create_plane(t->layer.key_scale_page_size),
+        .value_scales = create_plane(t->layer.value_scale_page_size),
     };
-    memset(t->cache.keys, SENTINEL, (size_t)PAGES * t->layer.key_page_size);
-    memset(t->cache.values, SENTINEL, (size_t)PAGES * t->layer.value_page_size);
+}
+
+static void free_cache(struct test *t)
+{
+    free_plane(t->cache.keys, t->layer.key_page_size);
+    free_plane(t->cache.values, t->layer.value_page_size);
+    free_plane(t->cache.key_scales, t->layer.key_scale_page_size);
+    free_plane(t->cache.value_scales, t->layer.value_scale_page_size);
 }
 
 /// Stores all tokens of all sequences, in one step with padding rows at its end.
@@ -99,16 +128,23 @@ static void fill_cache(struct check *c, struct test *t, const struct shape *s)
                                     .step = &step,
                                     .key = {t->keys, key_width},
                                     .value = {t->values, value_width}};
-    c->kernels->kv_store(&args, 0, n / 2, 0);
-    c->kernels->kv_store(&args, n / 2, n, 1);
+    // The later half first: what tokens have in common with their page's first one is found wherever
+    // that is.
+    uint32_t half = n / 2 + random_below(c, PAGE);
+    c->kernels->kv_store(&args, half, n, 1);
+    c->kernels->kv_store(&args, 0, half, 0);
     free(rows);
 
     // What was not stored must be as before.
-    uint64_t number = s->key_format == NIB_KV_F32 ? 4 : 2, untouched = 0;
+    struct nib_cpu_kv_head head = nib_cpu_kv_find_head(&t->cache, true, 0, 0);
+    uint64_t touched = (uint64_t)used * s->n_kv_heads * head.token_bytes, untouched = 0;
+    if (head.base)
+        touched += UINT64_C(4) * nib_kv_base_words(s->key_format, s->key_dim) * s->n_kv_heads *
+                   SEQUENCES * TABLE;
     uint64_t key_bytes = (uint64_t)PAGES * t->layer.key_page_size;
     for (uint64_t i = 0; i < key_bytes; i++)
         untouched += t->cache.keys[i] == SENTINEL;
-    if (untouched < key_bytes - used * key_width * number)
+    if (untouched + touched < key_bytes)
         check_fail(c, "kv_store wrote more than its tokens");
 }
 
@@ -133,9 +169,71 @@ static void create_rows(struct check *c, struct test *t, const struct shape *s)
         t->query[i] = random_float(c, s->query_size);
 }
 
-static double stored(enum nib_kv_format format, float x)
+static double half(uint32_t bits)
 {
-    return format == NIB_KV_F32 ? (double)x : (double)nib_f32_from_f16(nib_f16_from_f32(x));
+    return (double)nib_f32_from_f16((uint16_t)bits);
+}
+
+/// Returns number d of a token's key or value as the cache has it, by the words of shaders/shared/kv.h;
+/// `*step` is the distance of two codes.
+static double stored(const struct test *t, bool is_key, uint32_t h, uint64_t token, uint32_t d,
+                     double *step)
+{
+    const struct nib_kv_layer *layer = &t->layer;
+    enum nib_kv_format format = is_key ? t->cache.key_format : t->cache.value_format;
+    uint32_t dim = is_key ? layer->key_dim : layer->value_dim, slot = token % PAGE;
+    const float *x = is_key ? t->keys : t->values;
+    float plain = x[(token * layer->n_heads + h) * dim + d];
+    *step = 0;
+    if (format == NIB_KV_F32)
+        return (double)plain;
+    if (format == NIB_KV_F16)
+        return half(nib_f16_from_f32(plain));
+    uint64_t page = t->tables[token / (TABLE * PAGE) * 2 * TABLE + TABLE + token / PAGE % TABLE];
+    const uint8_t *plane = is_key ? t->cache.keys + page * layer->key_page_size
+                                  : t->cache.values + page * layer->value_page_size;
+    const uint8_t *scale_plane = is_key
+                                     ? t->cache.key_scales + page * layer->key_scale_page_size
+                                     : t->cache.value_scales + page * layer->value_scale_page_size;
+    const uint32_t *words = (const void *)plane, *scales = (const void *)scale_plane;
+    uint32_t groups = (dim + 31) / 32, g = d / 32, i = d % 32;
+    if (format == NIB_KV_I8) {
+        uint32_t n = 8 * groups, pairs = (groups + 1) / 2;
+        uint32_t word = words[is_key ? NIB_KV_BY_TOKEN(h, n, d / 4, slot)
+                                     : NIB_KV_BY_NUMBER(h, n, d / 4, slot)];
+        *step = half(scales[NIB_KV_BY_TOKEN(h, pairs, g / 2, slot)] >> g % 2 * 16);
+        return *step * ((word >> d % 4 * 8 & 255) - 128.0);
+    }
+    uint32_t n = 4 * groups, pair = scales[NIB_KV_BY_TOKEN(h, groups, g, slot)];
+    uint32_t code = is_key ? words[NIB_KV_BY_TOKEN(h, n, d / 8, slot)] >> d % 8 * 4 & 15
+                           : words[NIB_KV_BY_NUMBER(h, n, 4 * g + i % 16 / 4, slot)] >>
+                                     (i % 4 * 8 + (i < 16 ? 0 : 4)) &
+                                 15;
+    const uint16_t *bases = (const void *)(plane + (uint64_t)layer->n_heads * groups * 16 * PAGE);
+    *step = half(pair);
+    return *step * code + half(pair >> 16) + (is_key ? half(bases[h * 32 * groups + d]) : 0);
+}
+
+/// What was stored must be within half a step of the numbers, but for the rounding of the scale.
+static void check_stored(struct check *c, const struct test *t)
+{
+    for (int is_key = 0; is_key < 2; is_key++) {
+        uint32_t dim = is_key ? t->layer.key_dim : t->layer.value_dim;
+        const float *x = is_key ? t->keys : t->values;
+        for (uint64_t token = 0; token < SEQUENCES * TABLE * PAGE; token += 1 + token % 3) {
+            if (token % (TABLE * PAGE) >= t->lengths[token / (TABLE * PAGE)])
+                continue;
+            for (uint32_t i = 0; i < t->layer.n_heads * dim; i++) {
+                double step, value = stored(t, is_key, i / dim, token, i % dim, &step);
+                double wanted = (double)x[token * t->layer.n_heads * dim + i];
+                if (fabs(value - wanted) > 0.51 * step + 1e-3 * fabs(wanted) + 0.08 * step + 1e-7) {
+                    check_fail(c, "number %u of token %u was stored as %g, not %g", i,
+                               (uint32_t)token, value, wanted);
+                    return;
+                }
+            }
+        }
+    }
 }
 
 /// One head of one row in two passes.
@@ -148,10 +246,10 @@ static void attend(const struct test *t, const struct shape *s, uint32_t r, uint
     double score[TABLE * PAGE], max = -DBL_MAX, sum = 0;
     for (uint32_t p = begin; p < end; p++) {
         uint64_t token = (uint64_t)row->sequence * TABLE * PAGE + p;
-        const float *key = t->keys + (token * s->n_kv_heads + kv_head) * s->key_dim;
+        const double *key = t->stored_keys + (token * s->n_kv_heads + kv_head) * s->key_dim;
         double dot = 0;
         for (uint32_t d = 0; d < s->key_dim; d++)
-            dot += (double)query[d] * stored(s->key_format, key[d]);
+            dot += (double)query[d] * key[d];
         score[p] = dot * (double)t->args.scale;
         if (s->softcap > 0)
             score[p] = (double)s->softcap * tanh(score[p] / (double)s->softcap);
@@ -162,13 +260,57 @@ static void attend(const struct test *t, const struct shape *s, uint32_t r, uint
         sum += exp(score[p] - max);
     for (uint32_t p = begin; p < end; p++) {
         uint64_t token = (uint64_t)row->sequence * TABLE * PAGE + p;
-        const float *value = t->values + (token * s->n_kv_heads + kv_head) * s->value_dim;
+        const double *value = t->stored_values + (token * s->n_kv_heads + kv_head) * s->value_dim;
         for (uint32_t d = 0; d < s->value_dim; d++) {
-            double term = exp(score[p] - max) / sum * stored(s->value_format, value[d]);
+            double term = exp(score[p] - max) / sum * value[d];
             t->expected[out + d] += term;
             t->bound[out + d] += fabs(term);
         }
     }
+}
+
+static double *load_stored(const struct test *t, bool is_key)
+{
+    uint32_t dim = is_key ? t->layer.key_dim : t->layer.value_dim, n = t->layer.n_heads * dim;
+    double *out = new_zeros((uint64_t)SEQUENCES * TABLE * PAGE * n, sizeof *out), step;
+    for (uint64_t token = 0; token < SEQUENCES * TABLE * PAGE; token++) {
+        if (token % (TABLE * PAGE) >= t->lengths[token / (TABLE * PAGE)])
+            continue;
+        for (uint32_t i = 0; i < n; i++)
+            out[token * n + i] = stored(t, is_key, i / dim, token, i % dim, &step);
+    }
+    return out;
+}
+
+/// Attention in blocks of tokens must give the bits of attention at once.
+static void check_blocks(struct check *c, const struct test *t, uint32_t n_rows)
+{
+    struct nib_cpu_attention a = t->args;
+    uint32_t n_kv_heads = t->layer.n_heads, last = 0;
+    if (!c->kernels->attention_blocks)
+        return;
+    for (uint32_t r = 0; r < n_rows; r++)
+        last = t->rows[r].position > last ? t->rows[r].position : last;
+    a.n_blocks = last / NIB_CPU_BLOCK_TOKENS + 1;
+    uint64_t width = (uint64_t)a.n_heads * t->layer.value_dim, n_out = n_rows * width;
+    uint64_t size =
+        (uint64_t)n_rows * a.n_heads * a.n_blocks * NIB_CPU_PART_SIZE(t->layer.value_dim);
+    float *whole = new_zeros(n_out, sizeof *whole), *blocks = new_zeros(n_out, sizeof *blocks);
+    a.parts = new_zeros(size, sizeof *a.parts);
+    memset(a.parts, 0xff, size * sizeof *a.parts);
+    a.out = (struct nib_cpu_rows){whole, width};
+    c->kernels->attention(&a, 0, (uint64_t)n_rows * a.n_heads, 0);
+    a.out.data = blocks;
+    uint64_t n_items = (uint64_t)n_rows * n_kv_heads * a.n_blocks;
+    c->kernels->attention_blocks(&a, n_items / 2, n_items, 1);
+    c->kernels->attention_blocks(&a, 0, n_items / 2, 0);
+    c->kernels->attention_merge(&a, 0, 1, 0);
+    c->kernels->attention_merge(&a, 1, (uint64_t)n_rows * a.n_heads, 1);
+    if (memcmp(whole, blocks, n_out * sizeof *whole) != 0)
+        check_fail(c, "attention in %u blocks differs", a.n_blocks);
+    free(whole);
+    free(blocks);
+    free(a.parts);
 }
 
 static void check_shape(struct check *c, const struct shape *s, const uint32_t *lengths)
@@ -188,6 +330,9 @@ static void check_shape(struct check *c, const struct shape *s, const uint32_t *
                                .page_tables = t.tables};
     create_cache(&t, s);
     fill_cache(c, &t, s);
+    check_stored(c, &t);
+    t.stored_keys = load_stored(&t, true);
+    t.stored_values = load_stored(&t, false);
     create_rows(c, &t, s);
     uint32_t n = t.step.header.n_used_rows;
     uint64_t width = (uint64_t)s->n_heads * s->value_dim;
@@ -220,8 +365,10 @@ static void check_shape(struct check *c, const struct shape *s, const uint32_t *
                             .bound = t.bound,
                             .tolerance = ROUNDING * (TABLE * PAGE + 2 * score_error)};
     check_kernel(c, &k);
-    void *const all[] = {t.cache.keys, t.cache.values, t.keys,  t.values,
-                         t.rows,       t.query,        t.bound, t.expected};
+    check_blocks(c, &t, n);
+    free_cache(&t);
+    void *const all[] = {t.keys, t.values, t.stored_keys, t.stored_values,
+                         t.rows, t.query,  t.bound,       t.expected};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free_scratch(t.args.scratch);
@@ -231,24 +378,24 @@ void check_attention(struct check *c)
 {
     // Lengths around the edges of pages.
     static const uint32_t lengths[][SEQUENCES] = {
-        {1, 32, 33}, {31, 64, 65}, {63, 2, 256}, {97, 255, 17}};
-    static const enum nib_kv_format formats[][2] = {{NIB_KV_F32, NIB_KV_F32},
-                                                    {NIB_KV_F16, NIB_KV_F16},
-                                                    {NIB_KV_F32, NIB_KV_F16},
-                                                    {NIB_KV_F16, NIB_KV_F32}};
+        {1, 32, 33}, {31, 64, 65}, {63, 2, 256}, {97, 513, 1100}};
+    static const enum nib_kv_format formats[][2] = {
+        {NIB_KV_F32, NIB_KV_F32}, {NIB_KV_F16, NIB_KV_F16}, {NIB_KV_F32, NIB_KV_F16},
+        {NIB_KV_F16, NIB_KV_F32}, {NIB_KV_I8, NIB_KV_I8},   {NIB_KV_I4, NIB_KV_I4},
+        {NIB_KV_I8, NIB_KV_I4},   {NIB_KV_I4, NIB_KV_F16}};
     static const uint32_t dims[][2] = {{64, 64}, {16, 24}, {7, 1}, {80, 80}};
     static const uint32_t heads[][2] = {{9, 3}, {4, 1}, {40, 2}, {2, 2}};
-    static const uint32_t windows[] = {0, 1, 16, 32, 33, 100};
-    for (uint32_t i = 0; i < 4; i++) {
+    static const uint32_t windows[] = {0, 1, 16, 32, 33, 700};
+    for (uint32_t i = 0; i < 8; i++) {
         for (uint32_t w = 0; w < 6; w++) {
             uint32_t mix = (i + w) % 4;
-            struct shape s = {.n_heads = heads[i][0],
-                              .n_kv_heads = heads[i][1],
+            struct shape s = {.n_heads = heads[i % 4][0],
+                              .n_kv_heads = heads[i % 4][1],
                               .key_dim = dims[mix][0],
                               .value_dim = dims[mix][1],
                               .window = windows[w],
-                              .key_format = formats[w % 4][0],
-                              .value_format = formats[w % 4][1],
+                              .key_format = formats[(i + w) % 8][0],
+                              .value_format = formats[(i + w) % 8][1],
                               .softcap = w % 3 == 1 ? 50.0f : 0.0f,
                               .query_size = w == 5 ? 30.0f : 1.0f};
             check_shape(c, &s, lengths[(i + 2 * w) % 4]);

@@ -181,7 +181,7 @@ struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t co
         scratch[t].tall = nib_pages_alloc(TALL_BYTES);
         scratch[t].tall_sums = nib_pages_alloc(SUMS_BYTES);
         scratch[t].panel_scale = new_zeros((cols + 31) / 32 * 128, sizeof(float));
-        scratch[t].keys = new_zeros(NIB_KV_PAGE_TOKENS * cols, sizeof(float));
+        scratch[t].keys = new_zeros(NIB_KV_PAGE_TOKENS * ((cols + 31) / 32 * 32), sizeof(float));
         uint64_t filled = (cols + 15) / 16 * 16;
         scratch[t].page_values = new_zeros(NIB_KV_PAGE_TOKENS * filled, sizeof(float));
         scratch[t].queries = new_zeros(NIB_CPU_MAX_QUERIES * cols, sizeof(float));

@@ -11,18 +11,6 @@
 /// Where the running maximum begins: finite, so that differences of maxima are never NaN.
 #define LEAST_SCORE (-FLT_MAX / 2)
 
-/// Returns where one KV head of a page begins in its plane.
-static uint8_t *find_head(uint8_t *plane, uint64_t page, uint32_t page_size, uint64_t kv_head,
-                          uint64_t head_bytes)
-{
-    return plane + page * page_size + kv_head * head_bytes;
-}
-
-static uint32_t number_size(enum nib_kv_format format)
-{
-    return format == NIB_KV_F32 ? 4 : 2;
-}
-
 /// Returns where the page table that a row's sequence has for this layer begins.
 static uint32_t find_table(const struct nib_step *step, const struct nib_kv_layer *layer,
                            const struct nib_step_row *row)
@@ -44,45 +32,54 @@ static void store_numbers(enum nib_kv_format format, const float *x, uint32_t n,
         half[i] = nib_f16_from_f32(x[i]);
 }
 
-/// Returns n numbers of the cache as floats, in place or converted into `buffer`.
-static const float *load_numbers(enum nib_kv_format format, const void *from, uint32_t n,
-                                 float *restrict buffer)
+/// Returns `n` tokens of a head from token `first` on as floats, in place or converted into
+/// `buffer`.
+static const float *load_tokens(const struct nib_cpu_kv_head *head, uint32_t first, uint32_t n,
+                                float *restrict buffer)
 {
-    if (format == NIB_KV_F32)
+    const void *from = head->numbers + (uint64_t)first * head->token_bytes;
+    if (head->format == NIB_KV_F32)
         return from;
+    if (head->scales) {
+        for (uint32_t t = 0; t < n; t++)
+            nib_cpu_kv_load_integers(head, first + t, buffer + (uint64_t)t * head->dim);
+        return buffer;
+    }
     const uint16_t *restrict half = from;
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n * head->dim; i++)
         buffer[i] = nib_f32_from_f16(half[i]);
     return buffer;
+}
+
+/// Stores the keys or the values of row r.
+static void store_row(const struct nib_cpu_kv_store *a, uint64_t r, uint64_t page, bool is_key)
+{
+    const struct nib_cpu_rows *in = is_key ? &a->key : &a->value;
+    enum nib_kv_format format = is_key ? a->cache->key_format : a->cache->value_format;
+    if (format == NIB_KV_I8 || format == NIB_KV_I4) {
+        nib_cpu_kv_store_integers(a, r, page, is_key);
+        return;
+    }
+    struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, is_key, page, 0);
+    const float *x = in->data + r * in->stride;
+    uint64_t slot = a->step->rows[r].position % PAGE;
+    for (uint32_t h = 0; h < a->cache->layer->n_heads; h++)
+        store_numbers(format, x + (uint64_t)h * head.dim, head.dim,
+                      head.numbers + (h * PAGE + slot) * head.token_bytes);
 }
 
 void nib_cpu_scalar_kv_store(const struct nib_cpu_kv_store *a, uint64_t first, uint64_t last,
                              uint32_t thread)
 {
     (void)thread;
-    const struct nib_cpu_cache *cache = a->cache;
-    const struct nib_kv_layer *layer = cache->layer;
-    uint32_t key_bytes = layer->key_dim * number_size(cache->key_format);
-    uint32_t value_bytes = layer->value_dim * number_size(cache->value_format);
     for (uint64_t r = first; r < last; r++) {
         const struct nib_step_row *row = &a->step->rows[r];
         if (row->sequence == NIB_NONE)
             continue;
-        uint32_t table = find_table(a->step, layer, row);
+        uint32_t table = find_table(a->step, a->cache->layer, row);
         uint64_t page = a->step->page_tables[table + row->position / PAGE];
-        uint64_t slot = row->position % PAGE;
-        for (uint32_t h = 0; h < layer->n_heads; h++) {
-            uint8_t *keys =
-                find_head(cache->keys, page, layer->key_page_size, h, (uint64_t)key_bytes * PAGE);
-            uint8_t *values = find_head(cache->values, page, layer->value_page_size, h,
-                                        (uint64_t)value_bytes * PAGE);
-            const float *key = a->key.data + r * a->key.stride + (uint64_t)h * layer->key_dim;
-            const float *value =
-                a->value.data + r * a->value.stride + (uint64_t)h * layer->value_dim;
-            store_numbers(cache->key_format, key, layer->key_dim, keys + slot * key_bytes);
-            store_numbers(cache->value_format, value, layer->value_dim,
-                          values + slot * value_bytes);
-        }
+        store_row(a, r, page, true);
+        store_row(a, r, page, false);
     }
 }
 
@@ -141,8 +138,6 @@ static void attend_row(const struct nib_cpu_attention *a, const struct nib_step_
 {
     const struct nib_cpu_cache *cache = a->cache;
     const struct nib_kv_layer *layer = cache->layer;
-    uint32_t key_bytes = layer->key_dim * number_size(cache->key_format);
-    uint32_t value_bytes = layer->value_dim * number_size(cache->value_format);
     uint32_t table = find_table(a->step, layer, row);
     uint64_t end = (uint64_t)row->position + 1;
     uint64_t begin = layer->window && layer->window < end ? end - layer->window : 0;
@@ -150,16 +145,11 @@ static void attend_row(const struct nib_cpu_attention *a, const struct nib_step_
         next = (begin / PAGE + 1) * PAGE;
         next = next < end ? next : end;
         uint64_t page = a->step->page_tables[table + begin / PAGE];
-        uint64_t slot = begin % PAGE;
-        const uint8_t *keys =
-            find_head(cache->keys, page, layer->key_page_size, kv_head, (uint64_t)key_bytes * PAGE);
-        const uint8_t *values = find_head(cache->values, page, layer->value_page_size, kv_head,
-                                          (uint64_t)value_bytes * PAGE);
+        struct nib_cpu_kv_head keys = nib_cpu_kv_find_head(cache, true, page, kv_head);
+        struct nib_cpu_kv_head values = nib_cpu_kv_find_head(cache, false, page, kv_head);
         struct tokens tokens = {.n = (uint32_t)(next - begin)};
-        tokens.keys = load_numbers(cache->key_format, keys + slot * key_bytes,
-                                   tokens.n * layer->key_dim, scratch->keys);
-        tokens.values = load_numbers(cache->value_format, values + slot * value_bytes,
-                                     tokens.n * layer->value_dim, scratch->page_values);
+        tokens.keys = load_tokens(&keys, begin % PAGE, tokens.n, scratch->keys);
+        tokens.values = load_tokens(&values, begin % PAGE, tokens.n, scratch->page_values);
         for (uint32_t h = 0; h < n; h++)
             attend(a, &tokens, &heads[h]);
     }

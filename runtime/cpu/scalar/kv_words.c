@@ -1,0 +1,211 @@
+// Keys and values in i8 and i4, as shaders/shared/kv.h defines them. Vector levels store by these
+// functions as well, so that all levels give the same bytes.
+#include "runtime/base/half.h"
+#include "runtime/cpu/kernels.h"
+
+#define GROUP NIB_KV_GROUP
+#define PAGE NIB_KV_PAGE_TOKENS
+/// Numbers of a group that are looked at side by side.
+#define LANES 8
+/// Added to a number below 2^22 it rounds it to an integer, ties to even, which is then the end of
+/// the sum's bits.
+#define ROUNDER 0x1.8p23f
+
+struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, bool is_key,
+                                            uint64_t page, uint32_t kv_head)
+{
+    const struct nib_kv_layer *layer = cache->layer;
+    struct nib_cpu_kv_head head = {
+        .format = is_key ? cache->key_format : cache->value_format,
+        .dim = is_key ? layer->key_dim : layer->value_dim,
+        .is_key = is_key,
+    };
+    uint32_t filled = nib_kv_groups(head.dim) * GROUP;
+    head.token_bytes = head.format == NIB_KV_F32  ? head.dim * 4
+                       : head.format == NIB_KV_I8 ? filled
+                       : head.format == NIB_KV_I4 ? filled / 2
+                                                  : head.dim * 2;
+    uint64_t page_size = is_key ? layer->key_page_size : layer->value_page_size;
+    uint8_t *numbers = (is_key ? cache->keys : cache->values) + page * page_size;
+    head.numbers = numbers + (uint64_t)kv_head * PAGE * head.token_bytes;
+    uint32_t scale_words = nib_kv_scale_words(head.format, head.dim);
+    if (scale_words) {
+        uint8_t *scales = is_key ? cache->key_scales + page * layer->key_scale_page_size
+                                 : cache->value_scales + page * layer->value_scale_page_size;
+        head.scales = (uint32_t *)(void *)scales + (uint64_t)kv_head * scale_words * PAGE;
+    }
+    if (is_key && head.format == NIB_KV_I4) {
+        uint8_t *bases = numbers + (uint64_t)layer->n_heads * PAGE * head.token_bytes;
+        head.base = (uint16_t *)(void *)bases + (uint64_t)kv_head * filled;
+    }
+    return head;
+}
+
+/// Returns a binary16 that is never infinite.
+static uint16_t half_of(float x)
+{
+    x = x < NIB_KV_HALF_MAX ? x : NIB_KV_HALF_MAX;
+    return nib_f16_from_f32(x > -NIB_KV_HALF_MAX ? x : -NIB_KV_HALF_MAX);
+}
+
+static float drop_nan(float x)
+{
+    return x == x ? x : 0.0f;
+}
+
+static float inverse_of(float scale)
+{
+    return scale > 0 ? 1.0f / scale : 0.0f;
+}
+
+/// Writes round(x · factor + offset), cut to [least, most], to `codes`.
+static void round_codes(const float *x, float factor, float least, float most, uint8_t add,
+                        uint8_t *codes)
+{
+    for (uint32_t i = 0; i < GROUP; i++) {
+        float y = x[i] * factor;
+        y = y > least ? y : least;
+        y = y < most ? y : most;
+        codes[i] = (uint8_t)(nib_f32_bits(y + ROUNDER) + add);
+    }
+}
+
+/// Returns the scale's bits.
+static uint32_t pack_i8(const float *x, uint8_t *codes)
+{
+    float lanes[LANES] = {0}, most = 0;
+    for (uint32_t i = 0; i < GROUP; i += LANES) {
+        for (uint32_t k = 0; k < LANES; k++) {
+            float size = x[i + k] < 0 ? -x[i + k] : x[i + k];
+            lanes[k] = size > lanes[k] ? size : lanes[k];
+        }
+    }
+    for (uint32_t k = 0; k < LANES; k++)
+        most = lanes[k] > most ? lanes[k] : most;
+    uint16_t scale = half_of(most / 127.0f);
+    round_codes(x, inverse_of(nib_f32_from_f16(scale)), -127.0f, 127.0f, 128, codes);
+    return scale;
+}
+
+/// Returns the bits of the scale and, above them, of the minimum.
+static uint32_t pack_i4(const float *x, uint8_t *codes)
+{
+    float low[LANES], high[LANES], rest[GROUP];
+    for (uint32_t k = 0; k < LANES; k++)
+        low[k] = high[k] = x[k];
+    for (uint32_t i = LANES; i < GROUP; i += LANES) {
+        for (uint32_t k = 0; k < LANES; k++) {
+            low[k] = x[i + k] < low[k] ? x[i + k] : low[k];
+            high[k] = x[i + k] > high[k] ? x[i + k] : high[k];
+        }
+    }
+    for (uint32_t k = 1; k < LANES; k++) {
+        low[0] = low[k] < low[0] ? low[k] : low[0];
+        high[0] = high[k] > high[0] ? high[k] : high[0];
+    }
+    uint16_t minimum = half_of(low[0]), scale = half_of((high[0] - low[0]) / 15.0f);
+    float first = nib_f32_from_f16(minimum);
+    for (uint32_t i = 0; i < GROUP; i++)
+        rest[i] = x[i] - first;
+    round_codes(rest, inverse_of(nib_f32_from_f16(scale)), 0.0f, 15.0f, 0, codes);
+    return scale | (uint32_t)minimum << 16;
+}
+
+/// Writes the words of group g.
+static void write_codes(const struct nib_cpu_kv_head *head, uint32_t token, uint32_t g,
+                        const uint8_t *codes)
+{
+    uint32_t n = head->format == NIB_KV_I8 ? GROUP / 4 : GROUP / 8;
+    uint32_t *words = (uint32_t *)(void *)head->numbers;
+    for (uint32_t w = 0; w < n; w++) {
+        uint32_t word = 0;
+        if (head->format == NIB_KV_I8) {
+            for (uint32_t j = 0; j < 4; j++)
+                word |= (uint32_t)codes[4 * w + j] << 8 * j;
+        } else if (head->is_key) {
+            for (uint32_t j = 0; j < 8; j++)
+                word |= (uint32_t)codes[8 * w + j] << 4 * j;
+        } else {
+            for (uint32_t j = 0; j < 4; j++)
+                word |= (uint32_t)(codes[4 * w + j] | codes[16 + 4 * w + j] << 4) << 8 * j;
+        }
+        uint32_t n_words = head->token_bytes / 4;
+        words[head->is_key ? NIB_KV_BY_TOKEN(0, n_words, g * n + w, token)
+                           : NIB_KV_BY_NUMBER(0, n_words, g * n + w, token)] = word;
+    }
+}
+
+/// Takes from a group of a key what it is relative to: `first`, numbers of the page's first token,
+/// or, where that is NULL, what the page has. The first token itself leaves it there.
+static void subtract_base(uint16_t *base, const float *first, bool is_first, uint32_t n, float *x)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint16_t half = first ? half_of(drop_nan(first[i])) : base[i];
+        x[i] -= nib_f32_from_f16(half);
+        if (is_first)
+            base[i] = half;
+    }
+    for (uint32_t i = n; is_first && i < GROUP; i++)
+        base[i] = 0;
+}
+
+static void store_head(const struct nib_cpu_kv_head *head, uint32_t token, const float *x,
+                       const float *first)
+{
+    bool is_i8 = head->format == NIB_KV_I8;
+    for (uint32_t d = 0, g = 0; d < head->dim; d += GROUP, g++) {
+        float group[GROUP] = {0};
+        uint8_t codes[GROUP];
+        uint32_t n = head->dim - d < GROUP ? head->dim - d : GROUP;
+        for (uint32_t i = 0; i < n; i++)
+            group[i] = drop_nan(x[d + i]);
+        if (head->base)
+            subtract_base(head->base + d, first ? first + d : NULL, token == 0, n, group);
+        uint32_t scale = is_i8 ? pack_i8(group, codes) : pack_i4(group, codes);
+        uint32_t *word = head->scales + NIB_KV_BY_TOKEN(0, 0, is_i8 ? g / 2 : g, token);
+        *word = is_i8 && g % 2 ? *word | scale << 16 : scale;
+        write_codes(head, token, g, codes);
+    }
+}
+
+void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, uint64_t r, uint64_t page,
+                               bool is_key)
+{
+    const struct nib_cpu_rows *in = is_key ? &a->key : &a->value;
+    const struct nib_step_row *row = &a->step->rows[r];
+    uint32_t slot = row->position % PAGE;
+    // Rows are stored in any order: where the page's first token is in the same step, its input is
+    // looked at, not the cache.
+    const struct nib_step_row *first = slot <= r ? row - slot : NULL;
+    bool has_first = first && first->sequence == row->sequence &&
+                     (uint64_t)first->position + slot == row->position;
+    for (uint32_t h = 0; h < a->cache->layer->n_heads; h++) {
+        struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, is_key, page, h);
+        const float *x = in->data + r * in->stride + (uint64_t)h * head.dim;
+        store_head(&head, slot, x, has_first ? x - slot * in->stride : NULL);
+    }
+}
+
+void nib_cpu_kv_load_integers(const struct nib_cpu_kv_head *head, uint32_t token, float *out)
+{
+    const uint32_t *words = (const uint32_t *)(const void *)head->numbers;
+    bool is_i8 = head->format == NIB_KV_I8;
+    uint32_t n_words = head->token_bytes / 4;
+    for (uint32_t d = 0; d < head->dim; d++) {
+        uint32_t g = d / GROUP, i = d % GROUP;
+        uint32_t w = is_i8 ? d / 4 : head->is_key ? d / 8 : g * 4 + i % 16 / 4;
+        uint32_t shift = is_i8 ? d % 4 * 8 : head->is_key ? d % 8 * 4 : i % 4 * 8 + i / 16 * 4;
+        uint32_t word = words[head->is_key ? NIB_KV_BY_TOKEN(0, n_words, w, token)
+                                           : NIB_KV_BY_NUMBER(0, n_words, w, token)];
+        uint32_t scales = head->scales[NIB_KV_BY_TOKEN(0, 0, is_i8 ? g / 2 : g, token)];
+        if (is_i8) {
+            float scale = nib_f32_from_f16((uint16_t)(scales >> g % 2 * 16));
+            out[d] = scale * ((float)(word >> shift & 255) - 128.0f);
+        } else {
+            float scale = nib_f32_from_f16((uint16_t)scales);
+            float base = head->base ? nib_f32_from_f16(head->base[d]) : 0.0f;
+            out[d] = scale * (float)(word >> shift & 15) +
+                     (nib_f32_from_f16((uint16_t)(scales >> 16)) + base);
+        }
+    }
+}
