@@ -77,6 +77,18 @@ layout(std430, set = 0, binding = NIB_BIND_INPUT) readonly buffer ValueQuads {
 layout(std430, set = 0, binding = NIB_BIND_MATRIX) readonly buffer KeyPairs {
     uvec2 key_pairs[];
 };
+// Where TEXELS is defined, keys and values are read as texels: lavapipe gathers these at once.
+#ifdef TEXELS
+layout(set = 0, binding = NIB_BIND_MATRIX_TEXELS) uniform usamplerBuffer key_texels;
+layout(set = 0, binding = NIB_BIND_INPUT_TEXELS) uniform usamplerBuffer value_texels;
+#define KEY_QUAD(i) texelFetch(key_texels, int(i))
+#define KEY_PAIR(i) pair_of(KEY_QUAD((i) / 2u), i)
+#define VALUE_QUAD(i) texelFetch(value_texels, int(i))
+#else
+#define KEY_QUAD(i) key_quads[i]
+#define KEY_PAIR(i) key_pairs[i]
+#define VALUE_QUAD(i) value_quads[i]
+#endif
 layout(std430, set = 0, binding = NIB_BIND_SUMS) readonly buffer KeyScales {
     uint key_scales[];
 };
@@ -99,6 +111,11 @@ float most[ROWS], sum[ROWS];
 vec4 acc[ROWS * VALUE_QUADS];    // each row's weighted values of the invocation's tokens
 float acc_min[ROWS * VALUE_SHARE]; // and weighted minima
 
+uvec2 pair_of(uvec4 quad, uint i)
+{
+    return (i & 1u) == 0u ? quad.xy : quad.zw;
+}
+
 struct KvUnit {
     vec4 low;
     vec4 high;
@@ -108,13 +125,13 @@ struct KvUnit {
 #define UNIT_FORMAT KEY_FORMAT
 #define UNIT_DIM KEY_DIM
 #define UNIT_WORDS key_words
-#define UNIT_QUADS key_quads
+#define UNIT_QUADS KEY_QUAD
 #include "lib/kv_unit.glsl"
 #define UNIT_LOAD load_value
 #define UNIT_FORMAT VALUE_FORMAT
 #define UNIT_DIM VALUE_DIM
 #define UNIT_WORDS value_words
-#define UNIT_QUADS value_quads
+#define UNIT_QUADS VALUE_QUAD
 #include "lib/kv_unit.glsl"
 
 // Four codes of 8 bits, less what stands for 0.
@@ -327,7 +344,7 @@ void score_base(uint head, uint n_heads, uint page, uint lane)
     [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
         uint group = min(i * LANES + lane, KEY_UNITS - 1u);
         [[unroll]] for (uint w = 0u; w < 4u; w++) {
-            uvec4 words = key_quads[at / 4u + group * 4u + w];
+            uvec4 words = KEY_QUAD(at / 4u + group * 4u + w);
             vec4 low = vec4(half_pair(words.x), half_pair(words.y));
             vec4 high = vec4(half_pair(words.z), half_pair(words.w));
             [[unroll]] for (uint r = 0u; r < ROWS; r++) {
@@ -355,7 +372,7 @@ void score_codes(uint head, uint page, uint lane, uint place)
                       NIB_KV_BY_TOKEN(head, KEY_UNITS * n, group * n + w, place * TOKENS);
             uvec2 pair = uvec2(0u);
             if (TOKENS == 2u)
-                pair = key_pairs[at / 2u];
+                pair = KEY_PAIR(at / 2u);
             [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
                 uint codes = TOKENS == 2u ? pair[t % 2u] : key_words[at + t];
                 [[unroll]] for (uint h = 0u; h < 8u / n; h++) {
@@ -446,7 +463,7 @@ void add_codes(uint head, uint page, uint lane, uint place, uint last)
             uint at = page * p.value_page_words +
                       NIB_KV_BY_NUMBER(head, VALUE_UNITS * n, group * n, slot);
             [[unroll]] for (uint h = 0u; h < n / 4u; h++) {
-                uvec4 codes = value_quads[at / 4u + h];
+                uvec4 codes = VALUE_QUAD(at / 4u + h);
                 [[unroll]] for (uint w = 0u; w < 4u; w++) {
                     vec4 low = n == 8u ? centered_bytes(codes[w]) : nibbles(codes[w], 0u, 8u);
                     vec4 high = nibbles(codes[w], 4u, 8u);

@@ -1,6 +1,6 @@
 // One plane of the cache, read in units of 8 numbers. Included once for each plane, with
-// UNIT_FORMAT, UNIT_DIM (specialization constants), UNIT_WORDS and UNIT_QUADS (the buffer, as words
-// and as 16 bytes) and UNIT_LOAD (the function's name) defined.
+// UNIT_FORMAT, UNIT_DIM (specialization constants), UNIT_WORDS and UNIT_QUADS (the buffer's words, and
+// its pieces of 16 bytes) and UNIT_LOAD (the function's name) defined.
 
 // Returns unit `unit` of the head of a token that begins at word `at`; numbers behind its end are
 // zero.
@@ -10,7 +10,7 @@ KvUnit UNIT_LOAD(uint at, uint unit)
     uvec4 low = uvec4(0u), high = uvec4(0u);
     if (UNIT_FORMAT == NIB_KV_CODE_F16) {
         if (is_aligned) {
-            low = UNIT_QUADS[at / 4u + unit];
+            low = UNIT_QUADS(at / 4u + unit);
         } else {
             [[unroll]] for (uint i = 0u; i < 4u; i++) {
                 uint word = min(4u * unit + i, UNIT_DIM / 2u - 1u);
@@ -21,8 +21,8 @@ KvUnit UNIT_LOAD(uint at, uint unit)
                       vec4(unpackHalf2x16(low.z), unpackHalf2x16(low.w)));
     }
     if (is_aligned) {
-        low = UNIT_QUADS[at / 4u + 2u * unit];
-        high = UNIT_QUADS[at / 4u + 2u * unit + 1u];
+        low = UNIT_QUADS(at / 4u + 2u * unit);
+        high = UNIT_QUADS(at / 4u + 2u * unit + 1u);
     } else {
         [[unroll]] for (uint i = 0u; i < 4u; i++) {
             uint first = 8u * unit + i;
