@@ -226,8 +226,8 @@ uint out_index(uint row, uint head)
     return ((gl_WorkGroupID.z * n_rows + row) * p.n_heads + head) * (VALUE_DIM + 2u) + 2u;
 }
 
-// Puts the invocations' outputs together and writes them, CHUNK quads of each for one row; item i is
-// chunk i % N_CHUNKS of row i / N_CHUNKS. Final outputs are divided by the sums of the weights.
+// Puts the invocations' outputs together and writes them, CHUNK quads of each for one row; item i
+// is chunk i % N_CHUNKS of row i / N_CHUNKS. Final outputs are divided by the sums of the weights.
 void write_item(Tile tile, uint thread, uint item, uint first_head, uint end_head)
 {
     uint r = item / N_CHUNKS, c = item % N_CHUNKS;
@@ -377,8 +377,9 @@ void score_codes(uint head, uint page, uint lane, uint place)
                 uint codes = TOKENS == 2u ? pair[t % 2u] : key_words[at + t];
                 [[unroll]] for (uint h = 0u; h < 8u / n; h++) {
                     vec4 k = n == 8u ? centered_bytes(codes) : nibbles(codes, 16u * h, 4u);
+                    uint quad = i * 8u + w * (8u / n) + h;
                     [[unroll]] for (uint r = 0u; r < ROWS; r++)
-                        part[r * TOKENS + t] += dot(k, q[r * KEY_QUADS + i * 8u + w * (8u / n) + h]);
+                        part[r * TOKENS + t] += dot(k, q[r * KEY_QUADS + quad]);
                 }
             }
         }

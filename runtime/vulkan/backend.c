@@ -58,8 +58,9 @@ static enum nib_status supports_cache(const struct nib_plan *plan, uint32_t kv_l
     }
     if ((plan->key_format == NIB_KV_F16 && layer->key_dim % 2) ||
         (plan->value_format == NIB_KV_F16 && layer->value_dim % 2)) {
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the Vulkan backend keeps no heads of odd size in --kv f16; use f32, i8 or i4");
+        return nib_fail(
+            err, NIB_ERROR_UNSUPPORTED,
+            "the Vulkan backend keeps no heads of odd size in f16; use --kv f32, i8 or i4");
     }
     return NIB_OK;
 }

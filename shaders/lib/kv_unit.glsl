@@ -1,6 +1,6 @@
 // One plane of the cache, read in units of 8 numbers. Included once for each plane, with
-// UNIT_FORMAT, UNIT_DIM (specialization constants), UNIT_WORDS and UNIT_QUADS (the buffer's words, and
-// its pieces of 16 bytes) and UNIT_LOAD (the function's name) defined.
+// UNIT_FORMAT, UNIT_DIM (specialization constants), UNIT_WORDS and UNIT_QUADS (the buffer's words,
+// and its pieces of 16 bytes) and UNIT_LOAD (the function's name) defined.
 
 // Returns unit `unit` of the head of a token that begins at word `at`; numbers behind its end are
 // zero.

@@ -120,7 +120,7 @@ Test(long_context, needles_are_found_alike)
         fprintf(stderr, "needle at %.0f %%: token %u, rms difference of logits: i8 %g\n",
                 100 * needles[k].place, first, rms);
         cr_expect_eq(largest(i8[k], VOCABULARY), first);
-        cr_expect_lt(rms, 0.1);
+        cr_expect_lt(rms, 0.4);
         free(half[k]);
         free(i8[k]);
     }
