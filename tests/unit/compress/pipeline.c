@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BASE NIB_TEST_DATA "/checkpoints/base"
@@ -293,10 +294,12 @@ struct stop {
     uint64_t at; ///< thousandths of layers
 };
 
+/// Waits, since progress is reported ten times a second at most.
 static bool stop(void *user, const char *what, uint64_t done, uint64_t total)
 {
     (void)what;
     (void)total;
+    nanosleep(&(struct timespec){.tv_nsec = 101000000}, NULL);
     return done < ((struct stop *)user)->at;
 }
 
@@ -324,7 +327,7 @@ Test(pipeline, an_interrupted_run_goes_on)
     char *whole = read_all("model.safetensors", &size);
     remove_tree(out);
 
-    struct stop at = {.at = 2000};
+    struct stop at = {.at = 1200};
     params.progress = (struct nib_progress){.report = stop, .user = &at};
     cr_assert_eq(nib_compress_run(source, out, &params, &report, &error), NIB_ERROR_CANCELLED);
     cr_assert_eq(nib_path_kind(out), NIB_PATH_ABSENT);
