@@ -278,6 +278,7 @@ Test(folder, shards)
         size += files->directory.tensors[i].size;
     cr_expect_eq(size, total);
     nib_safetensors_destroy(&files);
+    nib_source_destroy(&source);
 }
 
 /// Nothing is left of what was given up, and nothing that exists is touched.
