@@ -37,37 +37,7 @@ static const struct folder folders[] = {
 };
 enum { N_FOLDERS = sizeof folders / sizeof folders[0] };
 
-/// A folder that is open.
-struct opened {
-    json_t *config;
-    struct nib_safetensors *files;
-    struct nib_arena arena;
-    struct nib_quantization *quantization;
-};
-
-static void open_folder(struct opened *opened, const char *name)
-{
-    char path[512];
-    struct nib_error error = {0};
-    *opened = (struct opened){0};
-    snprintf(path, sizeof path, FOLDERS "/%s", name);
-    cr_assert_eq(nib_json_open(path, "config.json", true, &opened->config, &error), NIB_OK, "%s",
-                 error.message);
-    cr_assert_eq(nib_safetensors_open_folder(path, &opened->files, &error), NIB_OK, "%s",
-                 error.message);
-    cr_assert_eq(
-        nib_quantization_parse(opened->config, &opened->arena, &opened->quantization, &error),
-        NIB_OK, "%s", error.message);
-}
-
-static void close_folder(struct opened *opened)
-{
-    json_decref(opened->config);
-    nib_safetensors_destroy(&opened->files);
-    nib_arena_free(&opened->arena);
-}
-
-static const struct nib_tensor *find(const struct opened *opened, const char *module,
+static const struct nib_tensor *find(const struct checkpoint *opened, const char *module,
                                      const char *part)
 {
     char name[256];
@@ -90,7 +60,7 @@ static void check_state(const struct nib_tensor *expected, const struct nib_layo
     json_decref(theirs);
 }
 
-static void check_tensor(const struct opened *opened, const char *module,
+static void check_tensor(const struct checkpoint *opened, const char *module,
                          const struct nib_layout_tensor *tensor)
 {
     const struct nib_tensor *expected = find(opened, module, tensor->part);
@@ -108,7 +78,7 @@ static void check_tensor(const struct opened *opened, const char *module,
 }
 
 /// Takes the second level of scales from the folder.
-static void find_scale_codes(const struct opened *opened, const char *module,
+static void find_scale_codes(const struct checkpoint *opened, const char *module,
                              struct nib_scale_codes *out)
 {
     struct nib_error error = {0};
@@ -125,7 +95,7 @@ static void find_scale_codes(const struct opened *opened, const char *module,
     out->book = nib_nested_book;
 }
 
-static void check_module(struct opened *opened, const struct folder *folder, const char *module,
+static void check_module(struct checkpoint *opened, const struct folder *folder, const char *module,
                          struct nib_shape shape)
 {
     struct nib_error error = {0};
@@ -169,8 +139,8 @@ ParameterizedTest(size_t *index, layouts, stored_again)
         {"mlp.gate_proj", {256, 128}},    {"mlp.up_proj", {256, 128}},
         {"mlp.down_proj", {128, 256}},
     };
-    struct opened opened;
-    open_folder(&opened, folders[*index].name);
+    struct checkpoint opened;
+    checkpoint_open(&opened, folders[*index].name);
     for (int layer = 0; layer < 3; layer++) {
         for (size_t m = 0; m < sizeof modules / sizeof modules[0]; m++) {
             char module[96];
@@ -179,7 +149,7 @@ ParameterizedTest(size_t *index, layouts, stored_again)
             check_module(&opened, &folders[*index], module, modules[m].shape);
         }
     }
-    close_folder(&opened);
+    checkpoint_close(&opened);
 }
 
 /// A random matrix in memory.

@@ -64,37 +64,7 @@ static uint32_t crc32_of(const float *numbers, size_t count)
     return ~sum;
 }
 
-/// A folder that is open.
-struct opened {
-    json_t *config;
-    struct nib_safetensors *files;
-    struct nib_arena arena;
-    struct nib_quantization *quantization;
-};
-
-static void open_folder(struct opened *opened, const char *name)
-{
-    char path[512];
-    struct nib_error error = {0};
-    *opened = (struct opened){0};
-    snprintf(path, sizeof path, FOLDERS "/%s", name);
-    cr_assert_eq(nib_json_open(path, "config.json", true, &opened->config, &error), NIB_OK, "%s",
-                 error.message);
-    cr_assert_eq(nib_safetensors_open_folder(path, &opened->files, &error), NIB_OK, "%s",
-                 error.message);
-    cr_assert_eq(
-        nib_quantization_parse(opened->config, &opened->arena, &opened->quantization, &error),
-        NIB_OK, "%s", error.message);
-}
-
-static void close_folder(struct opened *opened)
-{
-    json_decref(opened->config);
-    nib_safetensors_destroy(&opened->files);
-    nib_arena_free(&opened->arena);
-}
-
-static void check_module(struct opened *opened, const struct folder *folder, const char *module,
+static void check_module(struct checkpoint *opened, const struct folder *folder, const char *module,
                          const json_t *expected)
 {
     const json_t *dims = json_object_get(expected, "shape");
@@ -142,7 +112,7 @@ ParameterizedTestParameters(checkpoints, weights)
 ParameterizedTest(size_t *index, checkpoints, weights)
 {
     const struct folder *folder = &folders[*index];
-    struct opened opened;
+    struct checkpoint opened;
     struct nib_error error = {0};
     json_t *all;
     const char *module;
@@ -150,7 +120,7 @@ ParameterizedTest(size_t *index, checkpoints, weights)
     uint32_t n = 0;
     cr_assert_eq(nib_json_open(FOLDERS, "weights.json", true, &all, &error), NIB_OK, "%s",
                  error.message);
-    open_folder(&opened, folder->name);
+    checkpoint_open(&opened, folder->name);
     cr_expect_str_eq(opened.quantization->name, folder->quantization);
     json_object_foreach(json_object_get(all, folder->name), module, expected)
     {
@@ -166,26 +136,26 @@ ParameterizedTest(size_t *index, checkpoints, weights)
     cr_expect_null(reader, "the head is not quantized");
     // Embedding, head and seven norms are all that the readers leave.
     cr_expect_eq(opened.quantization->n_tensors, opened.files->directory.n_tensors - 9);
-    close_folder(&opened);
+    checkpoint_close(&opened);
     json_decref(all);
 }
 
 Test(checkpoints, not_quantized)
 {
-    struct opened opened;
-    open_folder(&opened, "base");
+    struct checkpoint opened;
+    checkpoint_open(&opened, "base");
     cr_expect_null(opened.quantization);
-    close_folder(&opened);
+    checkpoint_close(&opened);
 }
 
 /// Matrices that read the same input have one permutation.
 Test(checkpoints, shared_permutation)
 {
     static const char *const modules[] = {"q_proj", "k_proj", "v_proj"};
-    struct opened opened;
+    struct checkpoint opened;
     struct nib_error error = {0};
     const uint32_t *first = NULL;
-    open_folder(&opened, "gptq-int4-g64-actorder");
+    checkpoint_open(&opened, "gptq-int4-g64-actorder");
     for (size_t i = 0; i < 3; i++) {
         char module[64];
         const struct nib_row_reader *reader;
@@ -199,16 +169,16 @@ Test(checkpoints, shared_permutation)
         cr_expect_eq(reader->permutation, first);
     }
     cr_expect_not_null(first);
-    close_folder(&opened);
+    checkpoint_close(&opened);
 }
 
 /// `w = q · SCB / 127` to 1e-7, though the row's scale is rounded first.
 Test(checkpoints, llm_int8_exactness)
 {
-    struct opened opened;
+    struct checkpoint opened;
     struct nib_error error = {0};
     const struct nib_row_reader *reader;
-    open_folder(&opened, "bnb-int8");
+    checkpoint_open(&opened, "bnb-int8");
     const char *module = "model.layers.0.mlp.down_proj";
     cr_assert_eq(nib_quantization_reader(opened.quantization, &opened.files->directory, module,
                                          (struct nib_shape){128, 256}, &reader, &error),
@@ -224,7 +194,7 @@ Test(checkpoints, llm_int8_exactness)
         cr_assert_leq(fabs(weights[i] - exact), 1.2e-7 * fabs(exact), "weight %zu", i);
     }
     free(weights);
-    close_folder(&opened);
+    checkpoint_close(&opened);
 }
 
 /// A source of each folder has all its matrices, with their formats.

@@ -3,6 +3,7 @@
 #include "runtime/base/bytes.h"
 #include "runtime/base/half.h"
 #include "runtime/formats/json.h"
+#include "runtime/formats/safetensors.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -137,4 +138,26 @@ uint32_t random_below(uint32_t *state, uint32_t limit)
 {
     *state = *state * 1664525u + 1013904223u;
     return (*state >> 8) % limit;
+}
+
+void checkpoint_open(struct checkpoint *checkpoint, const char *name)
+{
+    char path[512];
+    struct nib_error error = {0};
+    *checkpoint = (struct checkpoint){0};
+    snprintf(path, sizeof path, NIB_TEST_DATA "/checkpoints/%s", name);
+    cr_assert_eq(nib_json_open(path, "config.json", true, &checkpoint->config, &error), NIB_OK,
+                 "%s", error.message);
+    cr_assert_eq(nib_safetensors_open_folder(path, &checkpoint->files, &error), NIB_OK, "%s",
+                 error.message);
+    cr_assert_eq(nib_quantization_parse(checkpoint->config, &checkpoint->arena,
+                                        &checkpoint->quantization, &error),
+                 NIB_OK, "%s", error.message);
+}
+
+void checkpoint_close(struct checkpoint *checkpoint)
+{
+    json_decref(checkpoint->config);
+    nib_safetensors_destroy(&checkpoint->files);
+    nib_arena_free(&checkpoint->arena);
 }

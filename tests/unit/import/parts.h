@@ -40,4 +40,16 @@ float *read_weights(const struct nib_row_reader *reader, uint64_t step);
 /// A pseudo-random number below `limit`; `*state` is any number.
 uint32_t random_below(uint32_t *state, uint32_t limit);
 
+/// A checkpoint of tests/data, open.
+struct checkpoint {
+    json_t *config;
+    struct nib_safetensors *files;
+    struct nib_arena arena;
+    struct nib_quantization *quantization;
+};
+
+/// Opens the checkpoint called `name`; the test fails where that cannot be.
+void checkpoint_open(struct checkpoint *checkpoint, const char *name);
+void checkpoint_close(struct checkpoint *checkpoint);
+
 #endif
