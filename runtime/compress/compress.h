@@ -172,7 +172,7 @@ struct nib_checkpoint_writer {
     /// does on failure too.
     enum nib_status (*finish)(void **self, uint64_t *out_bytes, struct nib_error *err);
     /// Removes what was written and frees the writer; a pointer to NULL is accepted.
-    void (*abort)(void **self);
+    void (*discard)(void **self);
 };
 /// Returns the writer of a container (never DEFAULT), or NULL where this library has none.
 const struct nib_checkpoint_writer *

@@ -156,7 +156,7 @@ static void remove_files(struct nib_folder *folder)
     nib_buffer_free(&path);
 }
 
-static void abort_folder(void **self)
+static void discard_folder(void **self)
 {
     struct writer *writer = *self;
     *self = NULL;
@@ -223,7 +223,7 @@ static enum nib_status begin(const struct nib_compress_plan *plan, const char *p
     NIB_TRY(nib_folder_tensors_create(&writer->folder, NIB_SHARD_BYTES, &writer->tensors, err));
     return NIB_OK;
 fail:
-    abort_folder(out_self);
+    discard_folder(out_self);
     return status;
 }
 
@@ -274,7 +274,7 @@ static enum nib_status finish(void **self, uint64_t *out_bytes, struct nib_error
     free(folder->temp);
     folder->temp = NULL;
 fail:
-    abort_folder(self);
+    discard_folder(self);
     return status;
 }
 
@@ -285,5 +285,5 @@ const struct nib_checkpoint_writer nib_folder_writer = {
     .put_matrix = put_matrix,
     .put_rows = put_rows,
     .finish = finish,
-    .abort = abort_folder,
+    .discard = discard_folder,
 };

@@ -295,7 +295,7 @@ enum nib_status nib_compress_run(const struct nib_source *source, const char *pa
     *out_report = run.report;
 fail:
     if (run.output)
-        run.writer->abort(&run.output);
+        run.writer->discard(&run.output);
     nib_parts_close(&run.parts);
     nib_calibration_destroy(&run.calibration);
     if (run.device)

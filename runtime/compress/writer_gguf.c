@@ -250,5 +250,5 @@ const struct nib_checkpoint_writer nib_writer_gguf = {
     .put_rows = put_rows,
     .put_copy = put_copy,
     .finish = finish,
-    .abort = discard,
+    .discard = discard,
 };

@@ -290,9 +290,9 @@ Test(folder, whole_or_not_at_all)
     uint64_t bytes;
     cr_assert_eq(nib_folder_writer.begin(&plan, path_in_folder("out/"), &writer, &error), NIB_OK);
     put(&plan, 0, writer);
-    nib_folder_writer.abort(&writer);
+    nib_folder_writer.discard(&writer);
     cr_expect_null(writer);
-    nib_folder_writer.abort(&writer);
+    nib_folder_writer.discard(&writer);
     cr_assert_eq(nib_folder_writer.begin(&plan, path_in_folder("out"), &writer, &error), NIB_OK);
     put(&plan, 0, writer);
     cr_expect_eq(nib_folder_writer.finish(&writer, &bytes, &error), NIB_ERROR_STATE);
