@@ -137,13 +137,6 @@ struct nib_backend {
     void (*profile)(const void *self, uint64_t *calls, uint64_t *ns);
 };
 
-/// Returns the bytes of one page of `layer` in all its planes, as kv_export writes them.
-static inline size_t nib_kv_page_bytes(const struct nib_kv_layer *layer)
-{
-    return (size_t)layer->key_page_size + layer->value_page_size + layer->key_scale_page_size +
-           layer->value_scale_page_size;
-}
-
 /// Checks, for `pack`, that `reader` brings the shape of weight `weight` and, for a matrix, the
 /// format that the plan was made for. Errors: argument, naming the tensor.
 enum nib_status nib_plan_check_reader(const struct nib_plan *plan, uint32_t weight,
