@@ -168,6 +168,14 @@ enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only
 enum nib_status nib_step_schedule(struct nib_engine *engine, struct nib_session *only,
                                   uint32_t *out_logits, struct nib_error *err);
 
+/// nib_engine_synchronize. Errors: state, memory.
+enum nib_status nib_engine_add_points(struct nib_engine *engine,
+                                      const struct nib_step_points *points, struct nib_error *err);
+/// Tells the placements that the step has ended, however it did. Errors: those of the devices.
+enum nib_status nib_step_end(struct nib_engine *engine, struct nib_error *err);
+/// Returns the most rows of the next step: max_rows, or fewer where a host's device is shared.
+uint32_t nib_step_most_rows(const struct nib_engine *engine);
+
 /// Draws the next token of a generating session from the logits of its last token, and tells the
 /// host. Errors: argument (no token is left), memory, those of the detokenizer; the generation has
 /// then ended.

@@ -195,6 +195,8 @@ enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only
     enum nib_status status = nib_step_schedule(engine, only, &n_logits, err);
     if (status == NIB_OK && engine->step.header.n_sequences > 0)
         status = run_counted(engine, n_logits, start_ns, &failure, err);
+    enum nib_status end = nib_step_end(engine, status == NIB_OK ? err : NULL);
+    status = status == NIB_OK ? end : status;
     if (status == NIB_OK)
         finish_step(engine);
     else

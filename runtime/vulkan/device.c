@@ -114,6 +114,17 @@ static enum nib_status choose(struct nib_vk_device *d, const struct nib_device_p
                : NIB_OK;
 }
 
+enum nib_status nib_vk_device_finish(struct nib_vk_device *device, const char *cache_dir,
+                                     struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    NIB_TRY(nib_mutex_create(&device->mutex, err));
+    NIB_TRY(create_layout(device, err));
+    NIB_TRY(nib_vk_pipeline_cache_open(device, cache_dir, err));
+fail:
+    return status;
+}
+
 enum nib_status nib_vk_device_open(const struct nib_device_params *params, void **out_device,
                                    struct nib_error *err)
 {
@@ -127,12 +138,12 @@ enum nib_status nib_vk_device_open(const struct nib_device_params *params, void 
     if (!d)
         return nib_fail_memory(err);
     d->log = params->log;
-    NIB_TRY(nib_mutex_create(&d->mutex, err));
+    d->most_submit_ns = NIB_VK_SUBMIT_NS;
+    NIB_TRY(nib_mutex_create(&d->queue_mutex, err));
     NIB_TRY(choose(d, params, err));
     NIB_TRY(create_device(d, err));
     d->table.GetDeviceQueue(d->device, d->plan.queue_family, 0, &d->queue);
-    NIB_TRY(create_layout(d, err));
-    NIB_TRY(nib_vk_pipeline_cache_open(d, params->cache_dir, err));
+    NIB_TRY(nib_vk_device_finish(d, params->cache_dir, err));
     *out_device = d;
     return NIB_OK;
 
@@ -154,11 +165,13 @@ void nib_vk_device_close(void *device)
         d->table.DestroyPipelineCache(d->device, d->cache, NULL);
         d->table.DestroyPipelineLayout(d->device, d->layout, NULL);
         d->table.DestroyDescriptorSetLayout(d->device, d->set_layout, NULL);
-        d->table.DestroyDevice(d->device, NULL);
+        if (!d->is_attached)
+            d->table.DestroyDevice(d->device, NULL);
     }
     free(d->pipelines);
     free(d->cache_path);
     nib_mutex_destroy(&d->mutex);
+    nib_mutex_destroy(&d->queue_mutex);
     nib_vk_host_close(&d->host);
     free(d);
 }
@@ -264,6 +277,21 @@ void nib_vk_clock_destroy(struct nib_vk_device *device, struct nib_vk_clock *clo
     *clock = (struct nib_vk_clock){0};
 }
 
+enum nib_status nib_vk_queue_submit(struct nib_vk_device *device, const VkSubmitInfo *info,
+                                    struct nib_error *err)
+{
+    if (device->is_attached)
+        device->lock_queue(device->lock_user);
+    else
+        nib_mutex_lock(device->queue_mutex);
+    VkResult result = device->table.QueueSubmit(device->queue, 1, info, VK_NULL_HANDLE);
+    if (device->is_attached)
+        device->unlock_queue(device->lock_user);
+    else
+        nib_mutex_unlock(device->queue_mutex);
+    return nib_vk_check(result, "vkQueueSubmit", err);
+}
+
 enum nib_status nib_vk_submit(struct nib_vk_device *device, struct nib_vk_clock *clock,
                               const VkCommandBuffer *buffers, uint32_t n_buffers,
                               struct nib_error *err)
@@ -279,12 +307,10 @@ enum nib_status nib_vk_submit(struct nib_vk_device *device, struct nib_vk_clock 
                          .pCommandBuffers = buffers,
                          .signalSemaphoreCount = 1,
                          .pSignalSemaphores = &clock->semaphore};
-    nib_mutex_lock(device->mutex);
-    VkResult result = device->table.QueueSubmit(device->queue, 1, &info, VK_NULL_HANDLE);
-    nib_mutex_unlock(device->mutex);
-    if (result == VK_SUCCESS)
+    enum nib_status status = nib_vk_queue_submit(device, &info, err);
+    if (status == NIB_OK)
         clock->value = value;
-    return nib_vk_check(result, "vkQueueSubmit", err);
+    return status;
 }
 
 enum nib_status nib_vk_wait(struct nib_vk_device *device, const struct nib_vk_clock *clock,

@@ -336,7 +336,7 @@ void nib_vk_instance_destroy(void *self)
     if (!instance)
         return;
     struct nib_vk_device *d = instance->device;
-    if (instance->is_pending)
+    if (instance->is_pending || instance->is_signalling)
         nib_vk_wait(d, &instance->clock, NULL);
     nib_vk_transfer_destroy(&instance->transfer);
     if (instance->command_pool)
@@ -346,6 +346,8 @@ void nib_vk_instance_destroy(void *self)
     nib_vk_clock_destroy(d, &instance->clock);
     for (size_t i = 0; i < instance->n_views; i++)
         d->table.DestroyBufferView(d->device, instance->views[i].view, NULL);
+    nib_vk_points_free(&instance->waits);
+    nib_vk_points_free(&instance->signals);
     free(instance->views);
     nib_vk_profile_destroy(instance);
     nib_vk_pool_destroy(&instance->memory);

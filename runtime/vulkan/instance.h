@@ -4,6 +4,7 @@
 
 #include "runtime/ops/backend.h"
 #include "runtime/vulkan/matrix.h"
+#include "runtime/vulkan/points.h"
 
 /// Buckets of rows: powers of two up to NIB_STEP_MAX_ROWS; of lines of logits: up to the first of
 /// NIB_STEP_MAX_LOGITS on.
@@ -126,6 +127,9 @@ struct nib_vk_instance {
     bool is_ready;
 
     struct nib_vk_clock clock;
+    struct nib_vk_points waits;   ///< of the host, for the next step
+    struct nib_vk_points signals; ///< for its end
+    bool is_signalling;           ///< a submission that only signals may be under way
     uint64_t row_ns; ///< time of a segment for a row, as measured; 0: unknown
     uint64_t submit_ns;
     uint32_t submit_rows; ///< rows times segments of what is pending
