@@ -102,6 +102,10 @@ void nib_mutex_unlock(struct nib_mutex *mutex);
 enum nib_status nib_condition_create(struct nib_condition **out_condition, struct nib_error *err);
 void nib_condition_destroy(struct nib_condition **condition);
 void nib_condition_wait(struct nib_condition *condition, struct nib_mutex *mutex);
+/// As nib_condition_wait, until `end_ns` of nib_clock_ns at the latest. Systems whose timers are
+/// coarse return earlier rather than later. Returns false where the time is over.
+bool nib_condition_wait_until(struct nib_condition *condition, struct nib_mutex *mutex,
+                              uint64_t end_ns);
 void nib_condition_broadcast(struct nib_condition *condition);
 
 #endif

@@ -242,6 +242,7 @@ void nib_engine_destroy(struct nib_engine **engine)
     if (!engine || !*engine)
         return;
     struct nib_engine *e = *engine;
+    nib_load_stop(e);
     for (uint32_t i = 0; e->parts && i < e->n_parts; i++) {
         if (e->parts[i].instance)
             e->parts[i].device->backend->destroy(e->parts[i].instance);
@@ -284,8 +285,24 @@ static void append_notes(const char **notes, uint32_t *count, const char *const 
         notes[(*count)++] = more[i];
 }
 
-static void add_part(const struct nib_engine *engine, const struct nib_part *part,
-                     struct nib_engine_info *info)
+/// Adds what the placement is.
+static void add_placement(const struct nib_engine *engine, const struct nib_part *part,
+                          struct nib_engine_info *info)
+{
+    struct nib_device_info device = {0};
+    part->device->backend->device_info(part->device->impl, &device);
+    for (uint32_t s = part->first_segment; s < part->first_segment + part->n_segments; s++) {
+        bool layer = engine->plan->segments[s].kind == NIB_SEGMENT_LAYER;
+        info->execution.gpu_layers += layer && device.backend == NIB_BACKEND_VULKAN;
+        info->execution.cpu_layers += layer && device.backend == NIB_BACKEND_CPU;
+        if (s == (info->n_segments > 1 ? 1 : 0))
+            info->device = device;
+    }
+}
+
+/// Adds what the placement holds and has done.
+static void add_figures(const struct nib_engine *engine, const struct nib_part *part,
+                        struct nib_engine_info *info)
 {
     const struct nib_backend *backend = part->device->backend;
     struct nib_instance_memory memory = {0};
@@ -294,16 +311,6 @@ static void add_part(const struct nib_engine *engine, const struct nib_part *par
     info->memory.kv_bytes += memory.kv;
     info->memory.scratch_bytes += memory.scratch;
     info->device_bytes += memory.device;
-
-    struct nib_device_info device = {0};
-    backend->device_info(part->device->impl, &device);
-    for (uint32_t s = part->first_segment; s < part->first_segment + part->n_segments; s++) {
-        bool layer = engine->plan->segments[s].kind == NIB_SEGMENT_LAYER;
-        info->execution.gpu_layers += layer && device.backend == NIB_BACKEND_VULKAN;
-        info->execution.cpu_layers += layer && device.backend == NIB_BACKEND_CPU;
-        if (s == (info->n_segments > 1 ? 1 : 0))
-            info->device = device;
-    }
 
     struct nib_instance_counters counters = {0};
     backend->counters(part->instance, &counters);
@@ -339,8 +346,11 @@ void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info
         .steps = engine->n_steps,
         .host_ns = engine->host_ns,
     };
-    for (uint32_t i = 0; i < engine->n_parts; i++)
-        add_part(engine, &engine->parts[i], out_info);
+    for (uint32_t i = 0; i < engine->n_parts; i++) {
+        add_placement(engine, &engine->parts[i], out_info);
+        if (!engine->loader)
+            add_figures(engine, &engine->parts[i], out_info);
+    }
     add_pool(engine, out_info);
     struct nib_memory *memory = &out_info->memory;
     memory->scratch_bytes += own_scratch(engine);

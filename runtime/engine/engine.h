@@ -36,6 +36,7 @@ struct nib_load {
     uint32_t next_weight;
     uint32_t next_part; ///< of weight `next_weight`
     uint64_t done_bytes;
+    uint64_t reported_bytes;
     struct nib_meter meter;
     bool ready;
     uint64_t ns;
@@ -61,6 +62,7 @@ struct nib_engine {
     struct nib_part *parts; ///< [n_parts], in the order of segments
     uint32_t n_parts;
     struct nib_load load;
+    struct nib_loader *loader; ///< a thread that uses all above, or NULL
 
     struct nib_session **sessions; ///< [max_sessions], by table of the KV pool; NULL: free
     uint32_t max_sessions;
@@ -146,6 +148,12 @@ enum nib_status nib_generator_run(struct nib_session *session,
 
 /// Returns the bytes that loading packs: each weight once in every placement that uses it.
 uint64_t nib_load_total(const struct nib_engine *engine);
+
+/// Loads the next piece: packs a weight for a placement, or makes some kernels ready. Errors: those
+/// of nib_engine_prepare; the next call tries again.
+enum nib_status nib_load_piece(struct nib_engine *engine, bool *out_done, struct nib_error *err);
+/// Ends the thread that loads, if there is one, behind the piece that it is at.
+void nib_load_stop(struct nib_engine *engine);
 
 /// Names the ops for nib_op_profile. Errors: memory.
 enum nib_status nib_accounts_create(const struct nib_plan *plan,
