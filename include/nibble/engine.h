@@ -63,7 +63,7 @@ NIB_API enum nib_status nib_engine_create(struct nib_model *model,
 NIB_API void nib_engine_destroy(struct nib_engine **engine);
 
 /// Loads: packs and uploads weights, compiles kernels. With `budget_ns` a thread of the engine's
-/// own goes on loading, also between the calls, and the call looks at it for at most so many
+/// own goes on loading, also between the calls, and the call looks at it for no longer than so many
 /// nanoseconds; a host that draws frames calls it once a frame (1: it does not wait at all). With 0
 /// it returns at the end. `*out_ready` tells whether all is done. Callbacks of nib_progress run
 /// inside the calls; other functions of the engine that need the weights wait for them.

@@ -91,6 +91,8 @@ enum nib_status nib_thread_create(void (*run)(void *user), void *user, int core,
                                   struct nib_thread **out_thread, struct nib_error *err);
 /// Waits for the thread's end and frees it.
 void nib_thread_join(struct nib_thread **thread);
+/// Lets others go before the calling thread, where the system can: for work that may take longer.
+void nib_thread_lower_priority(void);
 /// Returns a number that no other living thread of the process has; never 0.
 uint64_t nib_thread_id(void);
 enum nib_status nib_mutex_create(struct nib_mutex **out_mutex, struct nib_error *err);

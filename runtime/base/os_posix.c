@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #ifdef __linux__
 #include <sys/syscall.h>
@@ -637,6 +638,14 @@ void nib_thread_join(struct nib_thread **thread)
     pthread_join((*thread)->handle, NULL);
     free(*thread);
     *thread = NULL;
+}
+
+void nib_thread_lower_priority(void)
+{
+#ifdef __linux__
+    // Against POSIX, Linux counts niceness by thread.
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 10);
+#endif
 }
 
 uint64_t nib_thread_id(void)

@@ -457,6 +457,11 @@ void nib_thread_join(struct nib_thread **thread)
     *thread = NULL;
 }
 
+void nib_thread_lower_priority(void)
+{
+    SetThreadPriority(GetCurrentThread(), THREAD_PRIORITY_BELOW_NORMAL);
+}
+
 uint64_t nib_thread_id(void)
 {
     return GetCurrentThreadId();

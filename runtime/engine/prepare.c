@@ -1,21 +1,26 @@
 // Loading, on the caller's thread or on one of its own that the caller looks at.
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include "runtime/engine/engine.h"
 
+// A caller with a budget waits for half of it, since systems wake threads late.
+
 /// How long a caller without a budget waits before it reports progress.
 #define LOOK_NS 100000000u
 
-/// A thread that loads. All below `condition` is under `mutex`.
+/// A thread that loads. It is of low priority, so it takes the mutex only at its end: a caller must
+/// not wait for it while others go before it.
 struct nib_loader {
     struct nib_engine *engine;
     struct nib_thread *thread;
+    _Atomic uint64_t done_bytes;
+    _Atomic bool stops; ///< it should end before all is done
     struct nib_mutex *mutex;
     struct nib_condition *condition; ///< is_over
-    uint64_t done_bytes;
-    bool stops; ///< it should end before all is done
+    // Under the mutex.
     bool is_over;
     bool is_done; ///< all is loaded
     enum nib_status status;
@@ -26,11 +31,8 @@ struct nib_loader {
 /// Tells how far the loader has come, and returns whether it is to go on.
 static bool publish(struct nib_loader *loader)
 {
-    nib_mutex_lock(loader->mutex);
-    loader->done_bytes = loader->engine->load.done_bytes;
-    bool goes_on = !loader->stops;
-    nib_mutex_unlock(loader->mutex);
-    return goes_on;
+    atomic_store(&loader->done_bytes, loader->engine->load.done_bytes);
+    return !atomic_load(&loader->stops);
 }
 
 static void run_loader(void *user)
@@ -40,6 +42,7 @@ static void run_loader(void *user)
     uint64_t start_ns = nib_clock_ns();
     enum nib_status status = NIB_OK;
     bool is_done = false;
+    nib_thread_lower_priority();
     while (publish(loader) && status == NIB_OK && !is_done)
         status = nib_load_piece(loader->engine, &is_done, &error);
     nib_mutex_lock(loader->mutex);
@@ -71,9 +74,7 @@ void nib_load_stop(struct nib_engine *engine)
     struct nib_loader *loader = engine->loader;
     if (!loader)
         return;
-    nib_mutex_lock(loader->mutex);
-    loader->stops = true;
-    nib_mutex_unlock(loader->mutex);
+    atomic_store(&loader->stops, true);
     end_loader(&engine->loader);
 }
 
@@ -84,7 +85,7 @@ static enum nib_status start_loader(struct nib_engine *engine, struct nib_error 
     if (!loader)
         return nib_fail_memory(err);
     loader->engine = engine;
-    loader->done_bytes = engine->load.done_bytes;
+    atomic_init(&loader->done_bytes, engine->load.done_bytes);
     NIB_TRY(nib_mutex_create(&loader->mutex, err));
     NIB_TRY(nib_condition_create(&loader->condition, err));
     NIB_TRY(nib_thread_create(run_loader, loader, -1, &loader->thread, err));
@@ -112,14 +113,13 @@ static enum nib_status fail_cancelled(struct nib_error *err)
 
 /// Waits for the loader until `end_ns`, and lets it go on if it was stopped. Returns whether it is
 /// over.
-static bool wait_for_loader(struct nib_loader *loader, uint64_t end_ns, uint64_t *out_done_bytes)
+static bool wait_for_loader(struct nib_loader *loader, uint64_t end_ns)
 {
+    atomic_store(&loader->stops, false);
     nib_mutex_lock(loader->mutex);
-    loader->stops = false;
     while (!loader->is_over && nib_condition_wait_until(loader->condition, loader->mutex, end_ns)) {
     }
     bool is_over = loader->is_over;
-    *out_done_bytes = loader->done_bytes;
     nib_mutex_unlock(loader->mutex);
     return is_over;
 }
@@ -143,12 +143,9 @@ static enum nib_status load_beside(struct nib_engine *engine, uint64_t end_ns,
 {
     bool is_over = false;
     do {
-        uint64_t until_ns = end_ns ? end_ns : nib_clock_ns() + LOOK_NS, done_bytes;
-        is_over = wait_for_loader(engine->loader, until_ns, &done_bytes);
-        if (!report(&engine->load, done_bytes)) {
-            nib_mutex_lock(engine->loader->mutex);
-            engine->loader->stops = true;
-            nib_mutex_unlock(engine->loader->mutex);
+        is_over = wait_for_loader(engine->loader, end_ns ? end_ns : nib_clock_ns() + LOOK_NS);
+        if (!report(&engine->load, atomic_load(&engine->loader->done_bytes))) {
+            atomic_store(&engine->loader->stops, true);
             return fail_cancelled(err);
         }
         if (is_over) {
@@ -189,7 +186,7 @@ enum nib_status nib_engine_prepare(struct nib_engine *engine, uint64_t budget_ns
         if (is_slice && !engine->loader)
             status = start_loader(engine, err);
         if (status == NIB_OK && engine->loader)
-            status = load_beside(engine, is_slice ? start_ns + budget_ns : 0, err);
+            status = load_beside(engine, is_slice ? start_ns + (budget_ns + 1) / 2 : 0, err);
         else if (status == NIB_OK)
             status = load_here(engine, err);
         if (is_slice)
