@@ -197,14 +197,10 @@ static void record_pass(const struct nib_vk_instance *instance, VkCommandBuffer 
     table->CmdDispatch(buffer, pass->groups[columns], pass->height[bucket], pass->depth[bucket]);
 }
 
-static enum nib_status record(const struct nib_vk_instance *instance, uint32_t index,
-                              uint32_t row_bucket, uint32_t line_bucket, VkCommandBuffer buffer,
-                              struct nib_error *err)
+void nib_vk_record(const struct nib_vk_instance *instance, uint32_t index, uint32_t row_bucket,
+                   uint32_t line_bucket, VkCommandBuffer buffer)
 {
     const struct nib_vk_segment *segment = &instance->segments[index];
-    enum nib_status status = begin(instance, buffer, err);
-    if (status != NIB_OK)
-        return status;
     struct dirty dirty = {.n = 0};
     nib_vk_profile_begin(instance, buffer, segment);
     for (uint32_t i = 0; i < segment->n_passes; i++) {
@@ -225,7 +221,6 @@ static enum nib_status record(const struct nib_vk_instance *instance, uint32_t i
     } else {
         compute_barrier(instance, buffer);
     }
-    return end(instance, buffer, err);
 }
 
 enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t segment,
@@ -236,7 +231,11 @@ enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t
     for (uint32_t r = 0; r < n_row_buckets(instance); r++) {
         for (uint32_t l = 0; l < lines; l++) {
             VkCommandBuffer buffer = instance->commands[s->first_command + r * lines + l];
-            enum nib_status status = record(instance, segment, r, l, buffer, err);
+            enum nib_status status = begin(instance, buffer, err);
+            if (status != NIB_OK)
+                return status;
+            nib_vk_record(instance, segment, r, l, buffer);
+            status = end(instance, buffer, err);
             if (status != NIB_OK)
                 return status;
         }
