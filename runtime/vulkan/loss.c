@@ -6,7 +6,9 @@
 #define HUNG_NS 60000000000ull
 #define HUNG_CPU_NS 3600000000000ull
 /// For what has hung to end after all, before its memory is given up.
-#define GRACE_NS 1000000000ull
+#define GRACE_NS 10000000000ull
+/// Of a wait for which there was no memory.
+#define MOST_TRIES 3
 
 static uint64_t hang_ns(const struct nib_vk_device *device)
 {
@@ -62,11 +64,15 @@ bool nib_vk_is_idle(struct nib_vk_device *device, const struct nib_vk_clock *clo
 {
     if (!clock->semaphore || clock->value == 0)
         return true;
-    VkResult result =
-        wait(device, clock, atomic_load(&device->is_hung) ? GRACE_NS : hang_ns(device));
-    // Of a lost device everything may be destroyed.
-    if (result == VK_SUCCESS || result == VK_ERROR_DEVICE_LOST)
-        return true;
+    for (int i = 0; i < MOST_TRIES; i++) {
+        VkResult result =
+            wait(device, clock, atomic_load(&device->is_hung) ? GRACE_NS : hang_ns(device));
+        // Of a lost device everything may be destroyed.
+        if (result == VK_SUCCESS || result == VK_ERROR_DEVICE_LOST)
+            return true;
+        if (result == VK_TIMEOUT)
+            break;
+    }
     atomic_store(&device->is_abandoned, true);
     return false;
 }

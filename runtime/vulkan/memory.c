@@ -135,9 +135,11 @@ enum nib_status nib_vk_transfer_create(struct nib_vk_device *device,
     enum nib_status status = NIB_OK;
     struct nib_vk_transfer *t = out_transfer;
     *t = (struct nib_vk_transfer){.device = device};
+    // Where the host sees all memory nothing is staged.
+    uint64_t size = device->plan.is_direct ? NIB_VK_ALIGNMENT : STAGING_SIZE;
     nib_vk_pool_init(&t->staging, device, device->plan.readback_memory_type, true);
     NIB_TRY(nib_vk_clock_create(device, &t->clock, err));
-    NIB_TRY(nib_vk_pool_reserve(&t->staging, STAGING_SIZE, &t->range, err));
+    NIB_TRY(nib_vk_pool_reserve(&t->staging, size, &t->range, err));
     NIB_TRY(nib_vk_pool_take(&t->staging, err));
     VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
                                     .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
@@ -231,11 +233,11 @@ enum nib_status nib_vk_transfer_write(struct nib_vk_transfer *transfer,
     }
     uint8_t *staged = nib_vk_pool_mapped(&transfer->range);
     for (uint64_t done = 0, n; done < size; done += n) {
-        if (transfer->used == STAGING_SIZE)
+        if (transfer->used == transfer->range.size)
             NIB_TRY(nib_vk_transfer_flush(transfer, err));
         NIB_TRY(begin(transfer, err));
-        n = size - done < STAGING_SIZE - transfer->used ? size - done
-                                                        : STAGING_SIZE - transfer->used;
+        uint64_t room = transfer->range.size - transfer->used;
+        n = size - done < room ? size - done : room;
         memcpy(staged + transfer->used, (const uint8_t *)bytes + done, n);
         VkBufferCopy copy = {.srcOffset = transfer->range.offset + transfer->used,
                              .dstOffset = range->offset + offset + done,
@@ -263,7 +265,7 @@ enum nib_status nib_vk_transfer_read(struct nib_vk_transfer *transfer,
     const uint8_t *staged = nib_vk_pool_mapped(&transfer->range);
     for (uint64_t done = 0, n; done < size; done += n) {
         NIB_TRY(begin(transfer, err));
-        n = size - done < STAGING_SIZE ? size - done : STAGING_SIZE;
+        n = size - done < transfer->range.size ? size - done : transfer->range.size;
         VkBufferCopy copy = {.srcOffset = range->offset + offset + done,
                              .dstOffset = transfer->range.offset,
                              .size = n};
