@@ -44,10 +44,18 @@ struct nib_engine_params {
     uint32_t max_rows;     ///< rows of the largest step, a power of two up to 512; 0: 512
     enum nib_kv_format key_format;
     enum nib_kv_format value_format;
-    bool precise;  ///< activations and accumulation in fp32, except where the checkpoint's own
-                   ///< scheme asks for int8 activations
-    bool fallback; ///< let the CPU do what a device cannot, and go on there when it is lost
-    bool profile;  ///< time every op
+    bool precise; ///< activations and accumulation in fp32, except where the checkpoint's own
+                  ///< scheme asks for int8 activations
+    /// Let the CPU do what a device cannot. Where a device is lost, hangs or runs out of memory,
+    /// sessions then go on on the CPU from their tokens, as if they had been started there with
+    /// them. Without it the call fails, and the sessions keep their tokens.
+    bool fallback;
+    bool profile; ///< time every op
+    /// Takes what goes to the CPU; NULL: a CPU device that has a placement, else one with every
+    /// default.
+    struct nib_device *fallback_device;
+    bool fit; ///< let the CPU have the segments at a placement's end that the device has no memory
+              ///< for, as long as it has some for one layer
 };
 #define nib_engine_params(...) \
     (&(struct nib_engine_params){.struct_size = sizeof(struct nib_engine_params), __VA_ARGS__})

@@ -29,6 +29,7 @@ struct nib_part {
     void *instance;
     uint32_t first_segment;
     uint32_t n_segments;
+    uint32_t n_offered; ///< weights that were packed here or are not used here: [0, n_offered)
 };
 
 /// How far loading has come.
@@ -53,6 +54,11 @@ struct nib_op_account {
 struct nib_notes {
     const char *replaced[NIB_ENGINE_MAX_NOTES];
     const char *fallbacks[NIB_ENGINE_MAX_NOTES];
+    // The engine's own, from malloc.
+    char *kept_replaced[NIB_ENGINE_MAX_NOTES]; ///< of instances that are gone
+    uint32_t n_kept_replaced;
+    char *kept_fallbacks[NIB_ENGINE_MAX_NOTES];
+    uint32_t n_kept_fallbacks;
 };
 
 struct nib_engine {
@@ -70,6 +76,10 @@ struct nib_engine {
     struct nib_kv_pool *pool;
     uint32_t windows[NIB_KV_MAX_CLASSES]; ///< tokens a row sees; 0: all before it
     bool precise;
+    bool fallback;
+    bool profile;
+    struct nib_device *fallback_device; ///< retained, or NULL
+    bool is_lost;                       ///< what failed last was a device that is no CPU
     bool is_chunked; ///< results depend on how a sequence is cut into chunks: cuts are fixed, no
                      ///< prefix is shared, no token drafted
 
@@ -86,7 +96,8 @@ struct nib_engine {
 
     uint64_t n_steps;
     uint64_t host_ns;
-    struct nib_op_account *accounts; ///< [n_ops], or NULL
+    struct nib_instance_counters past; ///< of instances that are gone
+    struct nib_op_account *accounts;   ///< [n_ops], or NULL
     struct nib_notes *notes;
 };
 
@@ -130,6 +141,7 @@ struct nib_session {
     enum nib_work work;
     nib_logits_fn *on_logits; ///< NULL: nobody wants logits
     uint32_t first_logits;
+    uint32_t n_told; ///< the logits of the first so many positions were given to on_logits
     void *logits_user;
     bool refused; ///< on_logits returned false
     struct nib_generator generator;
@@ -146,8 +158,14 @@ enum nib_status nib_generator_run(struct nib_session *session,
                                   const struct nib_generate_params *params,
                                   struct nib_generation *out_generation, struct nib_error *err);
 
-/// Returns the bytes that loading packs: each weight once in every placement that uses it.
+/// Returns the bytes that are left to be packed: each weight once in every placement that uses it.
 uint64_t nib_load_total(const struct nib_engine *engine);
+/// Begins loading anew, for the placements that have not got all weights.
+void nib_load_restart(struct nib_engine *engine);
+
+/// Makes a KV pool for the engine's plan. Errors: memory.
+enum nib_status nib_engine_make_pool(struct nib_engine *engine, struct nib_kv_pool **out_pool,
+                                     struct nib_error *err);
 
 /// Loads the next piece: packs a weight for a placement, or makes some kernels ready. Errors: those
 /// of nib_engine_prepare; the next call tries again.

@@ -1,6 +1,6 @@
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
-#include "runtime/engine/engine.h"
+#include "runtime/engine/placement.h"
 
 /// Returns the weight whose bytes weight `w` uses.
 static uint32_t root_of(const struct nib_plan *plan, uint32_t w)
@@ -21,17 +21,34 @@ static bool part_uses(const struct nib_plan *plan, const struct nib_part *part, 
     return false;
 }
 
+/// Returns whether the part still needs weight `w` itself.
+static bool is_missing(const struct nib_plan *plan, const struct nib_part *part, uint32_t w)
+{
+    return plan->weights[w].shared_with == NIB_NO_WEIGHT && w >= part->n_offered &&
+           part_uses(plan, part, w);
+}
+
 uint64_t nib_load_total(const struct nib_engine *engine)
 {
     const struct nib_plan *plan = engine->plan;
     uint64_t total = 0;
     for (uint32_t w = 0; w < plan->n_weights; w++) {
-        if (plan->weights[w].shared_with != NIB_NO_WEIGHT)
-            continue;
         for (uint32_t i = 0; i < engine->n_parts; i++)
-            total += part_uses(plan, &engine->parts[i], w) ? plan->weights[w].bytes : 0;
+            total += is_missing(plan, &engine->parts[i], w) ? plan->weights[w].bytes : 0;
     }
     return total;
+}
+
+void nib_load_restart(struct nib_engine *engine)
+{
+    struct nib_load *load = &engine->load;
+    load->next_weight = 0;
+    load->next_part = 0;
+    load->done_bytes = 0;
+    load->reported_bytes = 0;
+    load->ready = false;
+    load->meter.total = nib_load_total(engine);
+    load->meter.next_ns = 0;
 }
 
 /// Asks the system to read the weight's mapped rows, so that they are there when they are used.
@@ -58,7 +75,7 @@ static enum nib_status load_next(struct nib_engine *engine, struct nib_error *er
     const struct nib_plan *plan = engine->plan;
     const struct nib_weight *weight = &plan->weights[load->next_weight];
     struct nib_part *part = &engine->parts[load->next_part];
-    if (weight->shared_with == NIB_NO_WEIGHT && part_uses(plan, part, load->next_weight)) {
+    if (is_missing(plan, part, load->next_weight)) {
         const struct nib_source *source = engine->model->source;
         struct nib_row_reader reader;
         enum nib_status status =
@@ -67,10 +84,12 @@ static enum nib_status load_next(struct nib_engine *engine, struct nib_error *er
             return status;
         will_need(source, &reader);
         status = part->device->backend->pack(part->instance, load->next_weight, &reader, err);
-        if (status != NIB_OK)
+        if (nib_part_result(engine, part, status) != NIB_OK)
             return nib_fail_context(err, status, "%s", reader.name);
         load->done_bytes += weight->bytes;
     }
+    if (part->n_offered <= load->next_weight)
+        part->n_offered = load->next_weight + 1;
     if (++load->next_part == engine->n_parts) {
         load->next_part = 0;
         load->next_weight++;
@@ -88,7 +107,7 @@ static enum nib_status make_ready(struct nib_engine *engine, bool *out_ready, st
         if (!backend->ready)
             continue;
         enum nib_status status = backend->ready(part->instance, 1, out_ready, err);
-        if (status != NIB_OK) {
+        if (nib_part_result(engine, part, status) != NIB_OK) {
             *out_ready = false;
             return status;
         }

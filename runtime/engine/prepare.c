@@ -4,7 +4,7 @@
 
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
-#include "runtime/engine/engine.h"
+#include "runtime/engine/placement.h"
 
 // A caller with a budget waits for half of it, since systems wake threads late.
 
@@ -172,6 +172,27 @@ static enum nib_status load_here(struct nib_engine *engine, struct nib_error *er
     return status;
 }
 
+/// Goes on loading until `end_ns` (0: to the end). Where a device fails and the CPU may go on, it is
+/// the CPU that loads.
+static enum nib_status load_until(struct nib_engine *engine, uint64_t end_ns, struct nib_error *err)
+{
+    struct nib_error error = {0};
+    enum nib_status status = NIB_OK;
+    do {
+        if (end_ns != 0 && !engine->loader)
+            status = start_loader(engine, &error);
+        if (status == NIB_OK && engine->loader)
+            status = load_beside(engine, end_ns, &error);
+        else if (status == NIB_OK)
+            status = load_here(engine, &error);
+        if (nib_engine_may_fall_back(engine, status))
+            status = nib_engine_fall_back(engine, error.message, &error);
+    } while (status == NIB_OK && !engine->load.ready && end_ns == 0);
+    if (status != NIB_OK && err)
+        *err = error;
+    return status;
+}
+
 enum nib_status nib_engine_prepare(struct nib_engine *engine, uint64_t budget_ns, bool *out_ready,
                                    struct nib_error *err)
 {
@@ -179,22 +200,14 @@ enum nib_status nib_engine_prepare(struct nib_engine *engine, uint64_t budget_ns
     if (!engine)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "engine is NULL");
     enum nib_status status = NIB_OK;
-    uint64_t start_ns = nib_clock_ns();
-    bool is_slice = budget_ns != 0 && start_ns + budget_ns > start_ns,
-         was_ready = engine->load.ready;
-    while (status == NIB_OK && !engine->load.ready) {
-        if (is_slice && !engine->loader)
-            status = start_loader(engine, err);
-        if (status == NIB_OK && engine->loader)
-            status = load_beside(engine, is_slice ? start_ns + (budget_ns + 1) / 2 : 0, err);
-        else if (status == NIB_OK)
-            status = load_here(engine, err);
-        if (is_slice)
-            break;
+    if (!engine->load.ready) {
+        uint64_t start_ns = nib_clock_ns(), end_ns = start_ns + (budget_ns + 1) / 2;
+        bool is_slice = budget_ns != 0 && end_ns > start_ns;
+        status = load_until(engine, is_slice ? end_ns : 0, err);
+        if (engine->load.ready)
+            nib_log_write(&engine->log, NIB_LOG_INFO, "%llu bytes of weights are ready",
+                          (unsigned long long)engine->load.done_bytes);
     }
-    if (engine->load.ready && !was_ready)
-        nib_log_write(&engine->log, NIB_LOG_INFO, "%llu bytes of weights are ready",
-                      (unsigned long long)engine->load.done_bytes);
     *out_ready = engine->load.ready;
     return status;
 }

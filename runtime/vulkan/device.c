@@ -5,12 +5,9 @@
 
 #include "runtime/base/buffer.h"
 #include "runtime/base/status.h"
+#include "runtime/vulkan/loss.h"
 #include "runtime/vulkan/pipeline_cache.h"
 #include "runtime/vulkan/shaders.h"
-
-/// After which a step counts as hung. A driver on the CPU takes its time, and has no watchdog.
-#define HUNG_NS 60000000000ull
-#define HUNG_CPU_NS 3600000000000ull
 
 struct nib_vk_pipeline {
     struct nib_vk_kernel kernel;
@@ -138,6 +135,7 @@ enum nib_status nib_vk_device_open(const struct nib_device_params *params, void 
     if (!d)
         return nib_fail_memory(err);
     d->log = params->log;
+    d->hang_ms = params->hang_ms;
     d->most_submit_ns = NIB_VK_SUBMIT_NS;
     NIB_TRY(nib_mutex_create(&d->queue_mutex, err));
     NIB_TRY(choose(d, params, err));
@@ -157,7 +155,8 @@ void nib_vk_device_close(void *device)
     struct nib_vk_device *d = device;
     if (!d)
         return;
-    if (d->device && d->table.DestroyDevice) {
+    bool is_abandoned = atomic_load(&d->is_abandoned);
+    if (d->device && d->table.DestroyDevice && !is_abandoned) {
         if (d->n_pipelines > 0)
             nib_vk_pipeline_cache_save(d);
         for (size_t i = 0; i < d->n_pipelines; i++)
@@ -172,7 +171,8 @@ void nib_vk_device_close(void *device)
     free(d->cache_path);
     nib_mutex_destroy(&d->mutex);
     nib_mutex_destroy(&d->queue_mutex);
-    nib_vk_host_close(&d->host);
+    if (!is_abandoned)
+        nib_vk_host_close(&d->host);
     free(d);
 }
 
@@ -280,6 +280,9 @@ void nib_vk_clock_destroy(struct nib_vk_device *device, struct nib_vk_clock *clo
 enum nib_status nib_vk_queue_submit(struct nib_vk_device *device, const VkSubmitInfo *info,
                                     struct nib_error *err)
 {
+    enum nib_status status = nib_vk_check_alive(device, err);
+    if (status != NIB_OK)
+        return status;
     if (device->is_attached)
         device->lock_queue(device->lock_user);
     else
@@ -289,7 +292,7 @@ enum nib_status nib_vk_queue_submit(struct nib_vk_device *device, const VkSubmit
         device->unlock_queue(device->lock_user);
     else
         nib_mutex_unlock(device->queue_mutex);
-    return nib_vk_check(result, "vkQueueSubmit", err);
+    return nib_vk_device_check(device, result, "vkQueueSubmit", err);
 }
 
 enum nib_status nib_vk_submit(struct nib_vk_device *device, struct nib_vk_clock *clock,
@@ -311,22 +314,4 @@ enum nib_status nib_vk_submit(struct nib_vk_device *device, struct nib_vk_clock 
     if (status == NIB_OK)
         clock->value = value;
     return status;
-}
-
-enum nib_status nib_vk_wait(struct nib_vk_device *device, const struct nib_vk_clock *clock,
-                            struct nib_error *err)
-{
-    VkSemaphoreWaitInfo info = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
-                                .semaphoreCount = 1,
-                                .pSemaphores = &clock->semaphore,
-                                .pValues = &clock->value};
-    bool is_cpu = device->snapshot.type == VK_PHYSICAL_DEVICE_TYPE_CPU;
-    VkResult result =
-        device->table.WaitSemaphores(device->device, &info, is_cpu ? HUNG_CPU_NS : HUNG_NS);
-    if (result == VK_TIMEOUT) {
-        return nib_fail(err, NIB_ERROR_DEVICE_LOST,
-                        "%s has not finished a step in a minute; --device cpu does without it",
-                        device->snapshot.name);
-    }
-    return nib_vk_check(result, "vkWaitSemaphores", err);
 }

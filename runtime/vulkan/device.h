@@ -5,6 +5,7 @@
 #include "runtime/base/os.h"
 #include "runtime/vulkan/snapshot.h"
 #include "shaders/shared/kernels.h"
+#include <stdatomic.h>
 
 /// The loader's library and an instance of our own.
 struct nib_vk_host {
@@ -58,6 +59,11 @@ struct nib_vk_device {
     struct nib_vk_pipeline *pipelines; ///< those made so far
     size_t n_pipelines;
     size_t pipelines_capacity;
+    uint32_t hang_ms;          ///< after which a submission counts as hung; 0: the default
+    _Atomic bool is_lost;      ///< nothing more is submitted
+    _Atomic bool is_hung;      ///< and something that was may be running still
+    _Atomic bool is_abandoned; ///< for good: nothing of it may be destroyed
+    _Atomic uint64_t taken;    ///< bytes of device memory that our pools hold
 };
 
 /// As nib_backend.device_open and device_close.
@@ -91,7 +97,7 @@ enum nib_status nib_vk_submit(struct nib_vk_device *device, struct nib_vk_clock 
                               const VkCommandBuffer *buffers, uint32_t n_buffers,
                               struct nib_error *err);
 /// Waits until all that was submitted under `clock` is done. Errors: device lost (also where
-/// nothing ends for a minute).
+/// nothing ends for as long as nib_device_params.hang_ms says).
 enum nib_status nib_vk_wait(struct nib_vk_device *device, const struct nib_vk_clock *clock,
                             struct nib_error *err);
 

@@ -138,6 +138,17 @@ static void add_family(const struct nib_vk_snapshot *snapshot, enum nib_vk_famil
     plan->has_integer_dot = plan->has_integer_dot || family == NIB_VK_FAMILY_DOT;
 }
 
+uint64_t nib_vk_memory_budget(const struct nib_vk_snapshot *snapshot, uint32_t heap, uint64_t taken)
+{
+    uint64_t all =
+        snapshot->memory.memoryHeaps[heap].size / HEAD_ROOM_DENOMINATOR * HEAD_ROOM_NUMERATOR;
+    uint64_t left = all > taken ? all - taken : 0;
+    // The driver's budget counts what is taken itself.
+    if (snapshot->has_memory_budget && snapshot->budget[heap] < left)
+        left = snapshot->budget[heap];
+    return left;
+}
+
 void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
                              struct nib_vk_device_plan *out_plan)
 {
@@ -155,10 +166,7 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     out_plan->needs_timeline_extension =
         snapshot->api_version < VK_API_VERSION_1_2 && snapshot->has_timeline_extension;
     uint32_t heap = snapshot->memory.memoryTypes[out_plan->device_memory_type].heapIndex;
-    out_plan->memory_bytes =
-        snapshot->memory.memoryHeaps[heap].size / HEAD_ROOM_DENOMINATOR * HEAD_ROOM_NUMERATOR;
-    if (snapshot->budget[heap] && snapshot->budget[heap] < out_plan->memory_bytes)
-        out_plan->memory_bytes = snapshot->budget[heap];
+    out_plan->memory_bytes = nib_vk_memory_budget(snapshot, heap, 0);
     // A driver on the CPU pays for each load of each invocation, and for barriers: many rows share
     // the loads of the input, and nothing is shared between invocations. One with vectors of four
     // (SwiftShader) takes minutes to compile the larger kernels.

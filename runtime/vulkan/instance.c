@@ -5,6 +5,7 @@
 #include "runtime/base/checked.h"
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
+#include "runtime/vulkan/loss.h"
 #include "runtime/vulkan/profile.h"
 
 uint32_t nib_vk_bucket(uint32_t n)
@@ -222,17 +223,18 @@ fail:
 static enum nib_status take_memory(struct nib_vk_instance *instance, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    const struct nib_vk_device *d = instance->device;
+    struct nib_vk_device *d = instance->device;
     NIB_TRY(reserve_weights(instance, err));
     NIB_TRY(reserve_caches(instance, err));
     NIB_TRY(reserve_values(instance, err));
     NIB_TRY(reserve_step(instance, err));
-    if (instance->memory.size > d->plan.memory_bytes) {
+    uint64_t left = nib_vk_memory_left(d);
+    if (instance->memory.size > left) {
         return nib_fail(err, NIB_ERROR_DEVICE_MEMORY,
                         "the model takes %llu MiB on %s, which has %llu MiB free; try "
                         "--gpu-layers N or a shorter --ctx",
                         (unsigned long long)(instance->memory.size >> 20), d->snapshot.name,
-                        (unsigned long long)(d->plan.memory_bytes >> 20));
+                        (unsigned long long)(left >> 20));
     }
     NIB_TRY(nib_vk_pool_take(&instance->memory, err));
     NIB_TRY(nib_vk_pool_take(&instance->upload, err));
@@ -330,14 +332,10 @@ fail:
     return status;
 }
 
-void nib_vk_instance_destroy(void *self)
+/// Destroys what Vulkan holds.
+static void destroy_objects(struct nib_vk_instance *instance)
 {
-    struct nib_vk_instance *instance = self;
-    if (!instance)
-        return;
     struct nib_vk_device *d = instance->device;
-    if (instance->is_pending || instance->is_signalling)
-        nib_vk_wait(d, &instance->clock, NULL);
     nib_vk_transfer_destroy(&instance->transfer);
     if (instance->command_pool)
         d->table.DestroyCommandPool(d->device, instance->command_pool, NULL);
@@ -346,13 +344,27 @@ void nib_vk_instance_destroy(void *self)
     nib_vk_clock_destroy(d, &instance->clock);
     for (size_t i = 0; i < instance->n_views; i++)
         d->table.DestroyBufferView(d->device, instance->views[i].view, NULL);
-    nib_vk_points_free(&instance->waits);
-    nib_vk_points_free(&instance->signals);
-    free(instance->views);
-    nib_vk_profile_destroy(instance);
+    if (instance->queries)
+        d->table.DestroyQueryPool(d->device, instance->queries, NULL);
     nib_vk_pool_destroy(&instance->memory);
     nib_vk_pool_destroy(&instance->upload);
     nib_vk_pool_destroy(&instance->readback);
+}
+
+void nib_vk_instance_destroy(void *self)
+{
+    struct nib_vk_instance *instance = self;
+    if (!instance)
+        return;
+    if (nib_vk_is_idle(instance->device, &instance->clock) &&
+        nib_vk_is_idle(instance->device, &instance->transfer.clock))
+        destroy_objects(instance);
+    nib_vk_points_free(&instance->waits);
+    nib_vk_points_free(&instance->signals);
+    free(instance->views);
+    free(instance->op_calls);
+    free(instance->op_ns);
+    free(instance->timestamps);
     free(instance->weights);
     free(instance->is_used);
     free(instance->caches);

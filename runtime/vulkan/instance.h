@@ -129,8 +129,7 @@ struct nib_vk_instance {
     struct nib_vk_clock clock;
     struct nib_vk_points waits;   ///< of the host, for the next step
     struct nib_vk_points signals; ///< for its end
-    bool is_signalling;           ///< a submission that only signals may be under way
-    uint64_t row_ns; ///< time of a segment for a row, as measured; 0: unknown
+    uint64_t row_ns;              ///< time of a segment for a row, as measured; 0: unknown
     uint64_t submit_ns;
     uint32_t submit_rows; ///< rows times segments of what is pending
     bool is_pending;

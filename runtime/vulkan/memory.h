@@ -21,6 +21,7 @@ struct nib_vk_block {
     uint64_t size;
     VkBuffer buffer;
     VkDeviceMemory memory;
+    uint64_t taken;  ///< bytes of `memory`
     uint8_t *mapped; ///< NULL: the host cannot see it
 };
 
@@ -44,8 +45,11 @@ enum nib_status nib_vk_pool_reserve(struct nib_vk_pool *pool, uint64_t size,
 /// Takes memory for all that is reserved; later reservations go to new blocks. Errors: device
 /// memory, memory, unsupported.
 enum nib_status nib_vk_pool_take(struct nib_vk_pool *pool, struct nib_error *err);
-/// Frees everything; a zeroed pool is accepted.
+/// Frees everything, which the device must not use any more; a zeroed pool is accepted.
 void nib_vk_pool_destroy(struct nib_vk_pool *pool);
+
+/// Returns the bytes of device memory that may still be taken, as the driver says now.
+uint64_t nib_vk_memory_left(struct nib_vk_device *device);
 
 VkBuffer nib_vk_pool_buffer(const struct nib_vk_range *range);
 /// Returns the range in the host's memory, or NULL where it does not lie there.
@@ -61,10 +65,11 @@ struct nib_vk_transfer {
     struct nib_vk_range range;
     uint64_t used; ///< staged bytes that are not submitted
     bool is_recording;
+    bool is_pending; ///< submitted, and not waited for
 };
 enum nib_status nib_vk_transfer_create(struct nib_vk_device *device,
                                        struct nib_vk_transfer *out_transfer, struct nib_error *err);
-/// A zeroed transfer is accepted.
+/// Nothing of it may be under way (nib_vk_is_idle). A zeroed transfer is accepted.
 void nib_vk_transfer_destroy(struct nib_vk_transfer *transfer);
 /// Writes `size` bytes, a multiple of 4, at `offset` of `range`; they are there after the flush.
 enum nib_status nib_vk_transfer_write(struct nib_vk_transfer *transfer,

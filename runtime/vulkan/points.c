@@ -100,8 +100,5 @@ enum nib_status nib_vk_end_step(void *self, struct nib_error *err)
     if (instance->waits.n == 0 && instance->signals.n == 0)
         return NIB_OK;
     enum nib_status status = reserve(&instance->signals, 0, err);
-    if (status == NIB_OK)
-        status = submit(instance, NULL, 0, &instance->signals, err);
-    instance->is_signalling = instance->is_signalling || status == NIB_OK;
-    return status;
+    return status == NIB_OK ? submit(instance, NULL, 0, &instance->signals, err) : status;
 }

@@ -29,16 +29,6 @@ enum nib_status nib_vk_profile_create(struct nib_vk_instance *instance, struct n
                         "vkCreateQueryPool", err);
 }
 
-void nib_vk_profile_destroy(struct nib_vk_instance *instance)
-{
-    struct nib_vk_device *d = instance->device;
-    if (instance->queries)
-        d->table.DestroyQueryPool(d->device, instance->queries, NULL);
-    free(instance->op_calls);
-    free(instance->op_ns);
-    free(instance->timestamps);
-}
-
 void nib_vk_profile_begin(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
                           const struct nib_vk_segment *segment)
 {
