@@ -138,6 +138,8 @@ static enum nib_status look(struct nib_vk_device *d, const struct nib_attach_par
     enum nib_status status = NIB_OK;
     struct nib_vk_enabled enabled;
     nib_vk_enabled_read(params, &enabled);
+    if (enabled.has_debug_utils)
+        nib_vk_debug_load(params->get_instance_proc_addr, params->instance, &d->debug);
     d->physical = params->physical_device;
     NIB_TRY(nib_vk_snapshot_take(&d->host.table, d->physical, &d->snapshot, err));
     NIB_TRY(check_family(&d->snapshot, params->queue_family, err));

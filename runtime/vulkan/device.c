@@ -67,6 +67,7 @@ static enum nib_status create_layout(struct nib_vk_device *d, struct nib_error *
                                            .pBindings = bindings};
     NIB_TRY(nib_vk_check(d->table.CreateDescriptorSetLayout(d->device, &set, NULL, &d->set_layout),
                          "vkCreateDescriptorSetLayout", err));
+    nib_vk_name(d, VK_OBJECT_TYPE_DESCRIPTOR_SET_LAYOUT, (uint64_t)d->set_layout, "bindings");
     VkPushConstantRange push = {.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .size = 128};
     VkPipelineLayoutCreateInfo layout = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
                                          .setLayoutCount = 1,
@@ -75,6 +76,7 @@ static enum nib_status create_layout(struct nib_vk_device *d, struct nib_error *
                                          .pPushConstantRanges = &push};
     NIB_TRY(nib_vk_check(d->table.CreatePipelineLayout(d->device, &layout, NULL, &d->layout),
                          "vkCreatePipelineLayout", err));
+    nib_vk_name(d, VK_OBJECT_TYPE_PIPELINE_LAYOUT, (uint64_t)d->layout, "layout");
 fail:
     return status;
 }
@@ -140,7 +142,10 @@ enum nib_status nib_vk_device_open(const struct nib_device_params *params, void 
     NIB_TRY(nib_mutex_create(&d->queue_mutex, err));
     NIB_TRY(choose(d, params, err));
     NIB_TRY(create_device(d, err));
+    d->debug = d->host.debug;
     d->table.GetDeviceQueue(d->device, d->plan.queue_family, 0, &d->queue);
+    nib_vk_name(d, VK_OBJECT_TYPE_DEVICE, (uint64_t)(uintptr_t)d->device, "device");
+    nib_vk_name(d, VK_OBJECT_TYPE_QUEUE, (uint64_t)(uintptr_t)d->queue, "queue");
     NIB_TRY(nib_vk_device_finish(d, params->cache_dir, err));
     *out_device = d;
     return NIB_OK;
@@ -202,6 +207,7 @@ static enum nib_status create_pipeline(struct nib_vk_device *d, const struct nib
                      "vkCreateShaderModule", err);
     if (status != NIB_OK)
         return nib_fail_context(err, status, "shader %s", kernel->shader);
+    nib_vk_name(d, VK_OBJECT_TYPE_SHADER_MODULE, (uint64_t)module, "%s", kernel->shader);
     VkSpecializationMapEntry entries[NIB_SPECS];
     for (uint32_t i = 0; i < NIB_SPECS; i++)
         entries[i] = (VkSpecializationMapEntry){.constantID = i, .offset = 4 * i, .size = 4};
@@ -242,8 +248,10 @@ static enum nib_status find_or_create(struct nib_vk_device *d, const struct nib_
     d->pipelines = array;
     if (status == NIB_OK)
         status = create_pipeline(d, kernel, out_pipeline, err);
-    if (status == NIB_OK)
-        d->pipelines[d->n_pipelines++] = (struct nib_vk_pipeline){*kernel, *out_pipeline};
+    if (status != NIB_OK)
+        return status;
+    nib_vk_name(d, VK_OBJECT_TYPE_PIPELINE, (uint64_t)*out_pipeline, "%s", kernel->shader);
+    d->pipelines[d->n_pipelines++] = (struct nib_vk_pipeline){*kernel, *out_pipeline};
     return status;
 }
 
@@ -258,16 +266,18 @@ enum nib_status nib_vk_device_pipeline(struct nib_vk_device *device,
     return status;
 }
 
-enum nib_status nib_vk_clock_create(struct nib_vk_device *device, struct nib_vk_clock *out_clock,
-                                    struct nib_error *err)
+enum nib_status nib_vk_clock_create(struct nib_vk_device *device, const char *name,
+                                    struct nib_vk_clock *out_clock, struct nib_error *err)
 {
     VkSemaphoreTypeCreateInfo type = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
                                       .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
     VkSemaphoreCreateInfo info = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
     *out_clock = (struct nib_vk_clock){0};
-    return nib_vk_check(
-        device->table.CreateSemaphore(device->device, &info, NULL, &out_clock->semaphore),
-        "vkCreateSemaphore", err);
+    VkResult result =
+        device->table.CreateSemaphore(device->device, &info, NULL, &out_clock->semaphore);
+    if (result == VK_SUCCESS)
+        nib_vk_name(device, VK_OBJECT_TYPE_SEMAPHORE, (uint64_t)out_clock->semaphore, "%s", name);
+    return nib_vk_check(result, "vkCreateSemaphore", err);
 }
 
 void nib_vk_clock_destroy(struct nib_vk_device *device, struct nib_vk_clock *clock)

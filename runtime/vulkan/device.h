@@ -3,6 +3,7 @@
 #define RUNTIME_VULKAN_DEVICE_H
 
 #include "runtime/base/os.h"
+#include "runtime/vulkan/names.h"
 #include "runtime/vulkan/snapshot.h"
 #include "shaders/shared/kernels.h"
 #include <stdatomic.h>
@@ -12,6 +13,7 @@ struct nib_vk_host {
     struct nib_library *library;
     VkInstance instance;
     struct nib_vk_instance_table table;
+    struct nib_vk_debug debug;
     uint32_t n_physical;
     VkPhysicalDevice physical[32];
 };
@@ -43,6 +45,7 @@ struct nib_vk_device {
     VkDevice device;
     struct nib_vk_device_table table;
     VkQueue queue;
+    struct nib_vk_debug debug;
     bool is_attached;               ///< device and queue are the host's
     void (*lock_queue)(void *user); ///< the host's, where attached
     void (*unlock_queue)(void *user);
@@ -86,8 +89,9 @@ struct nib_vk_clock {
     VkSemaphore semaphore;
     uint64_t value;
 };
-enum nib_status nib_vk_clock_create(struct nib_vk_device *device, struct nib_vk_clock *out_clock,
-                                    struct nib_error *err);
+/// Makes one called `name`. Errors: memory, device.
+enum nib_status nib_vk_clock_create(struct nib_vk_device *device, const char *name,
+                                    struct nib_vk_clock *out_clock, struct nib_error *err);
 void nib_vk_clock_destroy(struct nib_vk_device *device, struct nib_vk_clock *clock);
 /// vkQueueSubmit of one submission, under the queue's lock. Errors: device lost, memory.
 enum nib_status nib_vk_queue_submit(struct nib_vk_device *device, const VkSubmitInfo *info,

@@ -27,6 +27,30 @@ static bool gathers(const struct nib_vk_instance *instance, uint32_t segment)
     return false;
 }
 
+static void name_command(const struct nib_vk_instance *instance, uint32_t command, const char *what,
+                         uint32_t number)
+{
+    nib_vk_name(instance->device, VK_OBJECT_TYPE_COMMAND_BUFFER,
+                (uint64_t)(uintptr_t)instance->commands[command], "%s %u", what, number);
+}
+
+static void name_commands(const struct nib_vk_instance *instance)
+{
+    for (uint32_t s = 0; s < instance->n_segments; s++) {
+        uint32_t first = instance->segments[s].first_command;
+        uint32_t end = s + 1 < instance->n_segments ? instance->segments[s + 1].first_command
+                                                    : instance->first_step_command;
+        for (uint32_t i = first; i < end; i++)
+            name_command(instance, i, "segment", instance->first_segment + s);
+    }
+    for (uint32_t b = 0; b < n_row_buckets(instance); b++) {
+        name_command(instance, instance->first_step_command + b, "step upload", 1u << b);
+        name_command(instance, instance->first_hidden_in_command + b, "hidden states in", 1u << b);
+        name_command(instance, instance->first_hidden_out_command + b, "hidden states out",
+                     1u << b);
+    }
+}
+
 static enum nib_status take_commands(struct nib_vk_instance *instance, struct nib_error *err)
 {
     uint32_t n = 0, rows = n_row_buckets(instance);
@@ -57,6 +81,7 @@ static enum nib_status take_commands(struct nib_vk_instance *instance, struct ni
     }
     instance->commands = commands;
     instance->n_commands = n;
+    name_commands(instance);
     return NIB_OK;
 }
 
@@ -189,12 +214,15 @@ static void record_pass(const struct nib_vk_instance *instance, VkCommandBuffer 
     const struct nib_vk_device_table *table = &instance->device->table;
     uint32_t most = instance->device->plan.matmul_columns;
     uint32_t columns = bucket < most ? bucket : most;
+    nib_vk_label_begin(instance->device, buffer, "op %u, %s", pass->op,
+                       nib_op_name(instance->plan->ops[pass->op].kind));
     table->CmdBindPipeline(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pass->pipelines[columns]);
     table->CmdBindDescriptorSets(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, instance->device->layout,
                                  0, 1, &pass->set, 0, NULL);
     table->CmdPushConstants(buffer, instance->device->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
                             pass->push_size, pass->push);
     table->CmdDispatch(buffer, pass->groups[columns], pass->height[bucket], pass->depth[bucket]);
+    nib_vk_label_end(instance->device, buffer);
 }
 
 void nib_vk_record(const struct nib_vk_instance *instance, uint32_t index, uint32_t row_bucket,
@@ -202,6 +230,8 @@ void nib_vk_record(const struct nib_vk_instance *instance, uint32_t index, uint3
 {
     const struct nib_vk_segment *segment = &instance->segments[index];
     struct dirty dirty = {.n = 0};
+    nib_vk_label_begin(instance->device, buffer, "nibble segment %u",
+                       instance->first_segment + index);
     nib_vk_profile_begin(instance, buffer, segment);
     for (uint32_t i = 0; i < segment->n_passes; i++) {
         const struct nib_vk_pass *pass = &instance->passes[segment->first_pass + i];
@@ -221,6 +251,7 @@ void nib_vk_record(const struct nib_vk_instance *instance, uint32_t index, uint3
     } else {
         compute_barrier(instance, buffer);
     }
+    nib_vk_label_end(instance->device, buffer);
 }
 
 enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t segment,
