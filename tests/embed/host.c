@@ -302,11 +302,14 @@ static VkResult record_frame(const struct host *host, uint32_t number)
                                     .imageExtent = {HOST_SIDE, HOST_SIDE, 1}};
     host->CmdCopyImageToBuffer(host->commands, host->image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL,
                                host->pixels, 1, &copy);
+    // For the reader, and for the next frame's copy.
     VkMemoryBarrier barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
                                .srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
-                               .dstAccessMask = VK_ACCESS_HOST_READ_BIT};
+                               .dstAccessMask =
+                                   VK_ACCESS_HOST_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT};
     host->CmdPipelineBarrier(host->commands, VK_PIPELINE_STAGE_TRANSFER_BIT,
-                             VK_PIPELINE_STAGE_HOST_BIT, 0, 1, &barrier, 0, NULL, 0, NULL);
+                             VK_PIPELINE_STAGE_HOST_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT, 0, 1,
+                             &barrier, 0, NULL, 0, NULL);
     return result == VK_SUCCESS ? host->EndCommandBuffer(host->commands) : result;
 }
 
