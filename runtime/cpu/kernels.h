@@ -143,9 +143,9 @@ struct nib_cpu_rope {
     const float *angles; ///< as nib_cpu_angles.out
 };
 
-/// The cache of one layer. Its part of a page is what nib_backend.kv_export writes: keys, values, key
-/// scales, value scales. All layers' parts of one page lie side by side, so that the pages in use fill
-/// few large pages of memory.
+/// The cache of one layer. Its part of a page is what nib_backend.kv_export writes: keys, values,
+/// key scales, value scales. All layers' parts of one page lie side by side, so that the pages in
+/// use fill few large pages of memory.
 struct nib_cpu_cache {
     const struct nib_kv_layer *layer;
     enum nib_kv_format key_format;
