@@ -68,6 +68,8 @@ struct nib_device_params {
     const char *vulkan_variant; ///< Vulkan: the matmul kernels ("wide", "dot", "tall", "texel",
                                 ///< "single") that go before those that the device would choose,
                                 ///< where they serve; for tests; NULL: none
+    uint32_t hang_ms; ///< Vulkan: milliseconds after which what was submitted counts as hung, and
+                      ///< the device as lost; 0: a minute, an hour on a driver of type CPU
 };
 #define nib_device_params(...) \
     (&(struct nib_device_params){.struct_size = sizeof(struct nib_device_params), __VA_ARGS__})

@@ -44,10 +44,18 @@ struct nib_engine_params {
     uint32_t max_rows;     ///< rows of the largest step, a power of two up to 512; 0: 512
     enum nib_kv_format key_format;
     enum nib_kv_format value_format;
-    bool precise;  ///< activations and accumulation in fp32, except where the checkpoint's own
-                   ///< scheme asks for int8 activations
-    bool fallback; ///< let the CPU do what a device cannot, and go on there when it is lost
-    bool profile;  ///< time every op
+    bool precise; ///< activations and accumulation in fp32, except where the checkpoint's own
+                  ///< scheme asks for int8 activations
+    /// Let the CPU do what a device cannot. Where a device is lost, hangs or runs out of memory,
+    /// sessions then go on on the CPU from their tokens, as if they had been started there with
+    /// them. Without it the call fails, and the sessions keep their tokens.
+    bool fallback;
+    bool profile; ///< time every op
+    /// Takes what goes to the CPU; NULL: a CPU device that has a placement, else one with every
+    /// default.
+    struct nib_device *fallback_device;
+    bool fit; ///< let the CPU have the segments at a placement's end that the device has no memory
+              ///< for, as long as it has some for one layer
 };
 #define nib_engine_params(...) \
     (&(struct nib_engine_params){.struct_size = sizeof(struct nib_engine_params), __VA_ARGS__})
@@ -58,13 +66,17 @@ struct nib_engine_params {
 NIB_API enum nib_status nib_engine_create(struct nib_model *model,
                                           const struct nib_engine_params *params,
                                           struct nib_engine **out_engine, struct nib_error *err);
-/// Frees the engine. Its sessions must be gone.
+/// Frees the engine. Its sessions must be gone. Loading that is under way ends at its next resting
+/// place: a matrix, or the kernels of a layer.
 NIB_API void nib_engine_destroy(struct nib_engine **engine);
 
-/// Does a part of the loading: packs weights and makes kernels ready, stopping at the first
-/// resting place after `budget_ns` nanoseconds (0: at the end). `*out_ready` tells whether all is
-/// done. A host that draws frames calls it once a frame.
-/// Errors: io, format, memory, device memory, cancelled (the next call goes on where it stopped).
+/// Loads: packs and uploads weights, compiles kernels. With `budget_ns` a thread of the engine's
+/// own goes on loading, also between the calls, and the call looks at it for no longer than so many
+/// nanoseconds; a host that draws frames calls it once a frame (1: it does not wait at all). With 0
+/// it returns at the end. `*out_ready` tells whether all is done. Callbacks of nib_progress run
+/// inside the calls; other functions of the engine that need the weights wait for them.
+/// Errors: io, format, memory, device memory, those of the devices, cancelled (the next call goes
+/// on where loading stopped).
 NIB_API enum nib_status nib_engine_prepare(struct nib_engine *engine, uint64_t budget_ns,
                                            bool *out_ready, struct nib_error *err);
 
@@ -98,7 +110,7 @@ struct nib_engine_info {
     struct nib_device_info device; ///< the device of the first layer
     struct nib_memory memory;      ///< as taken, not as predicted
     uint64_t device_bytes;         ///< device memory taken on GPUs
-    uint64_t load_ns;              ///< time spent in nib_engine_prepare
+    uint64_t load_ns;              ///< time that loading took
     uint64_t steps;
     uint64_t host_ns; ///< time of all steps that the host spent preparing and submitting
     struct nib_execution execution;
@@ -106,6 +118,8 @@ struct nib_engine_info {
     uint64_t kv_idle_bytes; ///< pages kept for sessions that begin as earlier ones did, until
                             ///< pages are needed
 };
+/// Describes the engine. While a thread of nib_engine_prepare loads, what the devices have taken and
+/// done is not known, and 0.
 NIB_API void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info *out_info);
 
 /// Time and traffic of one op, summed over all steps (nib_engine_params.profile).

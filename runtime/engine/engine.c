@@ -2,7 +2,7 @@
 
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
-#include "runtime/engine/registry.h"
+#include "runtime/engine/placement.h"
 #include <stdlib.h>
 
 static enum nib_status make_plan(struct nib_engine *engine, const struct nib_engine_params *params,
@@ -24,64 +24,6 @@ static enum nib_status make_plan(struct nib_engine *engine, const struct nib_eng
     return status == NIB_OK ? nib_plan_validate(engine->plan, err) : status;
 }
 
-/// Opens or retains the placements' devices.
-static enum nib_status make_parts(struct nib_engine *engine, const struct nib_engine_params *params,
-                                  struct nib_error *err)
-{
-    uint32_t n_segments = engine->plan->n_segments;
-    const struct nib_placement whole = {.n_segments = n_segments};
-    const struct nib_placement *placements = params->n_placements ? params->placements : &whole;
-    uint32_t count = params->n_placements ? params->n_placements : 1;
-    uint32_t next = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (placements[i].first_segment != next || placements[i].n_segments == 0 ||
-            placements[i].n_segments > n_segments - next)
-            return nib_fail(err, NIB_ERROR_ARGUMENT,
-                            "placement %u must begin at segment %u and end by segment %u", i, next,
-                            n_segments);
-        next += placements[i].n_segments;
-    }
-    if (next != n_segments)
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "the placements end at segment %u of %u", next,
-                        n_segments);
-
-    engine->parts = calloc(count, sizeof *engine->parts);
-    if (!engine->parts)
-        return nib_fail_memory(err);
-    for (; engine->n_parts < count; engine->n_parts++) {
-        struct nib_part *part = &engine->parts[engine->n_parts];
-        part->first_segment = placements[engine->n_parts].first_segment;
-        part->n_segments = placements[engine->n_parts].n_segments;
-        part->device = placements[engine->n_parts].device;
-        if (part->device) {
-            nib_device_retain(part->device);
-            continue;
-        }
-        const struct nib_device_params *cpu = nib_device_params(.log = engine->log);
-        enum nib_status status = nib_registry_open(cpu, &part->device, err);
-        if (status != NIB_OK)
-            return status;
-    }
-    return NIB_OK;
-}
-
-static enum nib_status check_ops(const struct nib_engine *engine, struct nib_error *err)
-{
-    for (uint32_t i = 0; i < engine->n_parts; i++) {
-        const struct nib_part *part = &engine->parts[i];
-        for (uint32_t op = 0; op < engine->plan->n_ops; op++) {
-            uint32_t segment = engine->plan->ops[op].segment;
-            if (segment < part->first_segment || segment - part->first_segment >= part->n_segments)
-                continue;
-            enum nib_status status =
-                part->device->backend->supports(part->device->impl, engine->plan, op, err);
-            if (status != NIB_OK)
-                return status;
-        }
-    }
-    return NIB_OK;
-}
-
 /// A pool that cannot fit is refused here, since the system hands out pages only as they are
 /// touched.
 static enum nib_status check_memory(const struct nib_engine *engine, struct nib_error *err)
@@ -101,11 +43,12 @@ static enum nib_status check_memory(const struct nib_engine *engine, struct nib_
 static enum nib_status copy_page(void *user, uint32_t kv_class, uint32_t source, uint32_t target,
                                  struct nib_error *err)
 {
-    const struct nib_engine *engine = user;
+    struct nib_engine *engine = user;
     enum nib_status status = NIB_OK;
     for (uint32_t i = 0; i < engine->n_parts && status == NIB_OK; i++) {
         const struct nib_part *part = &engine->parts[i];
         status = part->device->backend->kv_copy(part->instance, kv_class, source, target, err);
+        nib_part_result(engine, part, status);
     }
     return status;
 }
@@ -122,7 +65,8 @@ static bool depends_on_chunks(const struct nib_plan *plan)
     return false;
 }
 
-static enum nib_status make_pool(struct nib_engine *engine, struct nib_error *err)
+enum nib_status nib_engine_make_pool(struct nib_engine *engine, struct nib_kv_pool **out_pool,
+                                     struct nib_error *err)
 {
     const struct nib_plan *plan = engine->plan;
     engine->is_chunked = depends_on_chunks(plan);
@@ -147,10 +91,10 @@ static enum nib_status make_pool(struct nib_engine *engine, struct nib_error *er
         params.window[c] = everything[c] ? 0 : params.window[c];
         engine->windows[c] = params.window[c];
     }
-    return nib_kv_pool_create(&params, &engine->pool, err);
+    return nib_kv_pool_create(&params, out_pool, err);
 }
 
-static enum nib_status make_arrays(struct nib_engine *engine, bool profile, struct nib_error *err)
+static enum nib_status make_arrays(struct nib_engine *engine, struct nib_error *err)
 {
     const struct nib_plan *plan = engine->plan;
     size_t n = engine->max_sessions;
@@ -161,9 +105,8 @@ static enum nib_status make_arrays(struct nib_engine *engine, bool profile, stru
     engine->pending = calloc(n, sizeof *engine->pending);
     engine->shares = calloc(n, sizeof *engine->shares);
     engine->logits = calloc((size_t)NIB_STEP_MAX_LOGITS * plan->vocabulary, sizeof(float));
-    engine->notes = calloc(1, sizeof *engine->notes);
     bool complete = engine->sessions && engine->rows && engine->sequences && engine->scheduled &&
-                    engine->pending && engine->shares && engine->logits && engine->notes;
+                    engine->pending && engine->shares && engine->logits;
     for (int i = 0; i < 2 && engine->n_parts > 1; i++) {
         engine->hidden[i] = calloc((size_t)plan->max_rows * plan->hidden_size, sizeof(float));
         complete = complete && engine->hidden[i];
@@ -177,35 +120,9 @@ static enum nib_status make_arrays(struct nib_engine *engine, bool profile, stru
         .logits = engine->logits,
     };
     enum nib_status status = nib_sampler_create(plan->vocabulary, &engine->sampler, err);
-    if (status == NIB_OK && profile)
+    if (status == NIB_OK && engine->profile)
         status = nib_accounts_create(plan, &engine->accounts, err);
     return status;
-}
-
-static enum nib_status make_instances(struct nib_engine *engine,
-                                      const struct nib_engine_params *params, struct nib_error *err)
-{
-    for (uint32_t i = 0; i < engine->n_parts; i++) {
-        struct nib_part *part = &engine->parts[i];
-        struct nib_instance_params instance = {
-            .plan = engine->plan,
-            .device = part->device->impl,
-            .log = engine->log,
-            .first_segment = part->first_segment,
-            .n_segments = part->n_segments,
-            .max_sequences = engine->max_sessions,
-            .max_logits = NIB_STEP_MAX_LOGITS,
-            .precise = params->precise,
-            .fallback = params->fallback,
-            .profile = params->profile,
-        };
-        for (uint32_t c = 0; c < engine->plan->n_kv_classes; c++)
-            instance.n_pages[c] = nib_plan_pages(engine->plan, c, engine->max_sessions);
-        enum nib_status status = part->device->backend->create(&instance, &part->instance, err);
-        if (status != NIB_OK)
-            return status;
-    }
-    return NIB_OK;
 }
 
 enum nib_status nib_engine_build(struct nib_model *model, const struct nib_engine_params *params,
@@ -220,15 +137,19 @@ enum nib_status nib_engine_build(struct nib_model *model, const struct nib_engin
     nib_model_retain(model);
     engine->log = params->log;
     engine->precise = params->precise;
+    engine->fallback = params->fallback;
+    engine->profile = params->profile;
+    engine->notes = calloc(1, sizeof *engine->notes);
+    if (!engine->notes)
+        NIB_TRY(nib_fail_memory(err));
     NIB_TRY(make_plan(engine, params, err));
-    NIB_TRY(make_parts(engine, params, err));
-    NIB_TRY(check_ops(engine, err));
+    NIB_TRY(nib_placements_open(engine, params, err));
     NIB_TRY(check_memory(engine, err));
-    NIB_TRY(make_pool(engine, err));
-    NIB_TRY(make_arrays(engine, params->profile, err));
-    NIB_TRY(make_instances(engine, params, err));
-    engine->load.meter = (struct nib_meter){
-        .progress = params->progress, .what = "load weights", .total = nib_load_total(engine)};
+    NIB_TRY(nib_engine_make_pool(engine, &engine->pool, err));
+    NIB_TRY(nib_placements_create(engine, params, err));
+    NIB_TRY(make_arrays(engine, err));
+    engine->load.meter = (struct nib_meter){.progress = params->progress, .what = "load weights"};
+    nib_load_restart(engine);
     *out_engine = engine;
     return NIB_OK;
 
@@ -237,17 +158,23 @@ fail:
     return status;
 }
 
+static void notes_free(struct nib_notes **notes)
+{
+    for (uint32_t i = 0; *notes && i < (*notes)->n_kept_replaced; i++)
+        free((*notes)->kept_replaced[i]);
+    for (uint32_t i = 0; *notes && i < (*notes)->n_kept_fallbacks; i++)
+        free((*notes)->kept_fallbacks[i]);
+    free(*notes);
+    *notes = NULL;
+}
+
 void nib_engine_destroy(struct nib_engine **engine)
 {
     if (!engine || !*engine)
         return;
     struct nib_engine *e = *engine;
-    for (uint32_t i = 0; e->parts && i < e->n_parts; i++) {
-        if (e->parts[i].instance)
-            e->parts[i].device->backend->destroy(e->parts[i].instance);
-        nib_device_release(e->parts[i].device);
-    }
-    free(e->parts);
+    nib_load_stop(e);
+    nib_placements_close(e);
     nib_accounts_destroy(&e->accounts, e->plan ? e->plan->n_ops : 0);
     nib_sampler_destroy(&e->sampler);
     nib_kv_pool_destroy(&e->pool);
@@ -258,7 +185,7 @@ void nib_engine_destroy(struct nib_engine **engine)
     free(e->pending);
     free(e->shares);
     free(e->logits);
-    free(e->notes);
+    notes_free(&e->notes);
     free(e->hidden[0]);
     free(e->hidden[1]);
     nib_plan_destroy(&e->plan);
@@ -284,8 +211,33 @@ static void append_notes(const char **notes, uint32_t *count, const char *const 
         notes[(*count)++] = more[i];
 }
 
-static void add_part(const struct nib_engine *engine, const struct nib_part *part,
-                     struct nib_engine_info *info)
+/// Begins the lists with what the engine keeps itself.
+static void add_kept(struct nib_notes *notes, struct nib_execution *execution)
+{
+    append_notes(notes->replaced, &execution->n_replaced, (const char *const *)notes->kept_replaced,
+                 notes->n_kept_replaced);
+    append_notes(notes->fallbacks, &execution->n_fallbacks,
+                 (const char *const *)notes->kept_fallbacks, notes->n_kept_fallbacks);
+}
+
+/// Adds what the placement is.
+static void add_placement(const struct nib_engine *engine, const struct nib_part *part,
+                          struct nib_engine_info *info)
+{
+    struct nib_device_info device = {0};
+    part->device->backend->device_info(part->device->impl, &device);
+    for (uint32_t s = part->first_segment; s < part->first_segment + part->n_segments; s++) {
+        bool layer = engine->plan->segments[s].kind == NIB_SEGMENT_LAYER;
+        info->execution.gpu_layers += layer && device.backend == NIB_BACKEND_VULKAN;
+        info->execution.cpu_layers += layer && device.backend == NIB_BACKEND_CPU;
+        if (s == (info->n_segments > 1 ? 1 : 0))
+            info->device = device;
+    }
+}
+
+/// Adds what the placement holds and has done.
+static void add_figures(const struct nib_engine *engine, const struct nib_part *part,
+                        struct nib_engine_info *info)
 {
     const struct nib_backend *backend = part->device->backend;
     struct nib_instance_memory memory = {0};
@@ -294,16 +246,6 @@ static void add_part(const struct nib_engine *engine, const struct nib_part *par
     info->memory.kv_bytes += memory.kv;
     info->memory.scratch_bytes += memory.scratch;
     info->device_bytes += memory.device;
-
-    struct nib_device_info device = {0};
-    backend->device_info(part->device->impl, &device);
-    for (uint32_t s = part->first_segment; s < part->first_segment + part->n_segments; s++) {
-        bool layer = engine->plan->segments[s].kind == NIB_SEGMENT_LAYER;
-        info->execution.gpu_layers += layer && device.backend == NIB_BACKEND_VULKAN;
-        info->execution.cpu_layers += layer && device.backend == NIB_BACKEND_CPU;
-        if (s == (info->n_segments > 1 ? 1 : 0))
-            info->device = device;
-    }
 
     struct nib_instance_counters counters = {0};
     backend->counters(part->instance, &counters);
@@ -337,10 +279,15 @@ void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info
         .n_segments = engine->plan->n_segments,
         .load_ns = engine->load.ns,
         .steps = engine->n_steps,
-        .host_ns = engine->host_ns,
+        .host_ns = engine->host_ns + engine->past.host_ns,
+        .execution.dispatches = engine->past.dispatches,
     };
-    for (uint32_t i = 0; i < engine->n_parts; i++)
-        add_part(engine, &engine->parts[i], out_info);
+    add_kept(engine->notes, &out_info->execution);
+    for (uint32_t i = 0; i < engine->n_parts; i++) {
+        add_placement(engine, &engine->parts[i], out_info);
+        if (!engine->loader)
+            add_figures(engine, &engine->parts[i], out_info);
+    }
     add_pool(engine, out_info);
     struct nib_memory *memory = &out_info->memory;
     memory->scratch_bytes += own_scratch(engine);

@@ -29,6 +29,7 @@ struct nib_part {
     void *instance;
     uint32_t first_segment;
     uint32_t n_segments;
+    uint32_t n_offered; ///< weights that were packed here or are not used here: [0, n_offered)
 };
 
 /// How far loading has come.
@@ -36,6 +37,7 @@ struct nib_load {
     uint32_t next_weight;
     uint32_t next_part; ///< of weight `next_weight`
     uint64_t done_bytes;
+    uint64_t reported_bytes;
     struct nib_meter meter;
     bool ready;
     uint64_t ns;
@@ -52,6 +54,11 @@ struct nib_op_account {
 struct nib_notes {
     const char *replaced[NIB_ENGINE_MAX_NOTES];
     const char *fallbacks[NIB_ENGINE_MAX_NOTES];
+    // The engine's own, from malloc.
+    char *kept_replaced[NIB_ENGINE_MAX_NOTES]; ///< of instances that are gone
+    uint32_t n_kept_replaced;
+    char *kept_fallbacks[NIB_ENGINE_MAX_NOTES];
+    uint32_t n_kept_fallbacks;
 };
 
 struct nib_engine {
@@ -61,6 +68,7 @@ struct nib_engine {
     struct nib_part *parts; ///< [n_parts], in the order of segments
     uint32_t n_parts;
     struct nib_load load;
+    struct nib_loader *loader; ///< a thread that uses all above, or NULL
 
     struct nib_session **sessions; ///< [max_sessions], by table of the KV pool; NULL: free
     uint32_t max_sessions;
@@ -68,6 +76,10 @@ struct nib_engine {
     struct nib_kv_pool *pool;
     uint32_t windows[NIB_KV_MAX_CLASSES]; ///< tokens a row sees; 0: all before it
     bool precise;
+    bool fallback;
+    bool profile;
+    struct nib_device *fallback_device; ///< retained, or NULL
+    bool is_lost;                       ///< what failed last was a device that is no CPU
     bool is_chunked; ///< results depend on how a sequence is cut into chunks: cuts are fixed, no
                      ///< prefix is shared, no token drafted
 
@@ -84,7 +96,8 @@ struct nib_engine {
 
     uint64_t n_steps;
     uint64_t host_ns;
-    struct nib_op_account *accounts; ///< [n_ops], or NULL
+    struct nib_instance_counters past; ///< of instances that are gone
+    struct nib_op_account *accounts;   ///< [n_ops], or NULL
     struct nib_notes *notes;
 };
 
@@ -128,6 +141,7 @@ struct nib_session {
     enum nib_work work;
     nib_logits_fn *on_logits; ///< NULL: nobody wants logits
     uint32_t first_logits;
+    uint32_t n_told; ///< the logits of the first so many positions were given to on_logits
     void *logits_user;
     bool refused; ///< on_logits returned false
     struct nib_generator generator;
@@ -144,8 +158,20 @@ enum nib_status nib_generator_run(struct nib_session *session,
                                   const struct nib_generate_params *params,
                                   struct nib_generation *out_generation, struct nib_error *err);
 
-/// Returns the bytes that loading packs: each weight once in every placement that uses it.
+/// Returns the bytes that are left to be packed: each weight once in every placement that uses it.
 uint64_t nib_load_total(const struct nib_engine *engine);
+/// Begins loading anew, for the placements that have not got all weights.
+void nib_load_restart(struct nib_engine *engine);
+
+/// Makes a KV pool for the engine's plan. Errors: memory.
+enum nib_status nib_engine_make_pool(struct nib_engine *engine, struct nib_kv_pool **out_pool,
+                                     struct nib_error *err);
+
+/// Loads the next piece: packs a weight for a placement, or makes some kernels ready. Errors: those
+/// of nib_engine_prepare; the next call tries again.
+enum nib_status nib_load_piece(struct nib_engine *engine, bool *out_done, struct nib_error *err);
+/// Ends the thread that loads, if there is one, behind the piece that it is at.
+void nib_load_stop(struct nib_engine *engine);
 
 /// Names the ops for nib_op_profile. Errors: memory.
 enum nib_status nib_accounts_create(const struct nib_plan *plan,
@@ -167,6 +193,14 @@ enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only
 /// copying a page.
 enum nib_status nib_step_schedule(struct nib_engine *engine, struct nib_session *only,
                                   uint32_t *out_logits, struct nib_error *err);
+
+/// nib_engine_synchronize. Errors: state, memory.
+enum nib_status nib_engine_add_points(struct nib_engine *engine,
+                                      const struct nib_step_points *points, struct nib_error *err);
+/// Tells the placements that the step has ended, however it did. Errors: those of the devices.
+enum nib_status nib_step_end(struct nib_engine *engine, struct nib_error *err);
+/// Returns the most rows of the next step: max_rows, or fewer where a host's device is shared.
+uint32_t nib_step_most_rows(const struct nib_engine *engine);
 
 /// Draws the next token of a generating session from the logits of its last token, and tells the
 /// host. Errors: argument (no token is left), memory, those of the detokenizer; the generation has

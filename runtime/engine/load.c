@@ -1,6 +1,6 @@
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
-#include "runtime/engine/engine.h"
+#include "runtime/engine/placement.h"
 
 /// Returns the weight whose bytes weight `w` uses.
 static uint32_t root_of(const struct nib_plan *plan, uint32_t w)
@@ -21,17 +21,34 @@ static bool part_uses(const struct nib_plan *plan, const struct nib_part *part, 
     return false;
 }
 
+/// Returns whether the part still needs weight `w` itself.
+static bool is_missing(const struct nib_plan *plan, const struct nib_part *part, uint32_t w)
+{
+    return plan->weights[w].shared_with == NIB_NO_WEIGHT && w >= part->n_offered &&
+           part_uses(plan, part, w);
+}
+
 uint64_t nib_load_total(const struct nib_engine *engine)
 {
     const struct nib_plan *plan = engine->plan;
     uint64_t total = 0;
     for (uint32_t w = 0; w < plan->n_weights; w++) {
-        if (plan->weights[w].shared_with != NIB_NO_WEIGHT)
-            continue;
         for (uint32_t i = 0; i < engine->n_parts; i++)
-            total += part_uses(plan, &engine->parts[i], w) ? plan->weights[w].bytes : 0;
+            total += is_missing(plan, &engine->parts[i], w) ? plan->weights[w].bytes : 0;
     }
     return total;
+}
+
+void nib_load_restart(struct nib_engine *engine)
+{
+    struct nib_load *load = &engine->load;
+    load->next_weight = 0;
+    load->next_part = 0;
+    load->done_bytes = 0;
+    load->reported_bytes = 0;
+    load->ready = false;
+    load->meter.total = nib_load_total(engine);
+    load->meter.next_ns = 0;
 }
 
 /// Asks the system to read the weight's mapped rows, so that they are there when they are used.
@@ -58,7 +75,7 @@ static enum nib_status load_next(struct nib_engine *engine, struct nib_error *er
     const struct nib_plan *plan = engine->plan;
     const struct nib_weight *weight = &plan->weights[load->next_weight];
     struct nib_part *part = &engine->parts[load->next_part];
-    if (weight->shared_with == NIB_NO_WEIGHT && part_uses(plan, part, load->next_weight)) {
+    if (is_missing(plan, part, load->next_weight)) {
         const struct nib_source *source = engine->model->source;
         struct nib_row_reader reader;
         enum nib_status status =
@@ -67,10 +84,12 @@ static enum nib_status load_next(struct nib_engine *engine, struct nib_error *er
             return status;
         will_need(source, &reader);
         status = part->device->backend->pack(part->instance, load->next_weight, &reader, err);
-        if (status != NIB_OK)
+        if (nib_part_result(engine, part, status) != NIB_OK)
             return nib_fail_context(err, status, "%s", reader.name);
         load->done_bytes += weight->bytes;
     }
+    if (part->n_offered <= load->next_weight)
+        part->n_offered = load->next_weight + 1;
     if (++load->next_part == engine->n_parts) {
         load->next_part = 0;
         load->next_weight++;
@@ -78,20 +97,17 @@ static enum nib_status load_next(struct nib_engine *engine, struct nib_error *er
     return NIB_OK;
 }
 
-/// Lets the placements make their kernels ready until `end_ns` (0: to the end).
-static enum nib_status make_ready(struct nib_engine *engine, uint64_t end_ns, bool *out_ready,
-                                  struct nib_error *err)
+/// Lets the placements make kernels ready, a piece of them.
+static enum nib_status make_ready(struct nib_engine *engine, bool *out_ready, struct nib_error *err)
 {
     *out_ready = true;
     for (uint32_t i = 0; i < engine->n_parts && *out_ready; i++) {
         const struct nib_part *part = &engine->parts[i];
         const struct nib_backend *backend = part->device->backend;
-        uint64_t now = nib_clock_ns();
-        uint64_t budget_ns = end_ns == 0 ? 0 : (end_ns > now ? end_ns - now : 1);
         if (!backend->ready)
             continue;
-        enum nib_status status = backend->ready(part->instance, budget_ns, out_ready, err);
-        if (status != NIB_OK) {
+        enum nib_status status = backend->ready(part->instance, 1, out_ready, err);
+        if (nib_part_result(engine, part, status) != NIB_OK) {
             *out_ready = false;
             return status;
         }
@@ -99,39 +115,10 @@ static enum nib_status make_ready(struct nib_engine *engine, uint64_t end_ns, bo
     return NIB_OK;
 }
 
-static enum nib_status load_until(struct nib_engine *engine, uint64_t end_ns, struct nib_error *err)
+enum nib_status nib_load_piece(struct nib_engine *engine, bool *out_done, struct nib_error *err)
 {
-    struct nib_load *load = &engine->load;
-    while (load->next_weight < engine->plan->n_weights) {
-        enum nib_status status = load_next(engine, err);
-        if (status != NIB_OK)
-            return status;
-        if (!nib_meter_report(&load->meter, load->done_bytes))
-            return nib_fail(err, NIB_ERROR_CANCELLED, "loading was cancelled");
-        if (end_ns != 0 && nib_clock_ns() >= end_ns)
-            return NIB_OK;
-    }
-    enum nib_status status = make_ready(engine, end_ns, &load->ready, err);
-    if (load->ready)
-        nib_log_write(&engine->log, NIB_LOG_INFO, "%llu bytes of weights are ready",
-                      (unsigned long long)load->done_bytes);
-    return status;
-}
-
-enum nib_status nib_engine_prepare(struct nib_engine *engine, uint64_t budget_ns, bool *out_ready,
-                                   struct nib_error *err)
-{
-    *out_ready = false;
-    if (!engine)
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "engine is NULL");
-    enum nib_status status = NIB_OK;
-    if (!engine->load.ready) {
-        uint64_t start_ns = nib_clock_ns();
-        uint64_t end_ns =
-            budget_ns == 0 || start_ns + budget_ns < start_ns ? 0 : start_ns + budget_ns;
-        status = load_until(engine, end_ns, err);
-        engine->load.ns += nib_clock_ns() - start_ns;
-    }
-    *out_ready = engine->load.ready;
-    return status;
+    *out_done = false;
+    if (engine->load.next_weight < engine->plan->n_weights)
+        return load_next(engine, err);
+    return make_ready(engine, out_done, err);
 }

@@ -46,26 +46,52 @@ enum nib_status nib_registry_list(struct nib_device_info *out_infos, uint32_t ca
     return NIB_OK;
 }
 
-enum nib_status nib_registry_open(const struct nib_device_params *params,
-                                  struct nib_device **out_device, struct nib_error *err)
+static enum nib_status find_vulkan(const struct nib_backend **out_backend, struct nib_error *err)
 {
-    *out_device = NULL;
-    const struct nib_backend *backend = find_backend(params->backend);
-    if (!backend)
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "this build of nibble has no Vulkan backend; use --device cpu");
+    *out_backend = find_backend(NIB_BACKEND_VULKAN);
+    return *out_backend ? NIB_OK
+                        : nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                                   "this build of nibble has no Vulkan backend; use --device cpu");
+}
+
+/// Takes over `impl`, which is closed where that fails.
+static enum nib_status wrap(const struct nib_backend *backend, void *impl,
+                            struct nib_device **out_device, struct nib_error *err)
+{
     struct nib_device *device = calloc(1, sizeof *device);
-    if (!device)
+    if (!device) {
+        backend->device_close(impl);
         return nib_fail_memory(err);
-    enum nib_status status = backend->device_open(params, &device->impl, err);
-    if (status != NIB_OK) {
-        free(device);
-        return status;
     }
     device->backend = backend;
+    device->impl = impl;
     atomic_init(&device->references, 1);
     *out_device = device;
     return NIB_OK;
+}
+
+enum nib_status nib_registry_open(const struct nib_device_params *params,
+                                  struct nib_device **out_device, struct nib_error *err)
+{
+    void *impl = NULL;
+    *out_device = NULL;
+    const struct nib_backend *backend = find_backend(params->backend);
+    enum nib_status status = backend ? NIB_OK : find_vulkan(&backend, err);
+    if (status == NIB_OK)
+        status = backend->device_open(params, &impl, err);
+    return status == NIB_OK ? wrap(backend, impl, out_device, err) : status;
+}
+
+enum nib_status nib_registry_attach(const struct nib_attach_params *params,
+                                    struct nib_device **out_device, struct nib_error *err)
+{
+    void *impl = NULL;
+    *out_device = NULL;
+    const struct nib_backend *backend;
+    enum nib_status status = find_vulkan(&backend, err);
+    if (status == NIB_OK)
+        status = backend->device_attach(params, &impl, err);
+    return status == NIB_OK ? wrap(backend, impl, out_device, err) : status;
 }
 
 void nib_device_retain(struct nib_device *device)

@@ -126,6 +126,8 @@ void nib_session_drop(struct nib_session *session, uint32_t first, uint32_t coun
     memmove(session->tokens + first, session->tokens + end,
             (session->n_tokens - end) * sizeof *session->tokens);
     session->n_tokens -= count;
+    if (session->n_told > first)
+        session->n_told = first;
     if (session->n_computed > first)
         nib_session_rewind(session, first);
 }
@@ -173,6 +175,7 @@ enum nib_status nib_session_forward(struct nib_session *session, uint32_t first_
     session->work = NIB_WORK_FORWARD;
     session->on_logits = on_logits;
     session->first_logits = first_position;
+    session->n_told = 0;
     session->logits_user = user;
     session->refused = false;
     atomic_store_explicit(&session->cancelled, false, memory_order_relaxed);

@@ -1,7 +1,7 @@
 #include "runtime/base/bytes.h"
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
-#include "runtime/engine/engine.h"
+#include "runtime/engine/placement.h"
 #include "runtime/engine/session_file.h"
 #include <stdlib.h>
 
@@ -105,18 +105,14 @@ static enum nib_status put_pages(struct sink *sink, const struct nib_session *se
     return status;
 }
 
-enum nib_status nib_session_save(const struct nib_session *session, const char *path,
-                                 struct nib_error *err)
+/// Writes the session with the pages of its first `n_computed` tokens.
+static enum nib_status save(const struct nib_session *session, uint32_t n_computed,
+                            const char *path, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
     struct sink sink = {0};
-    if (!session || !path)
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is NULL", session ? "path" : "session");
-    if (session->engine->stepping)
-        return nib_fail(err, NIB_ERROR_STATE, "a session cannot be saved in a callback of a step");
     struct nib_session_shape shape = shape_of(session->engine);
-    struct nib_session_content content = {.n_tokens = session->n_tokens,
-                                          .n_computed = savable(session)};
+    struct nib_session_content content = {.n_tokens = session->n_tokens, .n_computed = n_computed};
     uint8_t header[NIB_SESSION_HEADER_SIZE];
     uint8_t checksum[8];
     nib_session_write_header(&shape, &content, header);
@@ -132,6 +128,25 @@ enum nib_status nib_session_save(const struct nib_session *session, const char *
 
 fail:
     nib_file_writer_destroy(&sink.writer);
+    return status;
+}
+
+enum nib_status nib_session_save(const struct nib_session *session, const char *path,
+                                 struct nib_error *err)
+{
+    if (!session || !path)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is NULL", session ? "path" : "session");
+    if (session->engine->stepping)
+        return nib_fail(err, NIB_ERROR_STATE, "a session cannot be saved in a callback of a step");
+    struct nib_error error = {0};
+    enum nib_status status = save(session, savable(session), path, &error);
+    if (session->engine->fallback && nib_is_loss(status)) {
+        nib_log_write(&session->engine->log, NIB_LOG_WARNING, "%s: saved without its cache: %s",
+                      path, error.message);
+        status = save(session, 0, path, &error);
+    }
+    if (status != NIB_OK && err)
+        *err = error;
     return status;
 }
 
@@ -175,8 +190,13 @@ enum nib_status nib_session_load(struct nib_engine *engine, const char *path,
         session->tokens[i] = (int32_t)nib_load_u32(content.tokens + (size_t)i * 4);
     session->n_tokens = content.n_tokens;
     NIB_TRY(nib_kv_pool_restore(engine->pool, session->table, content.n_computed, err));
-    NIB_TRY(get_pages(session, &content, err));
-    session->n_computed = content.n_computed;
+    status = get_pages(session, &content, err);
+    if (status == NIB_OK)
+        session->n_computed = content.n_computed;
+    else if (engine->fallback && nib_is_loss(status))
+        nib_session_rewind(session, 0);
+    else
+        goto fail;
     nib_file_map_close(&map);
     *out_session = session;
     return NIB_OK;

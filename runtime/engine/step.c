@@ -1,6 +1,6 @@
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
-#include "runtime/engine/engine.h"
+#include "runtime/engine/placement.h"
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
@@ -23,7 +23,7 @@ static enum nib_status run_span(struct nib_engine *engine, const struct nib_part
                                           span.hidden_in, span.hidden_out, err);
     if (status == NIB_OK && backend->wait)
         status = backend->wait(part->instance, err);
-    return status;
+    return nib_part_result(engine, part, status);
 }
 
 /// Runs the step through all placements, and through the head where some row wants logits.
@@ -58,9 +58,12 @@ static enum nib_status deliver(struct nib_engine *engine, const struct nib_step_
     if (session->work == NIB_WORK_NONE || session->refused || row->position >= session->n_tokens ||
         row->token != (uint32_t)session->tokens[row->position])
         return NIB_OK;
-    if (session->on_logits && row->position >= session->first_logits &&
-        !session->on_logits(session->logits_user, row->position, logits,
-                            engine->plan->vocabulary)) {
+    bool is_wanted = session->on_logits && row->position >= session->first_logits &&
+                     row->position >= session->n_told;
+    if (is_wanted)
+        session->n_told = row->position + 1;
+    if (is_wanted && !session->on_logits(session->logits_user, row->position, logits,
+                                         engine->plan->vocabulary)) {
         session->refused = true;
         if (session->work == NIB_WORK_GENERATE)
             nib_generator_end(session, NIB_STOP_CANCELLED);
@@ -72,25 +75,24 @@ static enum nib_status deliver(struct nib_engine *engine, const struct nib_step_
 }
 
 /// Delivers the lines of the head's last run. `*row` goes on through the step's rows; the first
-/// failure of a session goes to `*failure` and `err`.
-static void deliver_slice(struct nib_engine *engine, uint32_t *row, enum nib_status *failure,
-                          struct nib_error *err)
+/// failure of a session goes to `*failure`.
+static void deliver_slice(struct nib_engine *engine, uint32_t *row, struct nib_error *failure)
 {
     for (uint32_t line = 0; line < engine->step.header.n_logits; (*row)++) {
         if (engine->rows[*row].logit_row == NIB_NONE)
             continue;
         const float *logits = engine->logits + (size_t)line++ * engine->plan->vocabulary;
-        enum nib_status status =
-            deliver(engine, &engine->rows[*row], logits, *failure == NIB_OK ? err : NULL);
-        if (*failure == NIB_OK)
-            *failure = status;
+        enum nib_status status = deliver(engine, &engine->rows[*row], logits,
+                                         failure->status == NIB_OK ? failure : NULL);
+        if (failure->status == NIB_OK)
+            failure->status = status;
     }
 }
 
 /// Runs what was scheduled and delivers the logits, a slice after the other. Returns failures of
 /// the device; the first one of a session goes to `*failure`.
 static enum nib_status run_scheduled(struct nib_engine *engine, uint32_t n_logits,
-                                     enum nib_status *failure, struct nib_error *err)
+                                     struct nib_error *failure, struct nib_error *err)
 {
     struct nib_step_header *header = &engine->step.header;
     uint32_t head = engine->plan->n_segments - 1;
@@ -102,14 +104,14 @@ static enum nib_status run_scheduled(struct nib_engine *engine, uint32_t n_logit
         engine->scheduled[i]->n_computed += engine->sequences[i].n_rows;
 
     uint32_t row = 0;
-    deliver_slice(engine, &row, failure, err);
+    deliver_slice(engine, &row, failure);
     while ((header->first_logit += header->n_logits) < n_logits) {
         header->n_logits = min_u32(n_logits - header->first_logit, NIB_STEP_MAX_LOGITS);
         status = run_span(engine, &engine->parts[engine->n_parts - 1],
                           (struct span){.first = head, .last = head}, err);
         if (status != NIB_OK)
             return status;
-        deliver_slice(engine, &row, failure, err);
+        deliver_slice(engine, &row, failure);
     }
     return NIB_OK;
 }
@@ -156,6 +158,20 @@ static void abandon_step(struct nib_engine *engine)
     }
 }
 
+/// After a device has failed where the CPU may go on: sessions keep their work, and compute their
+/// tokens anew. Errors: those of loading.
+static enum nib_status recover(struct nib_engine *engine, struct nib_error *err)
+{
+    const struct nib_error reason = *err;
+    bool ready = false;
+    for (uint32_t i = 0; i < engine->step.header.n_sequences; i++) {
+        if (engine->scheduled[i]->n_draft > 0)
+            settle_draft(engine->scheduled[i]);
+    }
+    enum nib_status status = nib_engine_fall_back(engine, reason.message, err);
+    return status == NIB_OK ? nib_engine_prepare(engine, 0, &ready, err) : status;
+}
+
 static uint32_t count_active(const struct nib_engine *engine, const struct nib_session *only)
 {
     uint32_t active = 0;
@@ -168,7 +184,7 @@ static uint32_t count_active(const struct nib_engine *engine, const struct nib_s
 
 /// Runs what was scheduled, with the clock and the accounts. Returns as run_scheduled does.
 static enum nib_status run_counted(struct nib_engine *engine, uint32_t n_logits, uint64_t start_ns,
-                                   enum nib_status *failure, struct nib_error *err)
+                                   struct nib_error *failure, struct nib_error *err)
 {
     for (uint32_t i = 0; i < engine->step.header.n_sequences; i++) {
         struct nib_generator *generator = &engine->scheduled[i]->generator;
@@ -191,16 +207,24 @@ enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only
 {
     uint64_t start_ns = nib_clock_ns();
     uint32_t n_logits = 0;
-    enum nib_status failure = NIB_OK;
-    enum nib_status status = nib_step_schedule(engine, only, &n_logits, err);
+    struct nib_error failure = {0}, error = {0};
+    enum nib_status status = nib_step_schedule(engine, only, &n_logits, &error);
     if (status == NIB_OK && engine->step.header.n_sequences > 0)
-        status = run_counted(engine, n_logits, start_ns, &failure, err);
+        status = run_counted(engine, n_logits, start_ns, &failure, &error);
+    enum nib_status end = nib_step_end(engine, status == NIB_OK ? &error : NULL);
+    status = status == NIB_OK ? end : status;
     if (status == NIB_OK)
         finish_step(engine);
-    else
+    else if (nib_engine_may_fall_back(engine, status))
+        status = recover(engine, &error);
+    if (status != NIB_OK)
         abandon_step(engine);
     *out_active = count_active(engine, only);
-    return status == NIB_OK ? failure : status;
+    if (status == NIB_OK)
+        error = failure;
+    if (err && error.status != NIB_OK)
+        *err = error;
+    return error.status;
 }
 
 enum nib_status nib_engine_step(struct nib_engine *engine, uint32_t *out_active,

@@ -85,11 +85,14 @@ static bool choose_memory(const struct nib_vk_snapshot *s, struct nib_vk_device_
            find_type(s, host, odd, &plan->readback_memory_type);
 }
 
-/// A family with compute; one without graphics is left to compute alone and is preferred.
+/// The host's family, if it has compute; else one with compute, of which one without graphics is
+/// left to compute alone and is preferred.
 static bool choose_family(const struct nib_vk_snapshot *s, uint32_t *out_family)
 {
     bool has_any = false;
     for (uint32_t i = 0; i < s->n_families; i++) {
+        if (s->has_host_family && i != s->host_family)
+            continue;
         VkQueueFlags flags = s->families[i].queueFlags;
         if (!(flags & VK_QUEUE_COMPUTE_BIT) || s->families[i].queueCount == 0)
             continue;
@@ -135,6 +138,17 @@ static void add_family(const struct nib_vk_snapshot *snapshot, enum nib_vk_famil
     plan->has_integer_dot = plan->has_integer_dot || family == NIB_VK_FAMILY_DOT;
 }
 
+uint64_t nib_vk_memory_budget(const struct nib_vk_snapshot *snapshot, uint32_t heap, uint64_t taken)
+{
+    uint64_t all =
+        snapshot->memory.memoryHeaps[heap].size / HEAD_ROOM_DENOMINATOR * HEAD_ROOM_NUMERATOR;
+    uint64_t left = all > taken ? all - taken : 0;
+    // The driver's budget counts what is taken itself.
+    if (snapshot->has_memory_budget && snapshot->budget[heap] < left)
+        left = snapshot->budget[heap];
+    return left;
+}
+
 void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
                              struct nib_vk_device_plan *out_plan)
 {
@@ -152,10 +166,7 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     out_plan->needs_timeline_extension =
         snapshot->api_version < VK_API_VERSION_1_2 && snapshot->has_timeline_extension;
     uint32_t heap = snapshot->memory.memoryTypes[out_plan->device_memory_type].heapIndex;
-    out_plan->memory_bytes =
-        snapshot->memory.memoryHeaps[heap].size / HEAD_ROOM_DENOMINATOR * HEAD_ROOM_NUMERATOR;
-    if (snapshot->budget[heap] && snapshot->budget[heap] < out_plan->memory_bytes)
-        out_plan->memory_bytes = snapshot->budget[heap];
+    out_plan->memory_bytes = nib_vk_memory_budget(snapshot, heap, 0);
     // A driver on the CPU pays for each load of each invocation, and for barriers: many rows share
     // the loads of the input, and nothing is shared between invocations. One with vectors of four
     // (SwiftShader) takes minutes to compile the larger kernels.

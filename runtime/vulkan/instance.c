@@ -5,6 +5,7 @@
 #include "runtime/base/checked.h"
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
+#include "runtime/vulkan/loss.h"
 #include "runtime/vulkan/profile.h"
 
 uint32_t nib_vk_bucket(uint32_t n)
@@ -222,17 +223,18 @@ fail:
 static enum nib_status take_memory(struct nib_vk_instance *instance, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    const struct nib_vk_device *d = instance->device;
+    struct nib_vk_device *d = instance->device;
     NIB_TRY(reserve_weights(instance, err));
     NIB_TRY(reserve_caches(instance, err));
     NIB_TRY(reserve_values(instance, err));
     NIB_TRY(reserve_step(instance, err));
-    if (instance->memory.size > d->plan.memory_bytes) {
+    uint64_t left = nib_vk_memory_left(d);
+    if (instance->memory.size > left) {
         return nib_fail(err, NIB_ERROR_DEVICE_MEMORY,
                         "the model takes %llu MiB on %s, which has %llu MiB free; try "
                         "--gpu-layers N or a shorter --ctx",
                         (unsigned long long)(instance->memory.size >> 20), d->snapshot.name,
-                        (unsigned long long)(d->plan.memory_bytes >> 20));
+                        (unsigned long long)(left >> 20));
     }
     NIB_TRY(nib_vk_pool_take(&instance->memory, err));
     NIB_TRY(nib_vk_pool_take(&instance->upload, err));
@@ -265,8 +267,10 @@ static enum nib_status create_pools(struct nib_vk_instance *instance, struct nib
     struct nib_vk_device *d = instance->device;
     VkCommandPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
                                     .queueFamilyIndex = d->plan.queue_family};
-    return nib_vk_check(d->table.CreateCommandPool(d->device, &info, NULL, &instance->command_pool),
-                        "vkCreateCommandPool", err);
+    VkResult result = d->table.CreateCommandPool(d->device, &info, NULL, &instance->command_pool);
+    if (result == VK_SUCCESS)
+        nib_vk_name(d, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)instance->command_pool, "segments");
+    return nib_vk_check(result, "vkCreateCommandPool", err);
 }
 
 /// Takes the arrays of passes and their descriptor sets, of a size known once all is packed.
@@ -285,8 +289,10 @@ static enum nib_status create_passes(struct nib_vk_instance *instance, struct ni
                                        .maxSets = n + 1,
                                        .poolSizeCount = d->plan.has_texels ? 2 : 1,
                                        .pPoolSizes = sizes};
-    return nib_vk_check(d->table.CreateDescriptorPool(d->device, &info, NULL, &instance->sets),
-                        "vkCreateDescriptorPool", err);
+    VkResult result = d->table.CreateDescriptorPool(d->device, &info, NULL, &instance->sets);
+    if (result == VK_SUCCESS)
+        nib_vk_name(d, VK_OBJECT_TYPE_DESCRIPTOR_POOL, (uint64_t)instance->sets, "sets");
+    return nib_vk_check(result, "vkCreateDescriptorPool", err);
 }
 
 enum nib_status nib_vk_instance_create(const struct nib_instance_params *params, void **out_self,
@@ -309,9 +315,9 @@ enum nib_status nib_vk_instance_create(const struct nib_instance_params *params,
     instance->max_sequences = params->max_sequences ? params->max_sequences : 1;
     for (uint32_t i = 0; i < NIB_KV_MAX_CLASSES; i++)
         instance->n_pages[i] = params->n_pages[i];
-    nib_vk_pool_init(&instance->memory, d, d->plan.device_memory_type, d->plan.is_direct);
-    nib_vk_pool_init(&instance->upload, d, d->plan.upload_memory_type, true);
-    nib_vk_pool_init(&instance->readback, d, d->plan.readback_memory_type, true);
+    nib_vk_pool_init(&instance->memory, d, "memory", d->plan.device_memory_type, d->plan.is_direct);
+    nib_vk_pool_init(&instance->upload, d, "upload", d->plan.upload_memory_type, true);
+    nib_vk_pool_init(&instance->readback, d, "readback", d->plan.readback_memory_type, true);
     if (instance->max_rows > NIB_STEP_MAX_ROWS || instance->max_lines > NIB_STEP_MAX_ROWS) {
         status = nib_fail(err, NIB_ERROR_ARGUMENT, "steps of more than %d rows", NIB_STEP_MAX_ROWS);
         goto fail;
@@ -320,7 +326,7 @@ enum nib_status nib_vk_instance_create(const struct nib_instance_params *params,
     use_weights(instance);
     NIB_TRY(take_memory(instance, err));
     NIB_TRY(nib_vk_transfer_create(d, &instance->transfer, err));
-    NIB_TRY(nib_vk_clock_create(d, &instance->clock, err));
+    NIB_TRY(nib_vk_clock_create(d, "clock", &instance->clock, err));
     NIB_TRY(create_pools(instance, err));
     *out_self = instance;
     return NIB_OK;
@@ -330,14 +336,10 @@ fail:
     return status;
 }
 
-void nib_vk_instance_destroy(void *self)
+/// Destroys what Vulkan holds.
+static void destroy_objects(struct nib_vk_instance *instance)
 {
-    struct nib_vk_instance *instance = self;
-    if (!instance)
-        return;
     struct nib_vk_device *d = instance->device;
-    if (instance->is_pending)
-        nib_vk_wait(d, &instance->clock, NULL);
     nib_vk_transfer_destroy(&instance->transfer);
     if (instance->command_pool)
         d->table.DestroyCommandPool(d->device, instance->command_pool, NULL);
@@ -346,11 +348,27 @@ void nib_vk_instance_destroy(void *self)
     nib_vk_clock_destroy(d, &instance->clock);
     for (size_t i = 0; i < instance->n_views; i++)
         d->table.DestroyBufferView(d->device, instance->views[i].view, NULL);
-    free(instance->views);
-    nib_vk_profile_destroy(instance);
+    if (instance->queries)
+        d->table.DestroyQueryPool(d->device, instance->queries, NULL);
     nib_vk_pool_destroy(&instance->memory);
     nib_vk_pool_destroy(&instance->upload);
     nib_vk_pool_destroy(&instance->readback);
+}
+
+void nib_vk_instance_destroy(void *self)
+{
+    struct nib_vk_instance *instance = self;
+    if (!instance)
+        return;
+    if (nib_vk_is_idle(instance->device, &instance->clock) &&
+        nib_vk_is_idle(instance->device, &instance->transfer.clock))
+        destroy_objects(instance);
+    nib_vk_points_free(&instance->waits);
+    nib_vk_points_free(&instance->signals);
+    free(instance->views);
+    free(instance->op_calls);
+    free(instance->op_ns);
+    free(instance->timestamps);
     free(instance->weights);
     free(instance->is_used);
     free(instance->caches);

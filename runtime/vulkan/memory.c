@@ -9,11 +9,11 @@
 /// Through which memory that the host does not see is written and read.
 #define STAGING_SIZE (8ull << 20)
 
-void nib_vk_pool_init(struct nib_vk_pool *pool, struct nib_vk_device *device, uint32_t memory_type,
-                      bool is_mapped)
+void nib_vk_pool_init(struct nib_vk_pool *pool, struct nib_vk_device *device, const char *name,
+                      uint32_t memory_type, bool is_mapped)
 {
-    *pool =
-        (struct nib_vk_pool){.device = device, .memory_type = memory_type, .is_mapped = is_mapped};
+    *pool = (struct nib_vk_pool){
+        .device = device, .name = name, .memory_type = memory_type, .is_mapped = is_mapped};
 }
 
 enum nib_status nib_vk_pool_reserve(struct nib_vk_pool *pool, uint64_t size,
@@ -42,6 +42,23 @@ enum nib_status nib_vk_pool_reserve(struct nib_vk_pool *pool, uint64_t size,
     return NIB_OK;
 }
 
+/// Adds to what the device's pools hold of the heap that models lie in.
+static void count_taken(const struct nib_vk_pool *pool, int64_t bytes)
+{
+    struct nib_vk_device *d = pool->device;
+    const VkMemoryType *types = d->snapshot.memory.memoryTypes;
+    if (types[pool->memory_type].heapIndex == types[d->plan.device_memory_type].heapIndex)
+        atomic_fetch_add(&d->taken, (uint64_t)bytes);
+}
+
+uint64_t nib_vk_memory_left(struct nib_vk_device *device)
+{
+    struct nib_vk_snapshot now = device->snapshot;
+    uint32_t heap = now.memory.memoryTypes[device->plan.device_memory_type].heapIndex;
+    nib_vk_snapshot_refresh(&device->host.table, device->physical, &now);
+    return nib_vk_memory_budget(&now, heap, atomic_load(&device->taken));
+}
+
 static enum nib_status take_block(struct nib_vk_pool *pool, struct nib_vk_block *block,
                                   struct nib_error *err)
 {
@@ -54,6 +71,8 @@ static enum nib_status take_block(struct nib_vk_pool *pool, struct nib_vk_block 
                  VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
     NIB_TRY(nib_vk_check(d->table.CreateBuffer(d->device, &info, NULL, &block->buffer),
                          "vkCreateBuffer", err));
+    uint32_t number = (uint32_t)(block - pool->blocks);
+    nib_vk_name(d, VK_OBJECT_TYPE_BUFFER, (uint64_t)block->buffer, "%s %u", pool->name, number);
     VkMemoryRequirements needs;
     d->table.GetBufferMemoryRequirements(d->device, block->buffer, &needs);
     if (!(needs.memoryTypeBits & 1u << pool->memory_type)) {
@@ -65,6 +84,10 @@ static enum nib_status take_block(struct nib_vk_pool *pool, struct nib_vk_block 
                                        .memoryTypeIndex = pool->memory_type};
     NIB_TRY(nib_vk_check(d->table.AllocateMemory(d->device, &allocation, NULL, &block->memory),
                          "vkAllocateMemory", err));
+    count_taken(pool, (int64_t)needs.size);
+    block->taken = needs.size;
+    nib_vk_name(d, VK_OBJECT_TYPE_DEVICE_MEMORY, (uint64_t)block->memory, "%s %u", pool->name,
+                number);
     NIB_TRY(nib_vk_check(d->table.BindBufferMemory(d->device, block->buffer, block->memory, 0),
                          "vkBindBufferMemory", err));
     if (pool->is_mapped) {
@@ -94,6 +117,7 @@ void nib_vk_pool_destroy(struct nib_vk_pool *pool)
         const struct nib_vk_device *d = pool->device;
         d->table.DestroyBuffer(d->device, pool->blocks[i].buffer, NULL);
         d->table.FreeMemory(d->device, pool->blocks[i].memory, NULL);
+        count_taken(pool, -(int64_t)pool->blocks[i].taken);
     }
     *pool = (struct nib_vk_pool){0};
 }
@@ -115,21 +139,25 @@ enum nib_status nib_vk_transfer_create(struct nib_vk_device *device,
     enum nib_status status = NIB_OK;
     struct nib_vk_transfer *t = out_transfer;
     *t = (struct nib_vk_transfer){.device = device};
-    nib_vk_pool_init(&t->staging, device, device->plan.readback_memory_type, true);
-    NIB_TRY(nib_vk_clock_create(device, &t->clock, err));
-    NIB_TRY(nib_vk_pool_reserve(&t->staging, STAGING_SIZE, &t->range, err));
+    // Where the host sees all memory nothing is staged.
+    uint64_t size = device->plan.is_direct ? NIB_VK_ALIGNMENT : STAGING_SIZE;
+    nib_vk_pool_init(&t->staging, device, "staging", device->plan.readback_memory_type, true);
+    NIB_TRY(nib_vk_clock_create(device, "transfer clock", &t->clock, err));
+    NIB_TRY(nib_vk_pool_reserve(&t->staging, size, &t->range, err));
     NIB_TRY(nib_vk_pool_take(&t->staging, err));
     VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
                                     .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
                                     .queueFamilyIndex = device->plan.queue_family};
     NIB_TRY(nib_vk_check(device->table.CreateCommandPool(device->device, &pool, NULL, &t->commands),
                          "vkCreateCommandPool", err));
+    nib_vk_name(device, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)t->commands, "transfers");
     VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
                                         .commandPool = t->commands,
                                         .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
                                         .commandBufferCount = 1};
     NIB_TRY(nib_vk_check(device->table.AllocateCommandBuffers(device->device, &info, &t->buffer),
                          "vkAllocateCommandBuffers", err));
+    nib_vk_name(device, VK_OBJECT_TYPE_COMMAND_BUFFER, (uint64_t)(uintptr_t)t->buffer, "transfer");
     return NIB_OK;
 
 fail:
@@ -165,10 +193,15 @@ static enum nib_status begin(struct nib_vk_transfer *t, struct nib_error *err)
 {
     if (t->is_recording)
         return NIB_OK;
+    // A flush whose wait failed has left the buffer in use.
+    enum nib_status status = t->is_pending ? nib_vk_wait(t->device, &t->clock, err) : NIB_OK;
+    if (status != NIB_OK)
+        return status;
+    t->is_pending = false;
     VkCommandBufferBeginInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
                                      .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
-    enum nib_status status = nib_vk_check(t->device->table.BeginCommandBuffer(t->buffer, &info),
-                                          "vkBeginCommandBuffer", err);
+    status = nib_vk_check(t->device->table.BeginCommandBuffer(t->buffer, &info),
+                          "vkBeginCommandBuffer", err);
     if (status != NIB_OK)
         return status;
     t->is_recording = true;
@@ -187,7 +220,9 @@ enum nib_status nib_vk_transfer_flush(struct nib_vk_transfer *transfer, struct n
     nib_vk_barrier_all(d, transfer->buffer);
     NIB_TRY(nib_vk_check(d->table.EndCommandBuffer(transfer->buffer), "vkEndCommandBuffer", err));
     NIB_TRY(nib_vk_submit(d, &transfer->clock, &transfer->buffer, 1, err));
+    transfer->is_pending = true;
     NIB_TRY(nib_vk_wait(d, &transfer->clock, err));
+    transfer->is_pending = false;
 fail:
     return status;
 }
@@ -204,11 +239,11 @@ enum nib_status nib_vk_transfer_write(struct nib_vk_transfer *transfer,
     }
     uint8_t *staged = nib_vk_pool_mapped(&transfer->range);
     for (uint64_t done = 0, n; done < size; done += n) {
-        if (transfer->used == STAGING_SIZE)
+        if (transfer->used == transfer->range.size)
             NIB_TRY(nib_vk_transfer_flush(transfer, err));
         NIB_TRY(begin(transfer, err));
-        n = size - done < STAGING_SIZE - transfer->used ? size - done
-                                                        : STAGING_SIZE - transfer->used;
+        uint64_t room = transfer->range.size - transfer->used;
+        n = size - done < room ? size - done : room;
         memcpy(staged + transfer->used, (const uint8_t *)bytes + done, n);
         VkBufferCopy copy = {.srcOffset = transfer->range.offset + transfer->used,
                              .dstOffset = range->offset + offset + done,
@@ -236,7 +271,7 @@ enum nib_status nib_vk_transfer_read(struct nib_vk_transfer *transfer,
     const uint8_t *staged = nib_vk_pool_mapped(&transfer->range);
     for (uint64_t done = 0, n; done < size; done += n) {
         NIB_TRY(begin(transfer, err));
-        n = size - done < STAGING_SIZE ? size - done : STAGING_SIZE;
+        n = size - done < transfer->range.size ? size - done : transfer->range.size;
         VkBufferCopy copy = {.srcOffset = range->offset + offset + done,
                              .dstOffset = transfer->range.offset,
                              .size = n};

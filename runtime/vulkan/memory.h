@@ -21,12 +21,14 @@ struct nib_vk_block {
     uint64_t size;
     VkBuffer buffer;
     VkDeviceMemory memory;
+    uint64_t taken;  ///< bytes of `memory`
     uint8_t *mapped; ///< NULL: the host cannot see it
 };
 
 /// Blocks of one memory type. Thread-safety: one thread at a time.
 struct nib_vk_pool {
     struct nib_vk_device *device;
+    const char *name; ///< for debuggers; static
     uint32_t memory_type;
     bool is_mapped;
     struct nib_vk_block blocks[NIB_VK_MAX_BLOCKS];
@@ -35,8 +37,8 @@ struct nib_vk_pool {
     uint64_t size;    ///< bytes of all blocks
 };
 
-void nib_vk_pool_init(struct nib_vk_pool *pool, struct nib_vk_device *device, uint32_t memory_type,
-                      bool is_mapped);
+void nib_vk_pool_init(struct nib_vk_pool *pool, struct nib_vk_device *device, const char *name,
+                      uint32_t memory_type, bool is_mapped);
 /// Reserves `size` bytes, which have no memory before nib_vk_pool_take. Errors: device memory (more
 /// than one allocation can hold, or too many blocks).
 enum nib_status nib_vk_pool_reserve(struct nib_vk_pool *pool, uint64_t size,
@@ -44,8 +46,11 @@ enum nib_status nib_vk_pool_reserve(struct nib_vk_pool *pool, uint64_t size,
 /// Takes memory for all that is reserved; later reservations go to new blocks. Errors: device
 /// memory, memory, unsupported.
 enum nib_status nib_vk_pool_take(struct nib_vk_pool *pool, struct nib_error *err);
-/// Frees everything; a zeroed pool is accepted.
+/// Frees everything, which the device must not use any more; a zeroed pool is accepted.
 void nib_vk_pool_destroy(struct nib_vk_pool *pool);
+
+/// Returns the bytes of device memory that may still be taken, as the driver says now.
+uint64_t nib_vk_memory_left(struct nib_vk_device *device);
 
 VkBuffer nib_vk_pool_buffer(const struct nib_vk_range *range);
 /// Returns the range in the host's memory, or NULL where it does not lie there.
@@ -61,10 +66,11 @@ struct nib_vk_transfer {
     struct nib_vk_range range;
     uint64_t used; ///< staged bytes that are not submitted
     bool is_recording;
+    bool is_pending; ///< submitted, and not waited for
 };
 enum nib_status nib_vk_transfer_create(struct nib_vk_device *device,
                                        struct nib_vk_transfer *out_transfer, struct nib_error *err);
-/// A zeroed transfer is accepted.
+/// Nothing of it may be under way (nib_vk_is_idle). A zeroed transfer is accepted.
 void nib_vk_transfer_destroy(struct nib_vk_transfer *transfer);
 /// Writes `size` bytes, a multiple of 4, at `offset` of `range`; they are there after the flush.
 enum nib_status nib_vk_transfer_write(struct nib_vk_transfer *transfer,

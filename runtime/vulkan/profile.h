@@ -7,8 +7,6 @@
 /// Takes queries for all passes. Without --profile, or where the queue has no timestamps, it does
 /// nothing. Errors: memory, device.
 enum nib_status nib_vk_profile_create(struct nib_vk_instance *instance, struct nib_error *err);
-/// A zeroed instance is accepted.
-void nib_vk_profile_destroy(struct nib_vk_instance *instance);
 
 /// Records the time before the first pass of a segment, and behind pass `pass` of it, counted from
 /// its first. Passes must not overlap.

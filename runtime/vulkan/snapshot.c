@@ -61,8 +61,8 @@ static void take_limits(const VkPhysicalDeviceProperties *properties,
     snprintf(snapshot->name, sizeof snapshot->name, "%s", properties->deviceName);
 }
 
-static void take_memory(const struct nib_vk_instance_table *table, VkPhysicalDevice physical,
-                        struct nib_vk_snapshot *snapshot)
+void nib_vk_snapshot_refresh(const struct nib_vk_instance_table *table, VkPhysicalDevice physical,
+                             struct nib_vk_snapshot *snapshot)
 {
     VkPhysicalDeviceMemoryBudgetPropertiesEXT budget = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_BUDGET_PROPERTIES_EXT};
@@ -128,6 +128,6 @@ enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
     out_snapshot->n_families = NIB_VK_MAX_FAMILIES;
     table->GetPhysicalDeviceQueueFamilyProperties(physical, &out_snapshot->n_families,
                                                   out_snapshot->families);
-    take_memory(table, physical, out_snapshot);
+    nib_vk_snapshot_refresh(table, physical, out_snapshot);
     return NIB_OK;
 }

@@ -36,6 +36,8 @@ struct nib_vk_snapshot {
     bool has_fast_integer_dot;      ///< and what it does to signed bytes is accelerated
     bool has_subgroups;             ///< broadcasts and reductions within a subgroup, in compute
     float timestamp_ns;             ///< a tick of the queue's clock
+    bool has_host_family;           ///< the queue is a host's, of `host_family`
+    uint32_t host_family;
     uint32_t n_families;
     VkQueueFamilyProperties families[NIB_VK_MAX_FAMILIES];
     VkPhysicalDeviceMemoryProperties memory;
@@ -46,6 +48,10 @@ struct nib_vk_snapshot {
 enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
                                      VkPhysicalDevice physical,
                                      struct nib_vk_snapshot *out_snapshot, struct nib_error *err);
+
+/// Asks anew what memory there is and what of it this process may take. A capped snapshot stays so.
+void nib_vk_snapshot_refresh(const struct nib_vk_instance_table *table, VkPhysicalDevice physical,
+                             struct nib_vk_snapshot *snapshot);
 
 /// Kernels of matmuls, made for one kind of device each.
 enum nib_vk_family {
@@ -86,6 +92,10 @@ struct nib_vk_device_plan {
 
 /// Caps a snapshot to the least device that must run: what `vulkan_mask` "baseline" means.
 void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot);
+/// Returns the bytes of heap `heap` that may be taken, where `taken` are ours already: what the
+/// driver's budget leaves, and no more than nine tenths of the heap in all.
+uint64_t nib_vk_memory_budget(const struct nib_vk_snapshot *snapshot, uint32_t heap,
+                              uint64_t taken);
 /// Decides. Pure.
 void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
                              struct nib_vk_device_plan *out_plan);

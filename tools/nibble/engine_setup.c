@@ -73,6 +73,23 @@ static enum nib_status find_gpu(bool automatic, uint32_t *out_index, bool *out_f
     return status;
 }
 
+/// Opens the GPU, or none where it fails and the CPU may do its work.
+static enum nib_status open_gpu(struct setup *setup, uint32_t index, struct nib_error *err)
+{
+    struct nib_error error;
+    enum nib_status status =
+        open_device(setup->options, NIB_BACKEND_VULKAN, index, &setup->gpu, &error);
+    bool is_failure = status == NIB_ERROR_DEVICE_LOST || status == NIB_ERROR_DEVICE_MEMORY ||
+                      status == NIB_ERROR_MEMORY || status == NIB_ERROR_UNSUPPORTED;
+    if (setup->fallback && is_failure) {
+        message_print("%s; the CPU runs the model", error.message);
+        return NIB_OK;
+    }
+    if (status != NIB_OK)
+        *err = error;
+    return status;
+}
+
 enum nib_status setup_open(const struct options *options, struct setup *out_setup,
                            struct nib_error *err)
 {
@@ -81,10 +98,13 @@ enum nib_status setup_open(const struct options *options, struct setup *out_setu
     enum device_choice choice = options->device.choice;
     uint32_t index = options->device.index;
     bool gpu = choice == DEVICE_VULKAN_INDEX;
+    // `auto` promises an answer, not a device.
+    out_setup->fallback = options->fallback || choice == DEVICE_AUTO;
     if (choice == DEVICE_AUTO || choice == DEVICE_VULKAN)
         TRY(find_gpu(choice == DEVICE_AUTO, &index, &gpu, err));
 
     const struct option_count *layers = &options->gpu_layers;
+    out_setup->fit = layers->given && layers->value == GPU_LAYERS_AUTO;
     bool wants_gpu = layers->given && layers->value != GPU_LAYERS_AUTO && layers->value > 0;
     if (choice != DEVICE_CPU && layers->given && layers->value == 0)
         gpu = false;
@@ -96,10 +116,11 @@ enum nib_status setup_open(const struct options *options, struct setup *out_setu
                       (unsigned)layers->value));
 
     if (gpu)
-        TRY(open_device(options, NIB_BACKEND_VULKAN, index, &out_setup->gpu, err));
+        TRY(open_gpu(out_setup, index, err));
+    gpu = out_setup->gpu != NULL;
     if (layers->given)
         out_setup->gpu_layers = (uint32_t)layers->value;
-    if (!gpu || out_setup->gpu_layers != GPU_LAYERS_AUTO)
+    if (!gpu || out_setup->gpu_layers != GPU_LAYERS_AUTO || out_setup->fallback || out_setup->fit)
         TRY(open_device(options, NIB_BACKEND_CPU, 0, &out_setup->cpu, err));
     return NIB_OK;
 
@@ -153,8 +174,9 @@ enum nib_status engine_create(struct nib_model *model, struct setup *setup, uint
                           .placements = placements, .n_placements = n_placements,
                           .context = context, .max_sessions = setup->max_sessions,
                           .key_format = options->kv.keys, .value_format = options->kv.values,
-                          .precise = options->precise, .fallback = options->fallback,
-                          .profile = options->profile);
+                          .precise = options->precise, .fallback = setup->fallback,
+                          .profile = options->profile, .fallback_device = setup->cpu,
+                          .fit = setup->fit);
     return nib_engine_create(model, params, out_engine, err);
 }
 

@@ -10,9 +10,11 @@
 struct setup {
     const struct options *options;
     struct nib_device *gpu; ///< or NULL
-    struct nib_device *cpu; ///< or NULL where nothing runs there
+    struct nib_device *cpu; ///< or NULL where nothing can run there
     uint32_t gpu_layers;    ///< GPU_LAYERS_AUTO: all
     uint32_t max_sessions;  ///< 0: 1
+    bool fallback;          ///< the CPU takes over what the GPU cannot do
+    bool fit;               ///< the GPU gets as many layers as it has memory for
     struct progress progress;
 };
 

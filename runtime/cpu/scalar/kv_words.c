@@ -25,13 +25,13 @@ struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, b
                        : head.format == NIB_KV_I8 ? filled
                        : head.format == NIB_KV_I4 ? filled / 2
                                                   : head.dim * 2;
-    uint64_t page_size = is_key ? layer->key_page_size : layer->value_page_size;
-    uint8_t *numbers = (is_key ? cache->keys : cache->values) + page * page_size;
+    uint8_t *keys = cache->pages + page * cache->page_stride;
+    uint8_t *numbers = is_key ? keys : keys + layer->key_page_size;
     head.numbers = numbers + (uint64_t)kv_head * PAGE * head.token_bytes;
     uint32_t scale_words = nib_kv_scale_words(head.format, head.dim);
     if (scale_words) {
-        uint8_t *scales = is_key ? cache->key_scales + page * layer->key_scale_page_size
-                                 : cache->value_scales + page * layer->value_scale_page_size;
+        uint8_t *scales = keys + layer->key_page_size + layer->value_page_size +
+                          (is_key ? 0 : layer->key_scale_page_size);
         head.scales = (uint32_t *)(void *)scales + (uint64_t)kv_head * scale_words * PAGE;
     }
     if (is_key && head.format == NIB_KV_I4) {

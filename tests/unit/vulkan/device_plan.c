@@ -57,9 +57,12 @@ Test(vulkan_device_plan, discrete)
     cr_assert_eq(plan.readback_memory_type, 3);
     cr_assert(!plan.is_direct);
     cr_assert_eq(plan.memory_bytes, (8ull << 30) / 10 * 9);
+    s.has_memory_budget = true;
     s.budget[0] = 1ull << 30;
     nib_vk_device_plan_make(&s, &plan);
     cr_assert_eq(plan.memory_bytes, 1ull << 30);
+    cr_assert_eq(nib_vk_memory_budget(&s, 0, 7ull << 30), (8ull << 30) / 10 * 9 - (7ull << 30));
+    cr_assert_eq(nib_vk_memory_budget(&s, 0, 8ull << 30), 0);
 }
 
 Test(vulkan_device_plan, unified)
