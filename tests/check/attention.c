@@ -184,8 +184,11 @@ static double stored(const struct test *t, bool is_key, uint32_t h, uint64_t tok
         uint32_t n = 8 * groups, pairs = (groups + 1) / 2;
         uint32_t word = words[is_key ? NIB_KV_BY_TOKEN(h, n, d / 4, slot)
                                      : NIB_KV_BY_NUMBER(h, n, d / 4, slot)];
+        double first = 0, ignored;
+        if (is_key && slot > 0)
+            first = stored(t, true, h, token - slot, d, &ignored);
         *step = half(scales[NIB_KV_BY_TOKEN(h, pairs, g / 2, slot)] >> g % 2 * 16);
-        return *step * ((word >> d % 4 * 8 & 255) - 128.0);
+        return *step * ((word >> d % 4 * 8 & 255) - 128.0) + first;
     }
     uint32_t n = 4 * groups, pair = scales[NIB_KV_BY_TOKEN(h, groups, g, slot)];
     uint32_t code = is_key ? words[NIB_KV_BY_TOKEN(h, n, d / 8, slot)] >> d % 8 * 4 & 15
