@@ -46,6 +46,27 @@ enum nib_status nib_registry_list(struct nib_device_info *out_infos, uint32_t ca
     return NIB_OK;
 }
 
+/// Lets a device that was just opened check its kernels against the CPU's; closes it where it
+/// cannot.
+static enum nib_status trust(const struct nib_backend *backend, void *device,
+                             enum nib_self_test self_test, struct nib_error *err)
+{
+    enum nib_status status =
+        backend->trust ? backend->trust(device, &nib_cpu_backend, self_test, err) : NIB_OK;
+    if (status != NIB_OK)
+        backend->device_close(device);
+    return status;
+}
+
+enum nib_status nib_registry_self_test(struct nib_device *device, nib_kernel_check_fn *on_check,
+                                       void *user, struct nib_error *err)
+{
+    const struct nib_backend *backend = device->backend;
+    return backend->self_test
+               ? backend->self_test(device->impl, &nib_cpu_backend, on_check, user, err)
+               : NIB_OK;
+}
+
 enum nib_status nib_registry_open(const struct nib_device_params *params,
                                   struct nib_device **out_device, struct nib_error *err)
 {
@@ -58,6 +79,8 @@ enum nib_status nib_registry_open(const struct nib_device_params *params,
     if (!device)
         return nib_fail_memory(err);
     enum nib_status status = backend->device_open(params, &device->impl, err);
+    if (status == NIB_OK)
+        status = trust(backend, device->impl, params->self_test, err);
     if (status != NIB_OK) {
         free(device);
         return status;
