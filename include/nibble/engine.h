@@ -66,13 +66,17 @@ struct nib_engine_params {
 NIB_API enum nib_status nib_engine_create(struct nib_model *model,
                                           const struct nib_engine_params *params,
                                           struct nib_engine **out_engine, struct nib_error *err);
-/// Frees the engine. Its sessions must be gone.
+/// Frees the engine. Its sessions must be gone. Loading that is under way ends at its next resting
+/// place: a matrix, or the kernels of a layer.
 NIB_API void nib_engine_destroy(struct nib_engine **engine);
 
-/// Does a part of the loading: packs weights and makes kernels ready, stopping at the first
-/// resting place after `budget_ns` nanoseconds (0: at the end). `*out_ready` tells whether all is
-/// done. A host that draws frames calls it once a frame.
-/// Errors: io, format, memory, device memory, cancelled (the next call goes on where it stopped).
+/// Loads: packs and uploads weights, compiles kernels. With `budget_ns` a thread of the engine's
+/// own goes on loading, also between the calls, and the call looks at it for no longer than so many
+/// nanoseconds; a host that draws frames calls it once a frame (1: it does not wait at all). With 0
+/// it returns at the end. `*out_ready` tells whether all is done. Callbacks of nib_progress run
+/// inside the calls; other functions of the engine that need the weights wait for them.
+/// Errors: io, format, memory, device memory, those of the devices, cancelled (the next call goes
+/// on where loading stopped).
 NIB_API enum nib_status nib_engine_prepare(struct nib_engine *engine, uint64_t budget_ns,
                                            bool *out_ready, struct nib_error *err);
 
@@ -106,7 +110,7 @@ struct nib_engine_info {
     struct nib_device_info device; ///< the device of the first layer
     struct nib_memory memory;      ///< as taken, not as predicted
     uint64_t device_bytes;         ///< device memory taken on GPUs
-    uint64_t load_ns;              ///< time spent in nib_engine_prepare
+    uint64_t load_ns;              ///< time that loading took
     uint64_t steps;
     uint64_t host_ns; ///< time of all steps that the host spent preparing and submitting
     struct nib_execution execution;
@@ -114,6 +118,8 @@ struct nib_engine_info {
     uint64_t kv_idle_bytes; ///< pages kept for sessions that begin as earlier ones did, until
                             ///< pages are needed
 };
+/// Describes the engine. While a thread of nib_engine_prepare loads, what the devices have taken and
+/// done is not known, and 0.
 NIB_API void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info *out_info);
 
 /// Time and traffic of one op, summed over all steps (nib_engine_params.profile).

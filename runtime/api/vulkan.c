@@ -1,34 +1,87 @@
 #include <nibble/vulkan.h>
 
+#include "runtime/base/params.h"
 #include "runtime/base/status.h"
-
-static const char *const none[] = {NULL};
+#include "runtime/engine/engine.h"
+#include "runtime/engine/registry.h"
 
 enum nib_status nib_device_attach(const struct nib_attach_params *params,
                                   struct nib_device **out_device, struct nib_error *err)
 {
-    (void)params;
     *out_device = NULL;
-    return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                    "the Vulkan backend cannot use a VkDevice of the host's yet; open one with "
-                    "nib_device_open");
+    struct nib_attach_params current;
+    enum nib_status status = nib_params_read(&current, sizeof current, params, err);
+    return status == NIB_OK ? nib_registry_attach(&current, out_device, err) : status;
 }
 
-const char *const *nib_vulkan_required_extensions(void)
+const char *const *nib_vulkan_required_extensions(uint32_t api_version)
 {
-    return none;
+    static const char *const before_1_2[] = {VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME, NULL};
+    return api_version < VK_API_VERSION_1_2 ? before_1_2 : before_1_2 + 1;
 }
 
-const char *const *nib_vulkan_recommended_extensions(void)
+const char *const *nib_vulkan_recommended_extensions(uint32_t api_version)
 {
-    return none;
+    static const char *const before_1_3[] = {VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME,
+                                             NULL};
+    return api_version < VK_API_VERSION_1_3 ? before_1_3 : before_1_3 + 1;
+}
+
+/// The features that are used, by their places in a chain; NULL where it has no struct for them.
+struct used_features {
+    VkBool32 *timeline_semaphore;
+    VkBool32 *integer_dot;
+};
+
+static struct used_features find_features(VkPhysicalDeviceFeatures2 *features)
+{
+    struct used_features used = {NULL, NULL};
+    VkBaseOutStructure *link = (VkBaseOutStructure *)features;
+    for (; link; link = link->pNext) {
+        void *f = link;
+        switch ((int)link->sType) {
+        case VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES:
+            used.timeline_semaphore =
+                &((VkPhysicalDeviceTimelineSemaphoreFeatures *)f)->timelineSemaphore;
+            break;
+        case VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES:
+            used.timeline_semaphore = &((VkPhysicalDeviceVulkan12Features *)f)->timelineSemaphore;
+            break;
+        case VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES:
+            used.integer_dot =
+                &((VkPhysicalDeviceShaderIntegerDotProductFeatures *)f)->shaderIntegerDotProduct;
+            break;
+        case VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES:
+            used.integer_dot = &((VkPhysicalDeviceVulkan13Features *)f)->shaderIntegerDotProduct;
+            break;
+        default:
+            break;
+        }
+    }
+    return used;
+}
+
+enum nib_status nib_vulkan_required_features(VkPhysicalDeviceFeatures2 *features,
+                                             struct nib_error *err)
+{
+    struct used_features used = find_features(features);
+    if (!used.timeline_semaphore) {
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "the chain of features has no "
+                        "VkPhysicalDeviceTimelineSemaphoreFeatures or "
+                        "VkPhysicalDeviceVulkan12Features; append one");
+    }
+    *used.timeline_semaphore = VK_TRUE;
+    return NIB_OK;
 }
 
 void nib_vulkan_recommended_features(const VkPhysicalDeviceFeatures2 *supported,
                                      VkPhysicalDeviceFeatures2 *features)
 {
-    (void)supported;
-    (void)features;
+    struct used_features has = find_features((VkPhysicalDeviceFeatures2 *)(uintptr_t)supported);
+    struct used_features used = find_features(features);
+    if (used.integer_dot && has.integer_dot && *has.integer_dot)
+        *used.integer_dot = VK_TRUE;
 }
 
 enum nib_status nib_engine_synchronize(struct nib_engine *engine,
@@ -36,10 +89,15 @@ enum nib_status nib_engine_synchronize(struct nib_engine *engine,
                                        const struct nib_timeline_point *signals, uint32_t n_signals,
                                        struct nib_error *err)
 {
-    (void)engine;
-    (void)waits;
-    (void)n_waits;
-    (void)signals;
-    (void)n_signals;
-    return nib_fail(err, NIB_ERROR_STATE, "no placement of the engine is an attached device");
+    if (!engine || (n_waits && !waits) || (n_signals && !signals))
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is NULL",
+                        !engine               ? "engine"
+                        : (n_waits && !waits) ? "waits"
+                                              : "signals");
+    if (engine->stepping)
+        return nib_fail(err, NIB_ERROR_STATE,
+                        "a callback cannot change what its step waits for and signals");
+    const struct nib_step_points points = {
+        .waits = waits, .n_waits = n_waits, .signals = signals, .n_signals = n_signals};
+    return nib_engine_add_points(engine, &points, err);
 }

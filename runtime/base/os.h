@@ -91,6 +91,8 @@ enum nib_status nib_thread_create(void (*run)(void *user), void *user, int core,
                                   struct nib_thread **out_thread, struct nib_error *err);
 /// Waits for the thread's end and frees it.
 void nib_thread_join(struct nib_thread **thread);
+/// Lets others go before the calling thread, where the system can: for work that may take longer.
+void nib_thread_lower_priority(void);
 /// Returns a number that no other living thread of the process has; never 0.
 uint64_t nib_thread_id(void);
 enum nib_status nib_mutex_create(struct nib_mutex **out_mutex, struct nib_error *err);
@@ -102,6 +104,10 @@ void nib_mutex_unlock(struct nib_mutex *mutex);
 enum nib_status nib_condition_create(struct nib_condition **out_condition, struct nib_error *err);
 void nib_condition_destroy(struct nib_condition **condition);
 void nib_condition_wait(struct nib_condition *condition, struct nib_mutex *mutex);
+/// As nib_condition_wait, until `end_ns` of nib_clock_ns at the latest. Systems whose timers are
+/// coarse return earlier rather than later. Returns false where the time is over.
+bool nib_condition_wait_until(struct nib_condition *condition, struct nib_mutex *mutex,
+                              uint64_t end_ns);
 void nib_condition_broadcast(struct nib_condition *condition);
 
 #endif

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #ifdef __linux__
 #include <sys/syscall.h>
@@ -639,6 +640,14 @@ void nib_thread_join(struct nib_thread **thread)
     *thread = NULL;
 }
 
+void nib_thread_lower_priority(void)
+{
+#ifdef __linux__
+    // Against POSIX, Linux counts niceness by thread.
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 10);
+#endif
+}
+
 uint64_t nib_thread_id(void)
 {
     return (uint64_t)(uintptr_t)pthread_self();
@@ -680,11 +689,27 @@ void nib_mutex_unlock(struct nib_mutex *mutex)
     pthread_mutex_unlock(&mutex->handle);
 }
 
+/// Makes a condition whose waits end by the clock of nib_clock_ns, where the system can.
+static bool init_condition(pthread_cond_t *out_condition)
+{
+#ifdef __APPLE__
+    return pthread_cond_init(out_condition, NULL) == 0;
+#else
+    pthread_condattr_t attributes;
+    if (pthread_condattr_init(&attributes) != 0)
+        return false;
+    bool is_good = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0 &&
+                   pthread_cond_init(out_condition, &attributes) == 0;
+    pthread_condattr_destroy(&attributes);
+    return is_good;
+#endif
+}
+
 enum nib_status nib_condition_create(struct nib_condition **out_condition, struct nib_error *err)
 {
     *out_condition = NULL;
     struct nib_condition *condition = malloc(sizeof *condition);
-    if (!condition || pthread_cond_init(&condition->handle, NULL) != 0) {
+    if (!condition || !init_condition(&condition->handle)) {
         free(condition);
         return nib_fail_memory(err);
     }
@@ -704,6 +729,21 @@ void nib_condition_destroy(struct nib_condition **condition)
 void nib_condition_wait(struct nib_condition *condition, struct nib_mutex *mutex)
 {
     pthread_cond_wait(&condition->handle, &mutex->handle);
+}
+
+bool nib_condition_wait_until(struct nib_condition *condition, struct nib_mutex *mutex,
+                              uint64_t end_ns)
+{
+#ifdef __APPLE__
+    uint64_t now = nib_clock_ns(), rest = end_ns > now ? end_ns - now : 0;
+    struct timespec time = {.tv_sec = (time_t)(rest / 1000000000u),
+                            .tv_nsec = (long)(rest % 1000000000u)};
+    return pthread_cond_timedwait_relative_np(&condition->handle, &mutex->handle, &time) == 0;
+#else
+    struct timespec time = {.tv_sec = (time_t)(end_ns / 1000000000u),
+                            .tv_nsec = (long)(end_ns % 1000000000u)};
+    return pthread_cond_timedwait(&condition->handle, &mutex->handle, &time) == 0;
+#endif
 }
 
 void nib_condition_broadcast(struct nib_condition *condition)

@@ -457,6 +457,11 @@ void nib_thread_join(struct nib_thread **thread)
     *thread = NULL;
 }
 
+void nib_thread_lower_priority(void)
+{
+    SetThreadPriority(GetCurrentThread(), THREAD_PRIORITY_BELOW_NORMAL);
+}
+
 uint64_t nib_thread_id(void)
 {
     return GetCurrentThreadId();
@@ -510,6 +515,20 @@ void nib_condition_destroy(struct nib_condition **condition)
 void nib_condition_wait(struct nib_condition *condition, struct nib_mutex *mutex)
 {
     SleepConditionVariableSRW(&condition->variable, &mutex->lock, INFINITE, 0);
+}
+
+/// A wait can last so much longer than asked for: a tick of the system's timer.
+#define TICK_NS 16000000u
+
+bool nib_condition_wait_until(struct nib_condition *condition, struct nib_mutex *mutex,
+                              uint64_t end_ns)
+{
+    uint64_t now = nib_clock_ns();
+    if (now + TICK_NS >= end_ns)
+        return false;
+    uint64_t rest_ms = (end_ns - now - TICK_NS) / 1000000u;
+    DWORD ms = rest_ms < INFINITE - 1 ? (DWORD)rest_ms : INFINITE - 1;
+    return SleepConditionVariableSRW(&condition->variable, &mutex->lock, ms, 0) != 0;
 }
 
 void nib_condition_broadcast(struct nib_condition *condition)

@@ -90,7 +90,7 @@ enum nib_status nib_engine_get_profile(const struct nib_engine *engine,
     uint64_t *numbers = calloc((size_t)n_ops * 2, sizeof *numbers);
     if (!numbers)
         return nib_fail_memory(err);
-    for (uint32_t i = 0; i < engine->n_parts; i++)
+    for (uint32_t i = 0; i < engine->n_parts && !engine->loader; i++)
         engine->parts[i].device->backend->profile(engine->parts[i].instance, numbers,
                                                   numbers + n_ops);
     for (uint32_t i = 0; i < n_ops && i < capacity; i++) {

@@ -173,6 +173,7 @@ void nib_engine_destroy(struct nib_engine **engine)
     if (!engine || !*engine)
         return;
     struct nib_engine *e = *engine;
+    nib_load_stop(e);
     nib_placements_close(e);
     nib_accounts_destroy(&e->accounts, e->plan ? e->plan->n_ops : 0);
     nib_sampler_destroy(&e->sampler);
@@ -219,8 +220,24 @@ static void add_kept(struct nib_notes *notes, struct nib_execution *execution)
                  (const char *const *)notes->kept_fallbacks, notes->n_kept_fallbacks);
 }
 
-static void add_part(const struct nib_engine *engine, const struct nib_part *part,
-                     struct nib_engine_info *info)
+/// Adds what the placement is.
+static void add_placement(const struct nib_engine *engine, const struct nib_part *part,
+                          struct nib_engine_info *info)
+{
+    struct nib_device_info device = {0};
+    part->device->backend->device_info(part->device->impl, &device);
+    for (uint32_t s = part->first_segment; s < part->first_segment + part->n_segments; s++) {
+        bool layer = engine->plan->segments[s].kind == NIB_SEGMENT_LAYER;
+        info->execution.gpu_layers += layer && device.backend == NIB_BACKEND_VULKAN;
+        info->execution.cpu_layers += layer && device.backend == NIB_BACKEND_CPU;
+        if (s == (info->n_segments > 1 ? 1 : 0))
+            info->device = device;
+    }
+}
+
+/// Adds what the placement holds and has done.
+static void add_figures(const struct nib_engine *engine, const struct nib_part *part,
+                        struct nib_engine_info *info)
 {
     const struct nib_backend *backend = part->device->backend;
     struct nib_instance_memory memory = {0};
@@ -229,16 +246,6 @@ static void add_part(const struct nib_engine *engine, const struct nib_part *par
     info->memory.kv_bytes += memory.kv;
     info->memory.scratch_bytes += memory.scratch;
     info->device_bytes += memory.device;
-
-    struct nib_device_info device = {0};
-    backend->device_info(part->device->impl, &device);
-    for (uint32_t s = part->first_segment; s < part->first_segment + part->n_segments; s++) {
-        bool layer = engine->plan->segments[s].kind == NIB_SEGMENT_LAYER;
-        info->execution.gpu_layers += layer && device.backend == NIB_BACKEND_VULKAN;
-        info->execution.cpu_layers += layer && device.backend == NIB_BACKEND_CPU;
-        if (s == (info->n_segments > 1 ? 1 : 0))
-            info->device = device;
-    }
 
     struct nib_instance_counters counters = {0};
     backend->counters(part->instance, &counters);
@@ -276,8 +283,11 @@ void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info
         .execution.dispatches = engine->past.dispatches,
     };
     add_kept(engine->notes, &out_info->execution);
-    for (uint32_t i = 0; i < engine->n_parts; i++)
-        add_part(engine, &engine->parts[i], out_info);
+    for (uint32_t i = 0; i < engine->n_parts; i++) {
+        add_placement(engine, &engine->parts[i], out_info);
+        if (!engine->loader)
+            add_figures(engine, &engine->parts[i], out_info);
+    }
     add_pool(engine, out_info);
     struct nib_memory *memory = &out_info->memory;
     memory->scratch_bytes += own_scratch(engine);

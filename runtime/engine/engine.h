@@ -37,6 +37,7 @@ struct nib_load {
     uint32_t next_weight;
     uint32_t next_part; ///< of weight `next_weight`
     uint64_t done_bytes;
+    uint64_t reported_bytes;
     struct nib_meter meter;
     bool ready;
     uint64_t ns;
@@ -67,6 +68,7 @@ struct nib_engine {
     struct nib_part *parts; ///< [n_parts], in the order of segments
     uint32_t n_parts;
     struct nib_load load;
+    struct nib_loader *loader; ///< a thread that uses all above, or NULL
 
     struct nib_session **sessions; ///< [max_sessions], by table of the KV pool; NULL: free
     uint32_t max_sessions;
@@ -165,6 +167,12 @@ void nib_load_restart(struct nib_engine *engine);
 enum nib_status nib_engine_make_pool(struct nib_engine *engine, struct nib_kv_pool **out_pool,
                                      struct nib_error *err);
 
+/// Loads the next piece: packs a weight for a placement, or makes some kernels ready. Errors: those
+/// of nib_engine_prepare; the next call tries again.
+enum nib_status nib_load_piece(struct nib_engine *engine, bool *out_done, struct nib_error *err);
+/// Ends the thread that loads, if there is one, behind the piece that it is at.
+void nib_load_stop(struct nib_engine *engine);
+
 /// Names the ops for nib_op_profile. Errors: memory.
 enum nib_status nib_accounts_create(const struct nib_plan *plan,
                                     struct nib_op_account **out_accounts, struct nib_error *err);
@@ -185,6 +193,14 @@ enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only
 /// copying a page.
 enum nib_status nib_step_schedule(struct nib_engine *engine, struct nib_session *only,
                                   uint32_t *out_logits, struct nib_error *err);
+
+/// nib_engine_synchronize. Errors: state, memory.
+enum nib_status nib_engine_add_points(struct nib_engine *engine,
+                                      const struct nib_step_points *points, struct nib_error *err);
+/// Tells the placements that the step has ended, however it did. Errors: those of the devices.
+enum nib_status nib_step_end(struct nib_engine *engine, struct nib_error *err);
+/// Returns the most rows of the next step: max_rows, or fewer where a host's device is shared.
+uint32_t nib_step_most_rows(const struct nib_engine *engine);
 
 /// Draws the next token of a generating session from the logits of its last token, and tells the
 /// host. Errors: argument (no token is left), memory, those of the detokenizer; the generation has

@@ -45,6 +45,7 @@ void nib_load_restart(struct nib_engine *engine)
     load->next_weight = 0;
     load->next_part = 0;
     load->done_bytes = 0;
+    load->reported_bytes = 0;
     load->ready = false;
     load->meter.total = nib_load_total(engine);
     load->meter.next_ns = 0;
@@ -96,19 +97,16 @@ static enum nib_status load_next(struct nib_engine *engine, struct nib_error *er
     return NIB_OK;
 }
 
-/// Lets the placements make their kernels ready until `end_ns` (0: to the end).
-static enum nib_status make_ready(struct nib_engine *engine, uint64_t end_ns, bool *out_ready,
-                                  struct nib_error *err)
+/// Lets the placements make kernels ready, a piece of them.
+static enum nib_status make_ready(struct nib_engine *engine, bool *out_ready, struct nib_error *err)
 {
     *out_ready = true;
     for (uint32_t i = 0; i < engine->n_parts && *out_ready; i++) {
         const struct nib_part *part = &engine->parts[i];
         const struct nib_backend *backend = part->device->backend;
-        uint64_t now = nib_clock_ns();
-        uint64_t budget_ns = end_ns == 0 ? 0 : (end_ns > now ? end_ns - now : 1);
         if (!backend->ready)
             continue;
-        enum nib_status status = backend->ready(part->instance, budget_ns, out_ready, err);
+        enum nib_status status = backend->ready(part->instance, 1, out_ready, err);
         if (nib_part_result(engine, part, status) != NIB_OK) {
             *out_ready = false;
             return status;
@@ -117,55 +115,10 @@ static enum nib_status make_ready(struct nib_engine *engine, uint64_t end_ns, bo
     return NIB_OK;
 }
 
-static enum nib_status load_until(struct nib_engine *engine, uint64_t end_ns, struct nib_error *err)
+enum nib_status nib_load_piece(struct nib_engine *engine, bool *out_done, struct nib_error *err)
 {
-    struct nib_load *load = &engine->load;
-    while (load->next_weight < engine->plan->n_weights) {
-        enum nib_status status = load_next(engine, err);
-        if (status != NIB_OK)
-            return status;
-        if (!nib_meter_report(&load->meter, load->done_bytes))
-            return nib_fail(err, NIB_ERROR_CANCELLED, "loading was cancelled");
-        if (end_ns != 0 && nib_clock_ns() >= end_ns)
-            return NIB_OK;
-    }
-    enum nib_status status = make_ready(engine, end_ns, &load->ready, err);
-    if (load->ready)
-        nib_log_write(&engine->log, NIB_LOG_INFO, "%llu bytes of weights are ready",
-                      (unsigned long long)load->done_bytes);
-    return status;
-}
-
-/// The same; where a device fails and the CPU may go on, it is the CPU that loads.
-static enum nib_status load_or_fall_back(struct nib_engine *engine, uint64_t end_ns,
-                                         struct nib_error *err)
-{
-    struct nib_error error = {0};
-    enum nib_status status = load_until(engine, end_ns, &error);
-    if (nib_engine_may_fall_back(engine, status)) {
-        status = nib_engine_fall_back(engine, error.message, &error);
-        if (status == NIB_OK)
-            status = load_until(engine, end_ns, &error);
-    }
-    if (status != NIB_OK && err)
-        *err = error;
-    return status;
-}
-
-enum nib_status nib_engine_prepare(struct nib_engine *engine, uint64_t budget_ns, bool *out_ready,
-                                   struct nib_error *err)
-{
-    *out_ready = false;
-    if (!engine)
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "engine is NULL");
-    enum nib_status status = NIB_OK;
-    if (!engine->load.ready) {
-        uint64_t start_ns = nib_clock_ns();
-        uint64_t end_ns =
-            budget_ns == 0 || start_ns + budget_ns < start_ns ? 0 : start_ns + budget_ns;
-        status = load_or_fall_back(engine, end_ns, err);
-        engine->load.ns += nib_clock_ns() - start_ns;
-    }
-    *out_ready = engine->load.ready;
-    return status;
+    *out_done = false;
+    if (engine->load.next_weight < engine->plan->n_weights)
+        return load_next(engine, err);
+    return make_ready(engine, out_done, err);
 }

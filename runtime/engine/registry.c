@@ -46,16 +46,12 @@ enum nib_status nib_registry_list(struct nib_device_info *out_infos, uint32_t ca
     return NIB_OK;
 }
 
-/// Lets a device that was just opened check its kernels against the CPU's; closes it where it
-/// cannot.
-static enum nib_status trust(const struct nib_backend *backend, void *device,
-                             enum nib_self_test self_test, struct nib_error *err)
+static enum nib_status find_vulkan(const struct nib_backend **out_backend, struct nib_error *err)
 {
-    enum nib_status status =
-        backend->trust ? backend->trust(device, &nib_cpu_backend, self_test, err) : NIB_OK;
-    if (status != NIB_OK)
-        backend->device_close(device);
-    return status;
+    *out_backend = find_backend(NIB_BACKEND_VULKAN);
+    return *out_backend ? NIB_OK
+                        : nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                                   "this build of nibble has no Vulkan backend; use --device cpu");
 }
 
 enum nib_status nib_registry_self_test(struct nib_device *device, nib_kernel_check_fn *on_check,
@@ -67,28 +63,45 @@ enum nib_status nib_registry_self_test(struct nib_device *device, nib_kernel_che
                : NIB_OK;
 }
 
-enum nib_status nib_registry_open(const struct nib_device_params *params,
-                                  struct nib_device **out_device, struct nib_error *err)
+/// Takes over `impl`, which is closed where that fails.
+static enum nib_status wrap(const struct nib_backend *backend, void *impl,
+                            struct nib_device **out_device, struct nib_error *err)
 {
-    *out_device = NULL;
-    const struct nib_backend *backend = find_backend(params->backend);
-    if (!backend)
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "this build of nibble has no Vulkan backend; use --device cpu");
-    struct nib_device *device = calloc(1, sizeof *device);
-    if (!device)
-        return nib_fail_memory(err);
-    enum nib_status status = backend->device_open(params, &device->impl, err);
-    if (status == NIB_OK)
-        status = trust(backend, device->impl, params->self_test, err);
-    if (status != NIB_OK) {
-        free(device);
-        return status;
+    enum nib_status status = backend->trust ? backend->trust(impl, &nib_cpu_backend, err) : NIB_OK;
+    struct nib_device *device = status == NIB_OK ? calloc(1, sizeof *device) : NULL;
+    if (!device) {
+        backend->device_close(impl);
+        return status == NIB_OK ? nib_fail_memory(err) : status;
     }
     device->backend = backend;
+    device->impl = impl;
     atomic_init(&device->references, 1);
     *out_device = device;
     return NIB_OK;
+}
+
+enum nib_status nib_registry_open(const struct nib_device_params *params,
+                                  struct nib_device **out_device, struct nib_error *err)
+{
+    void *impl = NULL;
+    *out_device = NULL;
+    const struct nib_backend *backend = find_backend(params->backend);
+    enum nib_status status = backend ? NIB_OK : find_vulkan(&backend, err);
+    if (status == NIB_OK)
+        status = backend->device_open(params, &impl, err);
+    return status == NIB_OK ? wrap(backend, impl, out_device, err) : status;
+}
+
+enum nib_status nib_registry_attach(const struct nib_attach_params *params,
+                                    struct nib_device **out_device, struct nib_error *err)
+{
+    void *impl = NULL;
+    *out_device = NULL;
+    const struct nib_backend *backend;
+    enum nib_status status = find_vulkan(&backend, err);
+    if (status == NIB_OK)
+        status = backend->device_attach(params, &impl, err);
+    return status == NIB_OK ? wrap(backend, impl, out_device, err) : status;
 }
 
 void nib_device_retain(struct nib_device *device)

@@ -219,7 +219,7 @@ enum nib_status nib_step_schedule(struct nib_engine *engine, struct nib_session 
     if (engine->is_chunked)
         nib_schedule_chunks(engine->pending, n, engine->plan->max_rows, engine->shares);
     else
-        nib_schedule_share(engine->pending, n, engine->plan->max_rows, engine->shares);
+        nib_schedule_share(engine->pending, n, nib_step_most_rows(engine), engine->shares);
     enum nib_status status = add_sequences(engine, n, err);
     if (status != NIB_OK)
         return status;

@@ -211,6 +211,8 @@ enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only
     enum nib_status status = nib_step_schedule(engine, only, &n_logits, &error);
     if (status == NIB_OK && engine->step.header.n_sequences > 0)
         status = run_counted(engine, n_logits, start_ns, &failure, &error);
+    enum nib_status end = nib_step_end(engine, status == NIB_OK ? &error : NULL);
+    status = status == NIB_OK ? end : status;
     if (status == NIB_OK)
         finish_step(engine);
     else if (nib_engine_may_fall_back(engine, status))

@@ -71,6 +71,17 @@ struct nib_draw {
     uint64_t counter; ///< Philox counter: the position of the token that is drawn
 };
 
+struct nib_attach_params; // of <nibble/vulkan.h>, as is the next one
+struct nib_timeline_point;
+
+/// What a step waits for and signals, of a host that owns the device.
+struct nib_step_points {
+    const struct nib_timeline_point *waits;
+    uint32_t n_waits;
+    const struct nib_timeline_point *signals;
+    uint32_t n_signals;
+};
+
 /// A backend. `device` and `self` are what open and create gave. An instance is used by one thread
 /// at a time; devices by any. Arguments were validated above. Entries marked optional may be NULL.
 struct nib_backend {
@@ -82,14 +93,17 @@ struct nib_backend {
     /// As nib_device_open; params is never NULL.
     enum nib_status (*device_open)(const struct nib_device_params *params, void **out_device,
                                    struct nib_error *err);
+    /// Optional. As nib_device_attach; params is never NULL.
+    enum nib_status (*device_attach)(const struct nib_attach_params *params, void **out_device,
+                                     struct nib_error *err);
     void (*device_close)(void *device);
     void (*device_info)(const void *device, struct nib_device_info *out_info);
     /// Optional. From now on kernels are checked against `reference`, the CPU backend with its
-    /// scalar code, before an instance uses them, as `self_test` says; those that fail are replaced
-    /// where others can do their work. Called once, before there are instances.
-    /// Errors: unsupported (a kernel without a replacement fails), memory, those of the device.
+    /// scalar code, before an instance uses them, as the params' `self_test` says; those that fail
+    /// are replaced where others can do their work. Called once, before there are instances.
+    /// Errors: memory, those of the reference.
     enum nib_status (*trust)(void *device, const struct nib_backend *reference,
-                             enum nib_self_test self_test, struct nib_error *err);
+                             struct nib_error *err);
     /// Optional. As nib_device_self_test.
     enum nib_status (*self_test)(void *device, const struct nib_backend *reference,
                                  nib_kernel_check_fn *on_check, void *user, struct nib_error *err);
@@ -121,6 +135,16 @@ struct nib_backend {
                            const float *hidden_in, float *hidden_out, struct nib_error *err);
     /// Optional. Waits until the last run's outputs are there.
     enum nib_status (*wait)(void *self, struct nib_error *err);
+    /// Optional. Adds points that the next run waits for and the next end_step signals; they are
+    /// copied. Errors: state (the device is not a host's), memory.
+    enum nib_status (*synchronize)(void *self, const struct nib_step_points *points,
+                                   struct nib_error *err);
+    /// Optional. Signals what was asked for, behind all runs before, when a step has ended, however
+    /// it did. Errors: device lost, memory.
+    enum nib_status (*end_step)(void *self, struct nib_error *err);
+    /// Optional. Returns the most rows that one run should have, so that a host that shares the
+    /// device is not kept waiting; NULL: any number.
+    uint32_t (*most_rows)(const void *self);
     /// Optional. Draws the next tokens of the last run of the head on the device; the engine does
     /// it on the host, from the logits, where this is NULL.
     enum nib_status (*sample)(void *self, const struct nib_draw *draws, uint32_t n_draws,
@@ -145,13 +169,6 @@ struct nib_backend {
     /// time is given to its first op; ops of other placements stay untouched).
     void (*profile)(const void *self, uint64_t *calls, uint64_t *ns);
 };
-
-/// Returns the bytes of one page of `layer` in all its planes, as kv_export writes them.
-static inline size_t nib_kv_page_bytes(const struct nib_kv_layer *layer)
-{
-    return (size_t)layer->key_page_size + layer->value_page_size + layer->key_scale_page_size +
-           layer->value_scale_page_size;
-}
 
 /// Checks, for `pack`, that `reader` brings the shape of weight `weight` and, for a matrix, the
 /// format that the plan was made for. Errors: argument, naming the tensor.

@@ -1,4 +1,5 @@
 #include "runtime/base/status.h"
+#include "runtime/vulkan/attach.h"
 #include "runtime/vulkan/self_test.h"
 #include "runtime/vulkan/vulkan_backend.h"
 
@@ -85,6 +86,18 @@ static enum nib_status supports(const void *device, const struct nib_plan *plan,
     }
 }
 
+static uint32_t most_rows(const void *self)
+{
+    const struct nib_vk_instance *instance = self;
+    const struct nib_vk_device *d = instance->device;
+    uint64_t rows = d->limits_rows && instance->row_ns ? d->most_submit_ns / instance->row_ns
+                                                       : NIB_STEP_MAX_ROWS;
+    uint32_t bucket = 1;
+    while (bucket < NIB_STEP_MAX_ROWS && 2 * bucket <= rows)
+        bucket *= 2;
+    return bucket;
+}
+
 static void memory(const void *self, struct nib_instance_memory *out_memory)
 {
     const struct nib_vk_instance *instance = self;
@@ -123,6 +136,7 @@ const struct nib_backend nib_vulkan_backend = {
     .name = "vulkan",
     .device_list = list,
     .device_open = nib_vk_device_open,
+    .device_attach = nib_vk_device_attach,
     .device_close = nib_vk_device_close,
     .device_info = describe,
     .trust = nib_vk_trust_open,
@@ -134,6 +148,9 @@ const struct nib_backend nib_vulkan_backend = {
     .ready = nib_vk_instance_ready,
     .run = nib_vk_run,
     .wait = nib_vk_instance_wait,
+    .synchronize = nib_vk_synchronize,
+    .end_step = nib_vk_end_step,
+    .most_rows = most_rows,
     .kv_copy = nib_vk_kv_copy,
     .kv_export = nib_vk_kv_export,
     .kv_import = nib_vk_kv_import,

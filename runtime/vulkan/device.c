@@ -68,6 +68,7 @@ static enum nib_status create_layout(struct nib_vk_device *d, struct nib_error *
                                            .pBindings = bindings};
     NIB_TRY(nib_vk_check(d->table.CreateDescriptorSetLayout(d->device, &set, NULL, &d->set_layout),
                          "vkCreateDescriptorSetLayout", err));
+    nib_vk_name(d, VK_OBJECT_TYPE_DESCRIPTOR_SET_LAYOUT, (uint64_t)d->set_layout, "bindings");
     VkPushConstantRange push = {.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .size = 128};
     VkPipelineLayoutCreateInfo layout = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
                                          .setLayoutCount = 1,
@@ -76,6 +77,7 @@ static enum nib_status create_layout(struct nib_vk_device *d, struct nib_error *
                                          .pPushConstantRanges = &push};
     NIB_TRY(nib_vk_check(d->table.CreatePipelineLayout(d->device, &layout, NULL, &d->layout),
                          "vkCreatePipelineLayout", err));
+    nib_vk_name(d, VK_OBJECT_TYPE_PIPELINE_LAYOUT, (uint64_t)d->layout, "layout");
 fail:
     return status;
 }
@@ -112,6 +114,17 @@ static enum nib_status choose(struct nib_vk_device *d, const struct nib_device_p
                : NIB_OK;
 }
 
+enum nib_status nib_vk_device_finish(struct nib_vk_device *device, const char *cache_dir,
+                                     struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    NIB_TRY(nib_mutex_create(&device->mutex, err));
+    NIB_TRY(create_layout(device, err));
+    NIB_TRY(nib_vk_pipeline_cache_open(device, cache_dir, err));
+fail:
+    return status;
+}
+
 enum nib_status nib_vk_device_open(const struct nib_device_params *params, void **out_device,
                                    struct nib_error *err)
 {
@@ -122,12 +135,16 @@ enum nib_status nib_vk_device_open(const struct nib_device_params *params, void 
         return nib_fail_memory(err);
     d->log = params->log;
     d->hang_ms = params->hang_ms;
-    NIB_TRY(nib_mutex_create(&d->mutex, err));
+    d->self_test = params->self_test;
+    d->most_submit_ns = NIB_VK_SUBMIT_NS;
+    NIB_TRY(nib_mutex_create(&d->queue_mutex, err));
     NIB_TRY(choose(d, params, err));
     NIB_TRY(create_device(d, err));
+    d->debug = d->host.debug;
     d->table.GetDeviceQueue(d->device, d->plan.queue_family, 0, &d->queue);
-    NIB_TRY(create_layout(d, err));
-    NIB_TRY(nib_vk_pipeline_cache_open(d, params->cache_dir, err));
+    nib_vk_name(d, VK_OBJECT_TYPE_DEVICE, (uint64_t)(uintptr_t)d->device, "device");
+    nib_vk_name(d, VK_OBJECT_TYPE_QUEUE, (uint64_t)(uintptr_t)d->queue, "queue");
+    NIB_TRY(nib_vk_device_finish(d, params->cache_dir, err));
     *out_device = d;
     return NIB_OK;
 
@@ -151,12 +168,14 @@ void nib_vk_device_close(void *device)
         d->table.DestroyPipelineCache(d->device, d->cache, NULL);
         d->table.DestroyPipelineLayout(d->device, d->layout, NULL);
         d->table.DestroyDescriptorSetLayout(d->device, d->set_layout, NULL);
-        d->table.DestroyDevice(d->device, NULL);
+        if (!d->is_attached)
+            d->table.DestroyDevice(d->device, NULL);
     }
     free(d->pipelines);
     free(d->cache_path);
     free(d->verdict_path);
     nib_mutex_destroy(&d->mutex);
+    nib_mutex_destroy(&d->queue_mutex);
     if (!is_abandoned)
         nib_vk_host_close(&d->host);
     free(d);
@@ -188,6 +207,7 @@ static enum nib_status create_pipeline(struct nib_vk_device *d, const struct nib
                      "vkCreateShaderModule", err);
     if (status != NIB_OK)
         return nib_fail_context(err, status, "shader %s", kernel->shader);
+    nib_vk_name(d, VK_OBJECT_TYPE_SHADER_MODULE, (uint64_t)module, "%s", kernel->shader);
     VkSpecializationMapEntry entries[NIB_SPECS];
     for (uint32_t i = 0; i < NIB_SPECS; i++)
         entries[i] = (VkSpecializationMapEntry){.constantID = i, .offset = 4 * i, .size = 4};
@@ -228,8 +248,10 @@ static enum nib_status find_or_create(struct nib_vk_device *d, const struct nib_
     d->pipelines = array;
     if (status == NIB_OK)
         status = create_pipeline(d, kernel, out_pipeline, err);
-    if (status == NIB_OK)
-        d->pipelines[d->n_pipelines++] = (struct nib_vk_pipeline){*kernel, *out_pipeline};
+    if (status != NIB_OK)
+        return status;
+    nib_vk_name(d, VK_OBJECT_TYPE_PIPELINE, (uint64_t)*out_pipeline, "%s", kernel->shader);
+    d->pipelines[d->n_pipelines++] = (struct nib_vk_pipeline){*kernel, *out_pipeline};
     return status;
 }
 
@@ -244,16 +266,18 @@ enum nib_status nib_vk_device_pipeline(struct nib_vk_device *device,
     return status;
 }
 
-enum nib_status nib_vk_clock_create(struct nib_vk_device *device, struct nib_vk_clock *out_clock,
-                                    struct nib_error *err)
+enum nib_status nib_vk_clock_create(struct nib_vk_device *device, const char *name,
+                                    struct nib_vk_clock *out_clock, struct nib_error *err)
 {
     VkSemaphoreTypeCreateInfo type = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
                                       .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
     VkSemaphoreCreateInfo info = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
     *out_clock = (struct nib_vk_clock){0};
-    return nib_vk_check(
-        device->table.CreateSemaphore(device->device, &info, NULL, &out_clock->semaphore),
-        "vkCreateSemaphore", err);
+    VkResult result =
+        device->table.CreateSemaphore(device->device, &info, NULL, &out_clock->semaphore);
+    if (result == VK_SUCCESS)
+        nib_vk_name(device, VK_OBJECT_TYPE_SEMAPHORE, (uint64_t)out_clock->semaphore, "%s", name);
+    return nib_vk_check(result, "vkCreateSemaphore", err);
 }
 
 void nib_vk_clock_destroy(struct nib_vk_device *device, struct nib_vk_clock *clock)
@@ -263,13 +287,28 @@ void nib_vk_clock_destroy(struct nib_vk_device *device, struct nib_vk_clock *clo
     *clock = (struct nib_vk_clock){0};
 }
 
-enum nib_status nib_vk_submit(struct nib_vk_device *device, struct nib_vk_clock *clock,
-                              const VkCommandBuffer *buffers, uint32_t n_buffers,
-                              struct nib_error *err)
+enum nib_status nib_vk_queue_submit(struct nib_vk_device *device, const VkSubmitInfo *info,
+                                    struct nib_error *err)
 {
     enum nib_status status = nib_vk_check_alive(device, err);
     if (status != NIB_OK)
         return status;
+    if (device->is_attached)
+        device->lock_queue(device->lock_user);
+    else
+        nib_mutex_lock(device->queue_mutex);
+    VkResult result = device->table.QueueSubmit(device->queue, 1, info, VK_NULL_HANDLE);
+    if (device->is_attached)
+        device->unlock_queue(device->lock_user);
+    else
+        nib_mutex_unlock(device->queue_mutex);
+    return nib_vk_device_check(device, result, "vkQueueSubmit", err);
+}
+
+enum nib_status nib_vk_submit(struct nib_vk_device *device, struct nib_vk_clock *clock,
+                              const VkCommandBuffer *buffers, uint32_t n_buffers,
+                              struct nib_error *err)
+{
     uint64_t value = clock->value + 1;
     VkTimelineSemaphoreSubmitInfo timeline = {.sType =
                                                   VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
@@ -281,10 +320,8 @@ enum nib_status nib_vk_submit(struct nib_vk_device *device, struct nib_vk_clock 
                          .pCommandBuffers = buffers,
                          .signalSemaphoreCount = 1,
                          .pSignalSemaphores = &clock->semaphore};
-    nib_mutex_lock(device->mutex);
-    VkResult result = device->table.QueueSubmit(device->queue, 1, &info, VK_NULL_HANDLE);
-    nib_mutex_unlock(device->mutex);
-    if (result == VK_SUCCESS)
+    enum nib_status status = nib_vk_queue_submit(device, &info, err);
+    if (status == NIB_OK)
         clock->value = value;
-    return nib_vk_device_check(device, result, "vkQueueSubmit", err);
+    return status;
 }

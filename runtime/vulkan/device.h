@@ -3,6 +3,7 @@
 #define RUNTIME_VULKAN_DEVICE_H
 
 #include "runtime/base/os.h"
+#include "runtime/vulkan/names.h"
 #include "runtime/vulkan/snapshot.h"
 #include "shaders/shared/kernels.h"
 #include <stdatomic.h>
@@ -12,6 +13,7 @@ struct nib_vk_host {
     struct nib_library *library;
     VkInstance instance;
     struct nib_vk_instance_table table;
+    struct nib_vk_debug debug;
     uint32_t n_physical;
     VkPhysicalDevice physical[32];
 };
@@ -20,6 +22,11 @@ struct nib_vk_host {
 enum nib_status nib_vk_host_open(struct nib_vk_host *out_host, struct nib_error *err);
 /// A zeroed host is accepted.
 void nib_vk_host_close(struct nib_vk_host *host);
+
+/// Longer submissions make watchdogs and desktops impatient; those to the queue of a host that
+/// draws must fit into its frames.
+#define NIB_VK_SUBMIT_NS 100000000u
+#define NIB_VK_HOST_SUBMIT_NS 4000000u
 
 /// A shader with its specialization constants.
 struct nib_vk_kernel {
@@ -31,7 +38,7 @@ struct nib_vk_trust;
 
 /// A device that is open for engines. Thread-safety: safe.
 struct nib_vk_device {
-    struct nib_vk_host host;
+    struct nib_vk_host host; ///< of an attached device the table alone
     struct nib_log log;
     VkPhysicalDevice physical;
     struct nib_vk_snapshot snapshot;
@@ -40,7 +47,15 @@ struct nib_vk_device {
     VkDevice device;
     struct nib_vk_device_table table;
     VkQueue queue;
-    struct nib_mutex *mutex; ///< of the queue and of the pipelines
+    struct nib_vk_debug debug;
+    bool is_attached;               ///< device and queue are the host's
+    void (*lock_queue)(void *user); ///< the host's, where attached
+    void (*unlock_queue)(void *user);
+    void *lock_user;
+    uint64_t most_submit_ns;       ///< that one submission should take
+    bool limits_rows;              ///< steps are cut so that a segment takes no longer
+    struct nib_mutex *queue_mutex; ///< of the queue, where it is ours
+    struct nib_mutex *mutex;       ///< of the pipelines
     VkDescriptorSetLayout set_layout;
     VkPipelineLayout layout;
     VkPipelineCache cache;
@@ -50,6 +65,7 @@ struct nib_vk_device {
     struct nib_vk_pipeline *pipelines; ///< those made so far
     size_t n_pipelines;
     size_t pipelines_capacity;
+    enum nib_self_test self_test;
     struct nib_vk_trust *trust; ///< what is known of its kernels; NULL: they are taken as they are
     uint32_t hang_ms;           ///< after which a submission counts as hung; 0: the default
     _Atomic bool is_lost;       ///< nothing more is submitted
@@ -62,6 +78,10 @@ struct nib_vk_device {
 enum nib_status nib_vk_device_open(const struct nib_device_params *params, void **out_device,
                                    struct nib_error *err);
 void nib_vk_device_close(void *device);
+/// Makes what a device needs of its own, when `device`, `queue` and plan are there. Errors: memory,
+/// device.
+enum nib_status nib_vk_device_finish(struct nib_vk_device *device, const char *cache_dir,
+                                     struct nib_error *err);
 
 /// Returns the pipeline of a kernel in `*out_pipeline`, making it where it is new; it lives as long
 /// as the device. Errors: unsupported (the build or the driver cannot compile it), memory, device.
@@ -74,9 +94,13 @@ struct nib_vk_clock {
     VkSemaphore semaphore;
     uint64_t value;
 };
-enum nib_status nib_vk_clock_create(struct nib_vk_device *device, struct nib_vk_clock *out_clock,
-                                    struct nib_error *err);
+/// Makes one called `name`. Errors: memory, device.
+enum nib_status nib_vk_clock_create(struct nib_vk_device *device, const char *name,
+                                    struct nib_vk_clock *out_clock, struct nib_error *err);
 void nib_vk_clock_destroy(struct nib_vk_device *device, struct nib_vk_clock *clock);
+/// vkQueueSubmit of one submission, under the queue's lock. Errors: device lost, memory.
+enum nib_status nib_vk_queue_submit(struct nib_vk_device *device, const VkSubmitInfo *info,
+                                    struct nib_error *err);
 /// Submits command buffers in order; the clock moves on by one. Errors: device lost, memory.
 enum nib_status nib_vk_submit(struct nib_vk_device *device, struct nib_vk_clock *clock,
                               const VkCommandBuffer *buffers, uint32_t n_buffers,

@@ -85,11 +85,14 @@ static bool choose_memory(const struct nib_vk_snapshot *s, struct nib_vk_device_
            find_type(s, host, odd, &plan->readback_memory_type);
 }
 
-/// A family with compute; one without graphics is left to compute alone and is preferred.
+/// The host's family, if it has compute; else one with compute, of which one without graphics is
+/// left to compute alone and is preferred.
 static bool choose_family(const struct nib_vk_snapshot *s, uint32_t *out_family)
 {
     bool has_any = false;
     for (uint32_t i = 0; i < s->n_families; i++) {
+        if (s->has_host_family && i != s->host_family)
+            continue;
         VkQueueFlags flags = s->families[i].queueFlags;
         if (!(flags & VK_QUEUE_COMPUTE_BIT) || s->families[i].queueCount == 0)
             continue;

@@ -1,4 +1,5 @@
 #include <stdlib.h>
+#include <string.h>
 
 #include "runtime/base/status.h"
 #include "runtime/vulkan/device.h"
@@ -10,6 +11,25 @@
 #else
 #define LOADER "libvulkan.so.1"
 #endif
+
+static bool has_debug_utils(PFN_vkGetInstanceProcAddr get)
+{
+    PFN_vkEnumerateInstanceExtensionProperties enumerate =
+        (PFN_vkEnumerateInstanceExtensionProperties)(void (*)(void))get(
+            NULL, "vkEnumerateInstanceExtensionProperties");
+    uint32_t n = 0;
+    bool is_there = false;
+    if (!enumerate || enumerate(NULL, &n, NULL) != VK_SUCCESS)
+        return false;
+    VkExtensionProperties *extensions = calloc(n + 1ull, sizeof *extensions);
+    VkResult result = extensions ? enumerate(NULL, &n, extensions) : VK_ERROR_OUT_OF_HOST_MEMORY;
+    for (uint32_t i = 0; result >= 0 && i < n; i++) {
+        is_there =
+            is_there || strcmp(extensions[i].extensionName, VK_EXT_DEBUG_UTILS_EXTENSION_NAME) == 0;
+    }
+    free(extensions);
+    return is_there;
+}
 
 static enum nib_status create_instance(struct nib_vk_host *host, PFN_vkGetInstanceProcAddr get,
                                        struct nib_error *err)
@@ -27,9 +47,15 @@ static enum nib_status create_instance(struct nib_vk_host *host, PFN_vkGetInstan
         .pEngineName = "nibble",
         .apiVersion = version < VK_API_VERSION_1_2 ? VK_API_VERSION_1_1 : VK_API_VERSION_1_2,
     };
+    const char *const names = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
+    bool has_names = has_debug_utils(get);
     VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
-                                 .pApplicationInfo = &application};
+                                 .pApplicationInfo = &application,
+                                 .enabledExtensionCount = has_names,
+                                 .ppEnabledExtensionNames = &names};
     VkResult result = create(&info, NULL, &host->instance);
+    if (result == VK_SUCCESS && has_names)
+        nib_vk_debug_load(get, host->instance, &host->debug);
     if (result == VK_ERROR_INCOMPATIBLE_DRIVER) {
         return nib_fail(err, NIB_ERROR_NOT_FOUND,
                         "no Vulkan driver is installed (on Debian: mesa-vulkan-drivers)");

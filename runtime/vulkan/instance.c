@@ -268,8 +268,10 @@ static enum nib_status create_pools(struct nib_vk_instance *instance, struct nib
     struct nib_vk_device *d = instance->device;
     VkCommandPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
                                     .queueFamilyIndex = d->plan.queue_family};
-    return nib_vk_check(d->table.CreateCommandPool(d->device, &info, NULL, &instance->command_pool),
-                        "vkCreateCommandPool", err);
+    VkResult result = d->table.CreateCommandPool(d->device, &info, NULL, &instance->command_pool);
+    if (result == VK_SUCCESS)
+        nib_vk_name(d, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)instance->command_pool, "segments");
+    return nib_vk_check(result, "vkCreateCommandPool", err);
 }
 
 /// Takes the arrays of passes and their descriptor sets, of a size known once all is packed.
@@ -288,8 +290,10 @@ static enum nib_status create_passes(struct nib_vk_instance *instance, struct ni
                                        .maxSets = n + 1,
                                        .poolSizeCount = d->plan.has_texels ? 2 : 1,
                                        .pPoolSizes = sizes};
-    return nib_vk_check(d->table.CreateDescriptorPool(d->device, &info, NULL, &instance->sets),
-                        "vkCreateDescriptorPool", err);
+    VkResult result = d->table.CreateDescriptorPool(d->device, &info, NULL, &instance->sets);
+    if (result == VK_SUCCESS)
+        nib_vk_name(d, VK_OBJECT_TYPE_DESCRIPTOR_POOL, (uint64_t)instance->sets, "sets");
+    return nib_vk_check(result, "vkCreateDescriptorPool", err);
 }
 
 enum nib_status nib_vk_instance_create(const struct nib_instance_params *params, void **out_self,
@@ -312,9 +316,9 @@ enum nib_status nib_vk_instance_create(const struct nib_instance_params *params,
     instance->max_sequences = params->max_sequences ? params->max_sequences : 1;
     for (uint32_t i = 0; i < NIB_KV_MAX_CLASSES; i++)
         instance->n_pages[i] = params->n_pages[i];
-    nib_vk_pool_init(&instance->memory, d, d->plan.device_memory_type, d->plan.is_direct);
-    nib_vk_pool_init(&instance->upload, d, d->plan.upload_memory_type, true);
-    nib_vk_pool_init(&instance->readback, d, d->plan.readback_memory_type, true);
+    nib_vk_pool_init(&instance->memory, d, "memory", d->plan.device_memory_type, d->plan.is_direct);
+    nib_vk_pool_init(&instance->upload, d, "upload", d->plan.upload_memory_type, true);
+    nib_vk_pool_init(&instance->readback, d, "readback", d->plan.readback_memory_type, true);
     if (instance->max_rows > NIB_STEP_MAX_ROWS || instance->max_lines > NIB_STEP_MAX_ROWS) {
         status = nib_fail(err, NIB_ERROR_ARGUMENT, "steps of more than %d rows", NIB_STEP_MAX_ROWS);
         goto fail;
@@ -323,7 +327,7 @@ enum nib_status nib_vk_instance_create(const struct nib_instance_params *params,
     use_weights(instance);
     NIB_TRY(take_memory(instance, err));
     NIB_TRY(nib_vk_transfer_create(d, &instance->transfer, err));
-    NIB_TRY(nib_vk_clock_create(d, &instance->clock, err));
+    NIB_TRY(nib_vk_clock_create(d, "clock", &instance->clock, err));
     NIB_TRY(create_pools(instance, err));
     *out_self = instance;
     return NIB_OK;
@@ -360,6 +364,8 @@ void nib_vk_instance_destroy(void *self)
     if (nib_vk_is_idle(instance->device, &instance->clock) &&
         nib_vk_is_idle(instance->device, &instance->transfer.clock))
         destroy_objects(instance);
+    nib_vk_points_free(&instance->waits);
+    nib_vk_points_free(&instance->signals);
     free(instance->views);
     free(instance->op_calls);
     free(instance->op_ns);

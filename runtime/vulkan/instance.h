@@ -4,6 +4,7 @@
 
 #include "runtime/ops/backend.h"
 #include "runtime/vulkan/matrix.h"
+#include "runtime/vulkan/points.h"
 #include "runtime/vulkan/variants.h"
 
 /// Buckets of rows: powers of two up to NIB_STEP_MAX_ROWS; of lines of logits: up to the first of
@@ -134,7 +135,9 @@ struct nib_vk_instance {
     uint32_t n_replaced;
 
     struct nib_vk_clock clock;
-    uint64_t row_ns; ///< time of a segment for a row, as measured; 0: unknown
+    struct nib_vk_points waits;   ///< of the host, for the next step
+    struct nib_vk_points signals; ///< for its end
+    uint64_t row_ns;              ///< time of a segment for a row, as measured; 0: unknown
     uint64_t submit_ns;
     uint32_t submit_rows; ///< rows times segments of what is pending
     bool is_pending;
@@ -185,7 +188,12 @@ uint32_t nib_vk_count_passes(const struct nib_vk_instance *instance);
 
 /// Takes all command buffers, and records those that copy. Errors: memory, device.
 enum nib_status nib_vk_record_copies(struct nib_vk_instance *instance, struct nib_error *err);
-/// Records a segment's passes for every bucket. Errors: memory, device.
+/// Records a segment's passes for 2^row_bucket rows and 2^line_bucket lines into any command buffer
+/// of the device that is being recorded, ours or a host's, primary or secondary, outside a render
+/// pass. It ends with a barrier, so segments may follow one another in one buffer.
+void nib_vk_record(const struct nib_vk_instance *instance, uint32_t segment, uint32_t row_bucket,
+                   uint32_t line_bucket, VkCommandBuffer buffer);
+/// Records a segment's passes for every bucket into our own buffers. Errors: memory, device.
 enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t segment,
                                       struct nib_error *err);
 

@@ -9,11 +9,11 @@
 /// Through which memory that the host does not see is written and read.
 #define STAGING_SIZE (8ull << 20)
 
-void nib_vk_pool_init(struct nib_vk_pool *pool, struct nib_vk_device *device, uint32_t memory_type,
-                      bool is_mapped)
+void nib_vk_pool_init(struct nib_vk_pool *pool, struct nib_vk_device *device, const char *name,
+                      uint32_t memory_type, bool is_mapped)
 {
-    *pool =
-        (struct nib_vk_pool){.device = device, .memory_type = memory_type, .is_mapped = is_mapped};
+    *pool = (struct nib_vk_pool){
+        .device = device, .name = name, .memory_type = memory_type, .is_mapped = is_mapped};
 }
 
 enum nib_status nib_vk_pool_reserve(struct nib_vk_pool *pool, uint64_t size,
@@ -71,6 +71,8 @@ static enum nib_status take_block(struct nib_vk_pool *pool, struct nib_vk_block 
                  VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
     NIB_TRY(nib_vk_check(d->table.CreateBuffer(d->device, &info, NULL, &block->buffer),
                          "vkCreateBuffer", err));
+    uint32_t number = (uint32_t)(block - pool->blocks);
+    nib_vk_name(d, VK_OBJECT_TYPE_BUFFER, (uint64_t)block->buffer, "%s %u", pool->name, number);
     VkMemoryRequirements needs;
     d->table.GetBufferMemoryRequirements(d->device, block->buffer, &needs);
     if (!(needs.memoryTypeBits & 1u << pool->memory_type)) {
@@ -84,6 +86,8 @@ static enum nib_status take_block(struct nib_vk_pool *pool, struct nib_vk_block 
                          "vkAllocateMemory", err));
     count_taken(pool, (int64_t)needs.size);
     block->taken = needs.size;
+    nib_vk_name(d, VK_OBJECT_TYPE_DEVICE_MEMORY, (uint64_t)block->memory, "%s %u", pool->name,
+                number);
     NIB_TRY(nib_vk_check(d->table.BindBufferMemory(d->device, block->buffer, block->memory, 0),
                          "vkBindBufferMemory", err));
     if (pool->is_mapped) {
@@ -137,8 +141,8 @@ enum nib_status nib_vk_transfer_create(struct nib_vk_device *device,
     *t = (struct nib_vk_transfer){.device = device};
     // Where the host sees all memory nothing is staged.
     uint64_t size = device->plan.is_direct ? NIB_VK_ALIGNMENT : STAGING_SIZE;
-    nib_vk_pool_init(&t->staging, device, device->plan.readback_memory_type, true);
-    NIB_TRY(nib_vk_clock_create(device, &t->clock, err));
+    nib_vk_pool_init(&t->staging, device, "staging", device->plan.readback_memory_type, true);
+    NIB_TRY(nib_vk_clock_create(device, "transfer clock", &t->clock, err));
     NIB_TRY(nib_vk_pool_reserve(&t->staging, size, &t->range, err));
     NIB_TRY(nib_vk_pool_take(&t->staging, err));
     VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
@@ -146,12 +150,14 @@ enum nib_status nib_vk_transfer_create(struct nib_vk_device *device,
                                     .queueFamilyIndex = device->plan.queue_family};
     NIB_TRY(nib_vk_check(device->table.CreateCommandPool(device->device, &pool, NULL, &t->commands),
                          "vkCreateCommandPool", err));
+    nib_vk_name(device, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)t->commands, "transfers");
     VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
                                         .commandPool = t->commands,
                                         .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
                                         .commandBufferCount = 1};
     NIB_TRY(nib_vk_check(device->table.AllocateCommandBuffers(device->device, &info, &t->buffer),
                          "vkAllocateCommandBuffers", err));
+    nib_vk_name(device, VK_OBJECT_TYPE_COMMAND_BUFFER, (uint64_t)(uintptr_t)t->buffer, "transfer");
     return NIB_OK;
 
 fail:

@@ -28,6 +28,7 @@ struct nib_vk_block {
 /// Blocks of one memory type. Thread-safety: one thread at a time.
 struct nib_vk_pool {
     struct nib_vk_device *device;
+    const char *name; ///< for debuggers; static
     uint32_t memory_type;
     bool is_mapped;
     struct nib_vk_block blocks[NIB_VK_MAX_BLOCKS];
@@ -36,8 +37,8 @@ struct nib_vk_pool {
     uint64_t size;    ///< bytes of all blocks
 };
 
-void nib_vk_pool_init(struct nib_vk_pool *pool, struct nib_vk_device *device, uint32_t memory_type,
-                      bool is_mapped);
+void nib_vk_pool_init(struct nib_vk_pool *pool, struct nib_vk_device *device, const char *name,
+                      uint32_t memory_type, bool is_mapped);
 /// Reserves `size` bytes, which have no memory before nib_vk_pool_take. Errors: device memory (more
 /// than one allocation can hold, or too many blocks).
 enum nib_status nib_vk_pool_reserve(struct nib_vk_pool *pool, uint64_t size,

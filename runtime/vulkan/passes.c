@@ -31,8 +31,10 @@ static enum nib_status view_of(struct nib_vk_instance *self, const struct nib_vk
     const struct nib_vk_device *d = self->device;
     status = nib_vk_check(d->table.CreateBufferView(d->device, &info, NULL, out_view),
                           "vkCreateBufferView", err);
-    if (status == NIB_OK)
-        self->views[self->n_views++] = (struct nib_vk_view){buffer, range->offset, *out_view};
+    if (status != NIB_OK)
+        return status;
+    nib_vk_name(d, VK_OBJECT_TYPE_BUFFER_VIEW, (uint64_t)*out_view, "texels %zu", self->n_views);
+    self->views[self->n_views++] = (struct nib_vk_view){buffer, range->offset, *out_view};
     return status;
 }
 
@@ -72,6 +74,8 @@ static enum nib_status make_set(struct builder *b, const struct bindings *bind,
                      "vkAllocateDescriptorSets", err);
     if (status != NIB_OK)
         return status;
+    nib_vk_name(d, VK_OBJECT_TYPE_DESCRIPTOR_SET, (uint64_t)*out_set, "pass %u, %s",
+                b->self->n_passes, nib_op_name(b->plan->ops[b->op].kind));
     VkDescriptorBufferInfo buffers[NIB_BINDINGS];
     VkWriteDescriptorSet writes[NIB_BINDINGS];
     for (uint32_t i = 0; i < NIB_BINDINGS; i++) {

@@ -23,6 +23,8 @@ enum nib_status nib_vk_pipeline_cache_open(struct nib_vk_device *device, const c
     }
     VkResult result =
         device->table.CreatePipelineCache(device->device, &info, NULL, &device->cache);
+    if (result == VK_SUCCESS)
+        nib_vk_name(device, VK_OBJECT_TYPE_PIPELINE_CACHE, (uint64_t)device->cache, "kernels");
     device->cache_size = info.initialDataSize;
     nib_file_map_close(&map);
     return nib_vk_check(result, "vkCreatePipelineCache", err);

@@ -25,8 +25,10 @@ enum nib_status nib_vk_profile_create(struct nib_vk_instance *instance, struct n
     VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
                                   .queryType = VK_QUERY_TYPE_TIMESTAMP,
                                   .queryCount = n};
-    return nib_vk_check(d->table.CreateQueryPool(d->device, &info, NULL, &instance->queries),
-                        "vkCreateQueryPool", err);
+    VkResult result = d->table.CreateQueryPool(d->device, &info, NULL, &instance->queries);
+    if (result == VK_SUCCESS)
+        nib_vk_name(d, VK_OBJECT_TYPE_QUERY_POOL, (uint64_t)instance->queries, "timestamps");
+    return nib_vk_check(result, "vkCreateQueryPool", err);
 }
 
 void nib_vk_profile_begin(const struct nib_vk_instance *instance, VkCommandBuffer buffer,

@@ -27,6 +27,30 @@ static bool gathers(const struct nib_vk_instance *instance, uint32_t segment)
     return false;
 }
 
+static void name_command(const struct nib_vk_instance *instance, uint32_t command, const char *what,
+                         uint32_t number)
+{
+    nib_vk_name(instance->device, VK_OBJECT_TYPE_COMMAND_BUFFER,
+                (uint64_t)(uintptr_t)instance->commands[command], "%s %u", what, number);
+}
+
+static void name_commands(const struct nib_vk_instance *instance)
+{
+    for (uint32_t s = 0; s < instance->n_segments; s++) {
+        uint32_t first = instance->segments[s].first_command;
+        uint32_t end = s + 1 < instance->n_segments ? instance->segments[s + 1].first_command
+                                                    : instance->first_step_command;
+        for (uint32_t i = first; i < end; i++)
+            name_command(instance, i, "segment", instance->first_segment + s);
+    }
+    for (uint32_t b = 0; b < n_row_buckets(instance); b++) {
+        name_command(instance, instance->first_step_command + b, "step upload", 1u << b);
+        name_command(instance, instance->first_hidden_in_command + b, "hidden states in", 1u << b);
+        name_command(instance, instance->first_hidden_out_command + b, "hidden states out",
+                     1u << b);
+    }
+}
+
 static enum nib_status take_commands(struct nib_vk_instance *instance, struct nib_error *err)
 {
     uint32_t n = 0, rows = n_row_buckets(instance);
@@ -57,6 +81,7 @@ static enum nib_status take_commands(struct nib_vk_instance *instance, struct ni
     }
     instance->commands = commands;
     instance->n_commands = n;
+    name_commands(instance);
     return NIB_OK;
 }
 
@@ -189,23 +214,24 @@ static void record_pass(const struct nib_vk_instance *instance, VkCommandBuffer 
     const struct nib_vk_device_table *table = &instance->device->table;
     uint32_t most = instance->device->plan.matmul_columns;
     uint32_t columns = bucket < most ? bucket : most;
+    nib_vk_label_begin(instance->device, buffer, "op %u, %s", pass->op,
+                       nib_op_name(instance->plan->ops[pass->op].kind));
     table->CmdBindPipeline(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pass->pipelines[columns]);
     table->CmdBindDescriptorSets(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, instance->device->layout,
                                  0, 1, &pass->set, 0, NULL);
     table->CmdPushConstants(buffer, instance->device->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
                             pass->push_size, pass->push);
     table->CmdDispatch(buffer, pass->groups[columns], pass->height[bucket], pass->depth[bucket]);
+    nib_vk_label_end(instance->device, buffer);
 }
 
-static enum nib_status record(const struct nib_vk_instance *instance, uint32_t index,
-                              uint32_t row_bucket, uint32_t line_bucket, VkCommandBuffer buffer,
-                              struct nib_error *err)
+void nib_vk_record(const struct nib_vk_instance *instance, uint32_t index, uint32_t row_bucket,
+                   uint32_t line_bucket, VkCommandBuffer buffer)
 {
     const struct nib_vk_segment *segment = &instance->segments[index];
-    enum nib_status status = begin(instance, buffer, err);
-    if (status != NIB_OK)
-        return status;
     struct dirty dirty = {.n = 0};
+    nib_vk_label_begin(instance->device, buffer, "nibble segment %u",
+                       instance->first_segment + index);
     nib_vk_profile_begin(instance, buffer, segment);
     for (uint32_t i = 0; i < segment->n_passes; i++) {
         const struct nib_vk_pass *pass = &instance->passes[segment->first_pass + i];
@@ -225,7 +251,7 @@ static enum nib_status record(const struct nib_vk_instance *instance, uint32_t i
     } else {
         compute_barrier(instance, buffer);
     }
-    return end(instance, buffer, err);
+    nib_vk_label_end(instance->device, buffer);
 }
 
 enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t segment,
@@ -236,7 +262,11 @@ enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t
     for (uint32_t r = 0; r < n_row_buckets(instance); r++) {
         for (uint32_t l = 0; l < lines; l++) {
             VkCommandBuffer buffer = instance->commands[s->first_command + r * lines + l];
-            enum nib_status status = record(instance, segment, r, l, buffer, err);
+            enum nib_status status = begin(instance, buffer, err);
+            if (status != NIB_OK)
+                return status;
+            nib_vk_record(instance, segment, r, l, buffer);
+            status = end(instance, buffer, err);
             if (status != NIB_OK)
                 return status;
         }

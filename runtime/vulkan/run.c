@@ -5,9 +5,6 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/profile.h"
 
-/// Longer submissions make watchdogs and desktops impatient.
-#define MOST_SUBMIT_NS 100000000u
-
 /// Cosines and sines of every table's angles, as the CPU backend has them.
 static void write_angles(const struct nib_vk_instance *instance, const struct nib_step *step,
                          float *out)
@@ -85,20 +82,37 @@ static VkCommandBuffer segment_command(struct nib_vk_instance *instance, uint32_
     return instance->commands[s->first_command + row_bucket * lines + line_bucket];
 }
 
-/// Submits the batch, cut into pieces that should take no longer than MOST_SUBMIT_NS each.
+/// Submissions of a step to a host's queue that are under way at once: one that runs, and one that
+/// keeps the device busy until the next. The host's own come between them.
+#define MOST_IN_FLIGHT 2
+
+/// Waits until no more than MOST_IN_FLIGHT - 1 of the `n` submissions of this step are under way.
+static enum nib_status let_host_in(struct nib_vk_instance *instance, uint32_t n,
+                                   struct nib_error *err)
+{
+    struct nib_vk_clock behind = instance->clock;
+    if (!instance->device->is_attached || n < MOST_IN_FLIGHT)
+        return NIB_OK;
+    behind.value -= MOST_IN_FLIGHT - 1;
+    return nib_vk_wait(instance->device, &behind, err);
+}
+
+/// Submits the batch, cut into pieces that should take no longer than the device's most_submit_ns
+/// each.
 static enum nib_status submit(struct nib_vk_instance *instance, uint32_t n, uint32_t n_rows,
                               struct nib_error *err)
 {
     uint64_t each_ns = instance->row_ns * n_rows;
     // Before the first measurement the device may be slow.
-    uint64_t most = each_ns ? MOST_SUBMIT_NS / each_ns : n_rows > 8 ? 1 : 8;
+    uint64_t most = each_ns ? instance->device->most_submit_ns / each_ns : n_rows > 8 ? 1 : 8;
     most = most < 1 ? 1 : most;
     instance->submit_ns = nib_clock_ns();
     instance->submit_rows = n * n_rows;
-    for (uint32_t done = 0; done < n;) {
+    for (uint32_t done = 0, pieces = 0; done < n; pieces++) {
         uint32_t count = n - done < most ? n - done : (uint32_t)most;
-        enum nib_status status =
-            nib_vk_submit(instance->device, &instance->clock, instance->batch + done, count, err);
+        enum nib_status status = let_host_in(instance, pieces, err);
+        if (status == NIB_OK)
+            status = nib_vk_submit_waiting(instance, instance->batch + done, count, err);
         if (status != NIB_OK)
             return status;
         instance->is_pending = true;

@@ -36,6 +36,8 @@ struct nib_vk_snapshot {
     bool has_fast_integer_dot;      ///< and what it does to signed bytes is accelerated
     bool has_subgroups;             ///< broadcasts and reductions within a subgroup, in compute
     float timestamp_ns;             ///< a tick of the queue's clock
+    bool has_host_family;           ///< the queue is a host's, of `host_family`
+    uint32_t host_family;
     uint32_t n_families;
     VkQueueFamilyProperties families[NIB_VK_MAX_FAMILIES];
     VkPhysicalDeviceMemoryProperties memory;

@@ -2,15 +2,53 @@
 #include <nibble/vulkan.h>
 #include <string.h>
 
-Test(vulkan, attaching_is_refused_with_a_reason)
+static bool is_listed(const char *const *list, const char *name)
 {
-    struct nib_device *device = NULL;
+    while (*list && strcmp(*list, name) != 0)
+        list++;
+    return *list != NULL;
+}
+
+Test(vulkan, extensions_that_later_versions_contain_are_not_asked_for)
+{
+    cr_assert(is_listed(nib_vulkan_required_extensions(VK_API_VERSION_1_1),
+                        VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME));
+    cr_assert_null(nib_vulkan_required_extensions(VK_API_VERSION_1_2)[0]);
+    cr_assert(is_listed(nib_vulkan_recommended_extensions(VK_API_VERSION_1_2),
+                        VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME));
+    cr_assert_null(nib_vulkan_recommended_extensions(VK_API_VERSION_1_3)[0]);
+}
+
+/// Both chains of features that a host may have.
+Test(vulkan, features_are_set_in_the_hosts_chain)
+{
+    VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES};
+    VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES, .pNext = &dot};
+    VkPhysicalDeviceFeatures2 apart = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                       .pNext = &timeline};
+    VkPhysicalDeviceVulkan13Features v13 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES};
+    VkPhysicalDeviceVulkan12Features v12 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES, .pNext = &v13};
+    VkPhysicalDeviceFeatures2 whole = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                       .pNext = &v12};
+    cr_assert_eq(nib_vulkan_required_features(&apart, NULL), NIB_OK);
+    cr_assert_eq(nib_vulkan_required_features(&whole, NULL), NIB_OK);
+    cr_assert(timeline.timelineSemaphore && v12.timelineSemaphore);
+    cr_assert(!dot.shaderIntegerDotProduct && !v13.shaderIntegerDotProduct);
+
+    // Only what the device has is recommended.
+    nib_vulkan_recommended_features(&whole, &apart);
+    cr_assert_not(dot.shaderIntegerDotProduct);
+    v13.shaderIntegerDotProduct = VK_TRUE;
+    nib_vulkan_recommended_features(&whole, &apart);
+    cr_assert(dot.shaderIntegerDotProduct);
+
+    VkPhysicalDeviceFeatures2 bare = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2};
     struct nib_error error;
-    cr_assert_eq(nib_device_attach(NULL, &device, &error), NIB_ERROR_UNSUPPORTED);
-    cr_assert_null(device);
-    cr_assert_not_null(strstr(error.message, "Vulkan"));
-    cr_assert_null(nib_vulkan_required_extensions()[0]);
-    cr_assert_null(nib_vulkan_recommended_extensions()[0]);
-    nib_vulkan_recommended_features(NULL, NULL);
-    cr_assert_eq(nib_engine_synchronize(NULL, NULL, 0, NULL, 0, NULL), NIB_ERROR_STATE);
+    nib_vulkan_recommended_features(&whole, &bare);
+    cr_assert_eq(nib_vulkan_required_features(&bare, &error), NIB_ERROR_ARGUMENT);
+    cr_assert_not_null(strstr(error.message, "VkPhysicalDeviceVulkan12Features"));
 }

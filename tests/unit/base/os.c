@@ -115,6 +115,23 @@ static void play(int core)
     nib_mutex_destroy(&relay.mutex);
 }
 
+Test(os, waits_end_in_time)
+{
+    struct nib_mutex *mutex;
+    struct nib_condition *condition;
+    cr_assert_eq(nib_mutex_create(&mutex, NULL), NIB_OK);
+    cr_assert_eq(nib_condition_create(&condition, NULL), NIB_OK);
+    nib_mutex_lock(mutex);
+    cr_assert_not(nib_condition_wait_until(condition, mutex, 0));
+    uint64_t start_ns = nib_clock_ns(), end_ns = start_ns + 30000000;
+    while (nib_condition_wait_until(condition, mutex, end_ns)) {}
+    uint64_t ns = nib_clock_ns() - start_ns;
+    cr_assert(ns >= 10000000 && ns < 10000000000u);
+    nib_mutex_unlock(mutex);
+    nib_condition_destroy(&condition);
+    nib_mutex_destroy(&mutex);
+}
+
 Test(os, threads_hand_turns_over)
 {
     play(-1);

@@ -1,5 +1,6 @@
 #include "tests/unit/engine/fake_backend.h"
 
+#include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include <stdlib.h>
 #include <string.h>
@@ -124,7 +125,9 @@ static enum nib_status pack(void *self, uint32_t weight, const struct nib_row_re
                             struct nib_error *err)
 {
     struct fake_instance *instance = self;
-    (void)err;
+    if (instance->fake->pack_status != NIB_OK)
+        return nib_fail(err, instance->fake->pack_status, "fake failure");
+    for (uint64_t end_ns = nib_clock_ns() + instance->fake->pack_ns; nib_clock_ns() < end_ns;) {}
     const struct nib_weight *wanted = &instance->plan->weights[weight];
     if (wanted->shared_with != NIB_NO_WEIGHT || instance->packed[weight]++ ||
         reader->rows != wanted->rows || reader->cols != wanted->cols)

@@ -1,3 +1,4 @@
+#include "runtime/base/os.h"
 #include "tests/unit/engine/rig.h"
 #include <criterion/criterion.h>
 #include <string.h>
@@ -30,6 +31,21 @@ static uint32_t own_weights(const struct nib_plan *plan)
     return count;
 }
 
+/// Looks at the loading with a budget until it is over, and returns the number of looks.
+static uint32_t prepare_in_slices(struct nib_engine *engine, uint64_t budget_ns)
+{
+    struct nib_engine_info info;
+    bool ready = false;
+    uint32_t calls = 0;
+    for (; !ready && calls < 10000000; calls++) {
+        cr_assert_eq(nib_engine_prepare(engine, budget_ns, &ready, NULL), NIB_OK);
+        nib_engine_get_info(engine, &info);
+        cr_assert_str_eq(info.device.name, "fake");
+    }
+    cr_assert(ready);
+    return calls;
+}
+
 Test(load, in_slices)
 {
     struct rig rig;
@@ -38,11 +54,8 @@ Test(load, in_slices)
     rig_open(&rig, (struct nib_engine_params){.progress = {.report = hear, .user = &heard}});
     rig.fake.ready_calls = 3;
     uint64_t total = nib_load_total(rig.engine);
-    uint32_t calls = 0;
-    while (!ready && calls++ < 10000)
-        cr_assert_eq(nib_engine_prepare(rig.engine, 1, &ready, NULL), NIB_OK);
-    cr_assert(ready);
-    cr_assert_gt(calls, own_weights(rig.engine->plan));
+    rig.fake.pack_ns = 100000;
+    cr_assert_gt(prepare_in_slices(rig.engine, 1), 10);
     cr_assert_eq(rig.fake.n_packed, own_weights(rig.engine->plan));
     cr_assert_eq(heard.last, heard.total);
     cr_assert_eq(heard.total, total);
@@ -66,6 +79,63 @@ Test(load, cancelled_and_resumed)
     cr_assert_eq(nib_engine_prepare(rig.engine, 0, &ready, NULL), NIB_OK);
     cr_assert(ready);
     cr_assert_eq(rig.fake.n_packed, own_weights(rig.engine->plan));
+    rig_close(&rig);
+}
+
+Test(load, a_slice_ends_in_time)
+{
+    struct rig rig;
+    bool ready = false;
+    rig_open(&rig, (struct nib_engine_params){0});
+    rig.fake.pack_ns = 300000000; // a large matrix on a slow disk
+    uint64_t start_ns = nib_clock_ns();
+    cr_assert_eq(nib_engine_prepare(rig.engine, 2000000, &ready, NULL), NIB_OK);
+    uint64_t ns = nib_clock_ns() - start_ns;
+    cr_assert(!ready && ns >= 900000 && ns < 150000000, "%u µs", (unsigned)(ns / 1000));
+    rig_close(&rig);
+}
+
+Test(load, cancelled_in_a_slice)
+{
+    struct rig rig;
+    struct heard heard = {.refuse = true};
+    bool ready = false;
+    enum nib_status status = NIB_OK;
+    rig_open(&rig, (struct nib_engine_params){.progress = {.report = hear, .user = &heard}});
+    rig.fake.pack_ns = 1000000;
+    while (status == NIB_OK && !ready)
+        status = nib_engine_prepare(rig.engine, 10000000, &ready, NULL);
+    cr_assert_eq(status, NIB_ERROR_CANCELLED);
+    heard.refuse = false;
+    prepare_in_slices(rig.engine, 10000000);
+    cr_assert_eq(rig.fake.n_packed, own_weights(rig.engine->plan));
+    cr_assert_eq(heard.last, heard.total);
+    rig_close(&rig);
+}
+
+Test(load, a_failure_beside_is_told_and_tried_again)
+{
+    struct rig rig;
+    struct nib_error error = {0};
+    bool ready = false;
+    enum nib_status status = NIB_OK;
+    rig_open(&rig, (struct nib_engine_params){0});
+    rig.fake.pack_status = NIB_ERROR_IO;
+    while (status == NIB_OK && !ready)
+        status = nib_engine_prepare(rig.engine, 1000000, &ready, &error);
+    cr_assert_eq(status, NIB_ERROR_IO);
+    cr_assert_eq(error.status, NIB_ERROR_IO);
+    cr_assert_not_null(strstr(error.message, "fake"), "%s", error.message);
+    rig.fake.pack_status = NIB_OK;
+    // What needs the weights waits for them.
+    cr_assert_eq(nib_engine_prepare(rig.engine, 1, &ready, NULL), NIB_OK);
+    struct nib_session *session = rig_session(&rig);
+    rig_append(session, 10, 1);
+    cr_assert_eq(
+        nib_generator_run(session, &(struct nib_generate_params){.max_tokens = 1}, NULL, NULL),
+        NIB_OK);
+    cr_assert_eq(rig.fake.n_packed, own_weights(rig.engine->plan));
+    nib_session_destroy(&session);
     rig_close(&rig);
 }
 
