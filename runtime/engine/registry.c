@@ -54,14 +54,24 @@ static enum nib_status find_vulkan(const struct nib_backend **out_backend, struc
                                    "this build of nibble has no Vulkan backend; use --device cpu");
 }
 
+enum nib_status nib_registry_self_test(struct nib_device *device, nib_kernel_check_fn *on_check,
+                                       void *user, struct nib_error *err)
+{
+    const struct nib_backend *backend = device->backend;
+    return backend->self_test
+               ? backend->self_test(device->impl, &nib_cpu_backend, on_check, user, err)
+               : NIB_OK;
+}
+
 /// Takes over `impl`, which is closed where that fails.
 static enum nib_status wrap(const struct nib_backend *backend, void *impl,
                             struct nib_device **out_device, struct nib_error *err)
 {
-    struct nib_device *device = calloc(1, sizeof *device);
+    enum nib_status status = backend->trust ? backend->trust(impl, &nib_cpu_backend, err) : NIB_OK;
+    struct nib_device *device = status == NIB_OK ? calloc(1, sizeof *device) : NULL;
     if (!device) {
         backend->device_close(impl);
-        return nib_fail_memory(err);
+        return status == NIB_OK ? nib_fail_memory(err) : status;
     }
     device->backend = backend;
     device->impl = impl;

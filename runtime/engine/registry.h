@@ -14,6 +14,10 @@ enum nib_status nib_registry_open(const struct nib_device_params *params,
 enum nib_status nib_registry_attach(const struct nib_attach_params *params,
                                     struct nib_device **out_device, struct nib_error *err);
 
+/// nib_device_self_test.
+enum nib_status nib_registry_self_test(struct nib_device *device, nib_kernel_check_fn *on_check,
+                                       void *user, struct nib_error *err);
+
 /// Adds and drops a reference to a device; the last one closes it.
 void nib_device_retain(struct nib_device *device);
 void nib_device_release(struct nib_device *device);
