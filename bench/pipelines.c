@@ -15,7 +15,7 @@
 #include "runtime/vulkan/vulkan_backend.h"
 
 enum { HIDDEN, A, B, C, LOGITS, N_VALUES };
-enum { WIDTH = 512, ROWS = 64, MAX_HEADS = 16, MAX_DIM = 512, MAX_INPUTS = 8 };
+enum { WIDTH = 512, ROWS = 64, MAX_HEADS = 16, MAX_DIM = 512, MAX_INPUTS = 64 };
 enum { MAX_LAYERS = 96, MAX_OPS = 2 * MAX_LAYERS + 16, MAX_WEIGHTS = 16 };
 
 /// A plan, and what it is made for.
@@ -267,12 +267,21 @@ static bool make_matmuls(struct model *m, void *device, const struct nib_format 
     return is_good;
 }
 
-static bool make_all_matmuls(struct model *m, void *device, bool is_quick)
+/// What is asked for.
+struct request {
+    struct nib_device_params params;
+    bool is_quick;                   ///< the most common formats
+    const struct nib_format *format; ///< this one's matmuls alone, or NULL
+};
+
+static bool make_all_matmuls(struct model *m, void *device, const struct request *request)
 {
     static const enum nib_format_id common[] = {NIB_FORMAT_Q4_0, NIB_FORMAT_Q4_1, NIB_FORMAT_Q8_0,
                                                 NIB_FORMAT_Q4_K, NIB_FORMAT_Q6_K};
     bool is_good = true;
-    if (is_quick) {
+    if (request->format)
+        return make_matmuls(m, device, request->format, false);
+    if (request->is_quick) {
         for (uint32_t i = 0; i < sizeof common / sizeof common[0]; i++)
             is_good = make_matmuls(m, device, nib_format_get(common[i]), false) && is_good;
         return is_good;
@@ -331,45 +340,60 @@ static bool make_all_attention(struct model *m, void *device, bool is_quick)
     return is_good;
 }
 
-static void *open_device(int argc, char **argv, bool *out_is_quick)
+/// Ends the program where it is called wrongly.
+static struct request read_options(int argc, char **argv)
 {
-    struct nib_device_params params = *nib_device_params(.backend = NIB_BACKEND_VULKAN);
-    struct nib_error error = {.message = ""};
-    void *device = NULL;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--quick") == 0)
-            *out_is_quick = true;
-        else if (strcmp(argv[i], "--index") == 0 && i + 1 < argc)
-            params.index = (uint32_t)strtoul(argv[++i], NULL, 10);
-        else if (strcmp(argv[i], "--variant") == 0 && i + 1 < argc)
-            params.vulkan_variant = argv[++i];
-        else if (strcmp(argv[i], "--mask") == 0 && i + 1 < argc)
-            params.vulkan_mask = argv[++i];
-        else {
-            fprintf(stderr, "usage: nibble-bench-pipelines [--quick] [--index N] [--variant NAME] "
-                            "[--mask baseline]\n");
-            exit(2);
-        }
+    struct request request = {.params = *nib_device_params(.backend = NIB_BACKEND_VULKAN)};
+    bool is_good = true;
+    for (int i = 1; i < argc && is_good; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        bool has_value = true;
+        if (strcmp(argv[i], "--index") == 0)
+            request.params.index = (uint32_t)strtoul(value, NULL, 10);
+        else if (strcmp(argv[i], "--variant") == 0)
+            request.params.vulkan_variant = value;
+        else if (strcmp(argv[i], "--mask") == 0)
+            request.params.vulkan_mask = value;
+        else if (strcmp(argv[i], "--format") == 0)
+            is_good = (request.format = nib_format_find(value)) != NULL;
+        else
+            has_value = false;
+        request.is_quick = request.is_quick || strcmp(argv[i], "--quick") == 0;
+        is_good = is_good && (has_value ? *value != 0 : strcmp(argv[i], "--quick") == 0);
+        i += has_value;
     }
-    if (nib_vulkan_backend.device_open(&params, &device, &error) != NIB_OK) {
+    if (!is_good) {
+        fprintf(stderr, "usage: nibble-bench-pipelines [--quick | --format NAME] [--index N] "
+                        "[--variant NAME] [--mask baseline]\n");
+        exit(2);
+    }
+    return request;
+}
+
+static struct nib_vk_device *open_watched(const struct request *request)
+{
+    struct nib_error error = {.message = ""};
+    void *opened = NULL;
+    if (nib_vulkan_backend.device_open(&request->params, &opened, &error) != NIB_OK) {
         fprintf(stderr, "%s\n", error.message);
         exit(1);
     }
+    struct nib_vk_device *device = opened;
+    watch.create_module = device->table.CreateShaderModule;
+    watch.create_pipelines = device->table.CreateComputePipelines;
+    device->table.CreateShaderModule = watch_module;
+    device->table.CreateComputePipelines = watch_pipelines;
     return device;
 }
 
 int main(int argc, char **argv)
 {
-    bool is_quick = false;
-    struct nib_vk_device *device = open_device(argc, argv, &is_quick);
-    watch.create_module = device->table.CreateShaderModule;
-    watch.create_pipelines = device->table.CreateComputePipelines;
-    device->table.CreateShaderModule = watch_module;
-    device->table.CreateComputePipelines = watch_pipelines;
+    struct request request = read_options(argc, argv);
+    struct nib_vk_device *device = open_watched(&request);
     struct model *m = calloc(1, sizeof *m);
-    bool is_good = m && make_all_matmuls(m, device, is_quick);
-    if (m)
-        is_good = make_all_attention(m, device, is_quick) && is_good;
+    bool is_good = m && make_all_matmuls(m, device, &request);
+    if (m && !request.format)
+        is_good = make_all_attention(m, device, request.is_quick) && is_good;
     free(m);
     fprintf(stderr, "@ end\n");
     printf("%s: %u pipelines%s\n", device->snapshot.name, watch.n_made,

@@ -169,7 +169,9 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
         add_family(snapshot, NIB_VK_FAMILY_DOT, out_plan);
     add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
     out_plan->matmul_lanes = is_cpu ? 1 : 8;
-    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : 3;
+    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : 6;
+    // Taking bytes apart costs a GPU without dot products more than numbers do.
+    out_plan->has_codes = is_cpu || snapshot->has_fast_integer_dot;
     out_plan->matmul_width = 8;
     // Such a driver neither keeps numbers in registers nor gains by sharing a token.
     out_plan->attention_units = is_cpu ? 8 : 1;

@@ -187,8 +187,7 @@ static void record_pass(const struct nib_vk_instance *instance, VkCommandBuffer 
                         const struct nib_vk_pass *pass, uint32_t bucket)
 {
     const struct nib_vk_device_table *table = &instance->device->table;
-    uint32_t most = instance->device->plan.matmul_columns;
-    uint32_t columns = bucket < most ? bucket : most;
+    uint32_t columns = bucket < NIB_VK_MAX_COLUMNS ? bucket : NIB_VK_MAX_COLUMNS - 1;
     table->CmdBindPipeline(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pass->pipelines[columns]);
     table->CmdBindDescriptorSets(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, instance->device->layout,
                                  0, 1, &pass->set, 0, NULL);
