@@ -11,11 +11,12 @@
 
 #define THREADS 128u
 #define BLOCK_COLS 64u
+#define COLS 4u
 #define COL_THREADS (BLOCK_COLS / COLS)
 #define ROW_THREADS (THREADS / COL_THREADS)
 #define BLOCK_ROWS (ROW_THREADS * ROWS)
-// Words from one row of codes to the next, so that neighbours meet different banks.
-#define CODES_STRIDE 12u
+// Quads of words from one row of codes to the next, so that neighbours meet different banks.
+#define CODES_STRIDE 3u
 #define HALF 16u
 
 layout(constant_id = NIB_SPEC_HAS_CODES) const bool HAS_CODES = false;
@@ -45,10 +46,14 @@ layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Bias {
     float bias[];
 };
 
-// Codes: [row][CODES_STRIDE] words of four; floats: [HALF][row].
-const uint STRIDE = HAS_CODES ? CODES_STRIDE : HALF;
-shared uint weight_pool[BLOCK_ROWS * STRIDE];
-shared uint input_pool[BLOCK_COLS * STRIDE];
+// Codes, four a word: [row][CODES_STRIDE].
+const uint CODES_PITCH = HAS_CODES ? CODES_STRIDE : 0u;
+shared uvec4 weight_codes[BLOCK_ROWS * CODES_PITCH + 1u];
+shared uvec4 input_codes[BLOCK_COLS * CODES_PITCH + 1u];
+// Floats: [HALF][row].
+const uint FLOATS_PITCH = HAS_CODES ? 0u : HALF;
+shared float weight_floats[BLOCK_ROWS * FLOATS_PITCH + 1u];
+shared float input_floats[BLOCK_COLS * FLOATS_PITCH + 1u];
 // Of each row of the weight, by halves, and of each row of x.
 shared float scales[2][BLOCK_ROWS];
 shared float minima[2][BLOCK_ROWS];
@@ -81,9 +86,7 @@ void share_input_codes(uint g, uint first)
         return;
     [[unroll]] for (uint i = 0u; i < (is_shared ? 1u : 2u); i++) {
         uint h = is_shared ? thread / BLOCK_COLS : i;
-        uvec4 quad = codes[from * 2u + h];
-        [[unroll]] for (uint q = 0u; q < 4u; q++)
-            input_pool[place * CODES_STRIDE + 4u * h + q] = quad[q];
+        input_codes[place * CODES_STRIDE + h] = codes[from * 2u + h];
     }
     if (!is_shared || thread < BLOCK_COLS)
         columns[place] = sums[from];
@@ -96,8 +99,9 @@ void share_weight_codes(uint tile, uint g, uint r)
     if (place >= BLOCK_ROWS)
         return;
     Granule granule = load_granule(p.matrix, tile, g, r);
-    [[unroll]] for (uint q = 0u; q < 8u; q++)
-        weight_pool[at + q] = quad_bytes(granule, q);
+    [[unroll]] for (uint q = 0u; q < 8u; q += 4u)
+        weight_codes[at + q / 4u] = uvec4(quad_bytes(granule, q), quad_bytes(granule, q + 1u),
+                                          quad_bytes(granule, q + 2u), quad_bytes(granule, q + 3u));
     [[unroll]] for (uint h = 0u; h < HALVES; h++) {
         Group group = load_group(p.matrix, tile, group_of(p.matrix, g, h), r);
         scales[h][place] = group.scale;
@@ -110,29 +114,28 @@ void share_weight_codes(uint tile, uint g, uint r)
 
 void add_codes()
 {
-    uvec4 input_codes[COLS][2];
+    uvec4 low[COLS], high[COLS];
     vec4 column[COLS];
     ivec2 begin[COLS];
     [[unroll]] for (uint c = 0u; c < COLS; c++) {
-        uint at = column_of(c) * CODES_STRIDE;
-        [[unroll]] for (uint q = 0u; q < 8u; q++)
-            input_codes[c][q / 4u][q & 3u] = input_pool[at + q];
-        column[c] = columns[column_of(c)];
+        uint at = column_of(c);
+        low[c] = input_codes[at * CODES_STRIDE];
+        high[c] = input_codes[at * CODES_STRIDE + 1u];
+        column[c] = columns[at];
         // Bytes of the weight hold codes less BYTE_OFFSET.
         ivec2 offset = ivec2(float(BYTE_OFFSET - CENTER) * column[c].yz);
         begin[c] = HAS_BOOK ? ivec2(0) : HAS_HALVES ? offset : ivec2(offset.x + offset.y, 0);
     }
     [[unroll]] for (uint k = 0u; k < ROWS; k++) {
         uint row = row_of(k);
-        uint bytes[8];
-        [[unroll]] for (uint q = 0u; q < 8u; q++)
-            bytes[q] = weight_pool[row * CODES_STRIDE + q];
+        uvec4 w_low = weight_codes[row * CODES_STRIDE], w_high = weight_codes[row * CODES_STRIDE + 1u];
         [[unroll]] for (uint c = 0u; c < COLS; c++) {
             ivec2 exact = begin[c];
-            [[unroll]] for (uint q = 0u; q < 8u; q++) {
-                uint part = HAS_HALVES ? q / 4u : 0u;
-                exact[part] = dot_bytes(bytes[q], input_codes[c][q / 4u][q & 3u], exact[part]);
-            }
+            [[unroll]] for (uint q = 0u; q < 4u; q++)
+                exact.x = dot_bytes(w_low[q], low[c][q], exact.x);
+            [[unroll]] for (uint q = 0u; q < 4u; q++)
+                exact[HAS_HALVES ? 1 : 0] =
+                    dot_bytes(w_high[q], high[c][q], exact[HAS_HALVES ? 1 : 0]);
             vec2 products = vec2(exact), half_sums = column[c].yz;
             if (ZERO_BITS > 0u && HAS_HALVES)
                 products -= vec2(zeros[0][row], zeros[1][row]) * half_sums;
@@ -149,7 +152,7 @@ void add_codes()
     }
 }
 
-#if COLS == 4
+#if ROWS == 8
 // Half `h` of a granule of weights and of x, every other quad of it for each invocation.
 void share_floats(const Granule granule, Group group, uint g, uint h, uint first)
 {
@@ -163,8 +166,8 @@ void share_floats(const Granule granule, Group group, uint g, uint h, uint first
         vec4 quad = x[((first + place) * p.matrix.n_granules + g) * 8u + q];
         [[unroll]] for (uint j = 0u; j < 4u; j++) {
             float value = group.scale * (w[j] - group.zero) + group.min;
-            weight_pool[(k + j) * BLOCK_ROWS + place] = floatBitsToUint(value);
-            input_pool[(k + j) * BLOCK_COLS + place] = floatBitsToUint(quad[j]);
+            weight_floats[(k + j) * BLOCK_ROWS + place] = value;
+            input_floats[(k + j) * BLOCK_COLS + place] = quad[j];
         }
     }
 }
@@ -174,9 +177,9 @@ void add_floats()
     [[unroll]] for (uint i = 0u; i < HALF; i++) {
         float w[ROWS], v[COLS];
         [[unroll]] for (uint k = 0u; k < ROWS; k++)
-            w[k] = uintBitsToFloat(weight_pool[i * BLOCK_ROWS + row_of(k)]);
+            w[k] = weight_floats[i * BLOCK_ROWS + row_of(k)];
         [[unroll]] for (uint c = 0u; c < COLS; c++)
-            v[c] = uintBitsToFloat(input_pool[i * BLOCK_COLS + column_of(c)]);
+            v[c] = input_floats[i * BLOCK_COLS + column_of(c)];
         [[unroll]] for (uint k = 0u; k < ROWS; k++)
             [[unroll]] for (uint c = 0u; c < COLS; c++)
                 total[k * COLS + c] += w[k] * v[c];
@@ -195,7 +198,7 @@ void add_granule(uint tile, uint g, uint r, uint first)
         add_codes();
         return;
     }
-#if COLS == 4
+#if ROWS == 8
     Granule granule = load_granule(p.matrix, tile, g, r);
     Group group;
     [[unroll]] for (uint h = 0u; h < 2u; h++) {
