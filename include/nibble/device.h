@@ -48,7 +48,7 @@ struct nib_device;
 /// When kernels are checked against the scalar code before they are trusted.
 enum nib_self_test {
     NIB_SELF_TEST_CACHED = 0, ///< on a driver's first use; the verdict is kept in `cache_dir`
-    NIB_SELF_TEST_FULL = 1,   ///< now, every kernel
+    NIB_SELF_TEST_FULL = 1,   ///< on this use too, whatever was kept
     NIB_SELF_TEST_OFF = 2     ///< never; for drivers that execute nothing
 };
 
@@ -80,6 +80,23 @@ struct nib_device_params {
 NIB_API enum nib_status nib_device_open(const struct nib_device_params *params,
                                         struct nib_device **out_device, struct nib_error *err);
 NIB_API void nib_device_destroy(struct nib_device **device);
+/// One kernel's check against the scalar code, on shapes and numbers that are chosen to hurt.
+struct nib_kernel_check {
+    const char *kernel; ///< "matmul dot"; "" where there is one for the work alone
+    const char *work;   ///< "matmul q4_1 of 32, int8-group, 96 columns"
+    double error;       ///< largest difference in a row, as a part of the row's largest number
+    double limit;       ///< that it must not exceed
+    bool passed;
+    uint64_t ns; ///< time of the check, compilation included
+};
+/// Gets one check, alive for the call; returns false to stop.
+typedef bool nib_kernel_check_fn(void *user, const struct nib_kernel_check *check);
+/// Checks every kernel that can run on the device, those too that it would not choose; on the CPU
+/// there is nothing to check. What fails is told and not remembered.
+/// Errors: cancelled, memory, those of the device.
+NIB_API enum nib_status nib_device_self_test(struct nib_device *device,
+                                             nib_kernel_check_fn *on_check, void *user,
+                                             struct nib_error *err);
 /// Describes an open device.
 NIB_API void nib_device_get_info(const struct nib_device *device, struct nib_device_info *out_info);
 

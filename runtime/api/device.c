@@ -31,3 +31,11 @@ void nib_device_get_info(const struct nib_device *device, struct nib_device_info
 {
     device->backend->device_info(device->impl, out_info);
 }
+
+enum nib_status nib_device_self_test(struct nib_device *device, nib_kernel_check_fn *on_check,
+                                     void *user, struct nib_error *err)
+{
+    if (!device || !on_check)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is NULL", device ? "on_check" : "device");
+    return nib_registry_self_test(device, on_check, user, err);
+}

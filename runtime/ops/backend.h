@@ -98,6 +98,15 @@ struct nib_backend {
                                      struct nib_error *err);
     void (*device_close)(void *device);
     void (*device_info)(const void *device, struct nib_device_info *out_info);
+    /// Optional. From now on kernels are checked against `reference`, the CPU backend with its
+    /// scalar code, before an instance uses them, as `self_test` says; those that fail are replaced
+    /// where others can do their work. Called once, before there are instances.
+    /// Errors: unsupported (a kernel without a replacement fails), memory, those of the device.
+    enum nib_status (*trust)(void *device, const struct nib_backend *reference,
+                             enum nib_self_test self_test, struct nib_error *err);
+    /// Optional. As nib_device_self_test.
+    enum nib_status (*self_test)(void *device, const struct nib_backend *reference,
+                                 nib_kernel_check_fn *on_check, void *user, struct nib_error *err);
 
     /// Returns NIB_OK where the device can run op `op` of `plan`, else NIB_ERROR_UNSUPPORTED with
     /// the reason.

@@ -1,6 +1,6 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/attach.h"
-#include "runtime/vulkan/instance.h"
+#include "runtime/vulkan/self_test.h"
 #include "runtime/vulkan/vulkan_backend.h"
 
 static enum nib_status list(struct nib_device_info *out_infos, uint32_t capacity,
@@ -115,7 +115,9 @@ static void count(const void *self, struct nib_instance_counters *out_counters)
 {
     const struct nib_vk_instance *instance = self;
     *out_counters = (struct nib_instance_counters){.dispatches = instance->n_dispatches,
-                                                   .host_ns = instance->host_ns};
+                                                   .host_ns = instance->host_ns,
+                                                   .n_replaced = instance->n_replaced,
+                                                   .replaced = instance->replaced};
 }
 
 static void profile(const void *self, uint64_t *calls, uint64_t *ns)
@@ -137,6 +139,8 @@ const struct nib_backend nib_vulkan_backend = {
     .device_attach = nib_vk_device_attach,
     .device_close = nib_vk_device_close,
     .device_info = describe,
+    .trust = nib_vk_trust_open,
+    .self_test = nib_vk_self_test_all,
     .supports = supports,
     .create = nib_vk_instance_create,
     .destroy = nib_vk_instance_destroy,

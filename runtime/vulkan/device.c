@@ -7,6 +7,7 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/loss.h"
 #include "runtime/vulkan/pipeline_cache.h"
+#include "runtime/vulkan/self_test.h"
 #include "runtime/vulkan/shaders.h"
 
 struct nib_vk_pipeline {
@@ -129,10 +130,6 @@ enum nib_status nib_vk_device_open(const struct nib_device_params *params, void 
 {
     enum nib_status status = NIB_OK;
     *out_device = NULL;
-    if (params->self_test == NIB_SELF_TEST_FULL) {
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the Vulkan backend has no self-test yet; leave out --self-test full");
-    }
     struct nib_vk_device *d = calloc(1, sizeof *d);
     if (!d)
         return nib_fail_memory(err);
@@ -160,6 +157,7 @@ void nib_vk_device_close(void *device)
     struct nib_vk_device *d = device;
     if (!d)
         return;
+    nib_vk_trust_close(d);
     bool is_abandoned = atomic_load(&d->is_abandoned);
     if (d->device && d->table.DestroyDevice && !is_abandoned) {
         if (d->n_pipelines > 0)
@@ -174,6 +172,7 @@ void nib_vk_device_close(void *device)
     }
     free(d->pipelines);
     free(d->cache_path);
+    free(d->verdict_path);
     nib_mutex_destroy(&d->mutex);
     nib_mutex_destroy(&d->queue_mutex);
     if (!is_abandoned)

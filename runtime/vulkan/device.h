@@ -34,6 +34,8 @@ struct nib_vk_kernel {
     uint32_t specs[NIB_SPECS];
 };
 
+struct nib_vk_trust;
+
 /// A device that is open for engines. Thread-safety: safe.
 struct nib_vk_device {
     struct nib_vk_host host; ///< of an attached device the table alone
@@ -57,16 +59,18 @@ struct nib_vk_device {
     VkDescriptorSetLayout set_layout;
     VkPipelineLayout layout;
     VkPipelineCache cache;
+    char *verdict_path;                ///< file of what is known of the kernels, or NULL
     char *cache_path;                  ///< file of the pipeline cache, or NULL
     size_t cache_size;                 ///< bytes that it held
     struct nib_vk_pipeline *pipelines; ///< those made so far
     size_t n_pipelines;
     size_t pipelines_capacity;
-    uint32_t hang_ms;          ///< after which a submission counts as hung; 0: the default
-    _Atomic bool is_lost;      ///< nothing more is submitted
-    _Atomic bool is_hung;      ///< and something that was may be running still
-    _Atomic bool is_abandoned; ///< for good: nothing of it may be destroyed
-    _Atomic uint64_t taken;    ///< bytes of device memory that our pools hold
+    struct nib_vk_trust *trust; ///< what is known of its kernels; NULL: they are taken as they are
+    uint32_t hang_ms;           ///< after which a submission counts as hung; 0: the default
+    _Atomic bool is_lost;       ///< nothing more is submitted
+    _Atomic bool is_hung;       ///< and something that was may be running still
+    _Atomic bool is_abandoned;  ///< for good: nothing of it may be destroyed
+    _Atomic uint64_t taken;     ///< bytes of device memory that our pools hold
 };
 
 /// As nib_backend.device_open and device_close.

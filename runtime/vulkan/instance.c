@@ -7,6 +7,7 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/loss.h"
 #include "runtime/vulkan/profile.h"
+#include "runtime/vulkan/self_test.h"
 
 uint32_t nib_vk_bucket(uint32_t n)
 {
@@ -407,6 +408,11 @@ enum nib_status nib_vk_instance_ready(void *self, uint64_t budget_ns, bool *out_
     if (instance->n_missing) {
         return nib_fail(err, NIB_ERROR_STATE, "%u weights of the device's segments were not packed",
                         instance->n_missing);
+    }
+    if (!instance->is_trusted) {
+        NIB_TRY(nib_vk_self_test(instance, budget_ns ? start_ns + budget_ns : 0, err));
+        if (!instance->is_trusted)
+            return NIB_OK;
     }
     if (!instance->passes) {
         NIB_TRY(nib_vk_transfer_flush(&instance->transfer, err));

@@ -5,6 +5,7 @@
 #include "runtime/ops/backend.h"
 #include "runtime/vulkan/matrix.h"
 #include "runtime/vulkan/points.h"
+#include "runtime/vulkan/variants.h"
 
 /// Buckets of rows: powers of two up to NIB_STEP_MAX_ROWS; of lines of logits: up to the first of
 /// NIB_STEP_MAX_LOGITS on.
@@ -125,6 +126,13 @@ struct nib_vk_instance {
     VkCommandBuffer *batch;            ///< [n_segments + 3] of one submission
     uint32_t n_ready;                  ///< segments that are recorded
     bool is_ready;
+
+    struct nib_vk_choices choices;
+    bool is_trusted;     ///< `choices` stand
+    uint32_t next_probe; ///< op whose kernels are to be checked next
+    uint32_t kernels;    ///< bits of those that are used
+    const char *replaced[NIB_VK_KERNEL_COUNT];
+    uint32_t n_replaced;
 
     struct nib_vk_clock clock;
     struct nib_vk_points waits;   ///< of the host, for the next step

@@ -192,14 +192,16 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
                                      const struct nib_attention_args *args, bool is_single,
                                      struct nib_error *err)
 {
-    const struct nib_vk_instance *self = b->self;
+    struct nib_vk_instance *self = b->self;
     const struct nib_vk_device_plan *plan = &self->device->plan;
     const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
     const struct nib_vk_cache *cache = &self->caches[op->kv_layer];
     struct tiling tiling = make_tiling(plan, b->plan, layer, args->heads_per_kv_head, is_single);
+    bool has_texels =
+        plan->has_texels && !(self->choices.distrusted & NIB_VK_KERNEL_ATTENTION_TEXEL);
     bool is_aligned = (args->query_at | args->query_stride | layer->key_dim) % 4 == 0;
     struct pass_params params = {
-        .kernel = {.shader = plan->has_texels ? "attention_texel" : "attention",
+        .kernel = {.shader = has_texels ? "attention_texel" : "attention",
                    .specs = {[NIB_ATTENTION_KEY_FORMAT] = kernel_format(b->plan->key_format),
                              [NIB_ATTENTION_VALUE_FORMAT] = kernel_format(b->plan->value_format),
                              [NIB_ATTENTION_KEY_DIM] = layer->key_dim,
@@ -218,7 +220,7 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
                            [NIB_BIND_INPUT] = &cache->values,
                            [NIB_BIND_SUMS] = scales_or_none(&cache->key_scales),
                            [NIB_BIND_TABLE] = scales_or_none(&cache->value_scales)},
-                 .has_texels = plan->has_texels},
+                 .has_texels = has_texels},
         .push = args,
         .push_size = sizeof *args,
         .groups = layer->n_heads * ceil_div(args->heads_per_kv_head, tiling.heads),
@@ -234,6 +236,7 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
         pass->height[i] = is_single ? most : rows > 1 ? min_u32(tiles, rows) : 0;
         pass->depth[i] = rows < plan->attention_parts ? plan->attention_parts / rows : 1;
     }
+    self->kernels |= has_texels ? NIB_VK_KERNEL_ATTENTION_TEXEL : 0;
     // Each of the two writes rows of its own.
     if (!is_single)
         return NIB_OK;

@@ -348,7 +348,7 @@ static enum nib_vk_family choose_family(const struct builder *b, const struct ni
                                       .has_codes = specs[NIB_SPEC_HAS_CODES],
                                       .has_outliers = specs[NIB_SPEC_HAS_OUTLIERS],
                                       .may_be_single = may_be_single(b, op, add)};
-    return nib_vk_family_choose(&b->self->device->plan, &need);
+    return nib_vk_family_choose(&b->self->device->plan, &b->self->choices, &need);
 }
 
 /// Lets the matmul compute its input for a single row.
@@ -538,6 +538,7 @@ enum nib_status nib_vk_build_matmul(struct builder *b, const struct nib_op_matmu
            add_to_group(b, &b->plan->ops[b->op + group.n], &group))
         continue;
     *out_taken = add ? 1 : group.n - 1;
+    b->self->kernels |= 1u << group.family;
     enum nib_status status =
         build_prepare(b, op, weight, group.family == NIB_VK_FAMILY_SINGLE, err);
     for (uint32_t s = 0; status == NIB_OK && s < weight->layout.n_slices; s++) {

@@ -4,7 +4,8 @@
 
 #include "runtime/vulkan/device.h"
 
-/// Makes the device's pipeline cache from what `folder` (may be NULL) holds for it. A file that is
+/// Makes the device's pipeline cache from what `folder` (may be NULL) holds for it, and names the
+/// file of its verdict on kernels. A file that is
 /// absent, damaged or another driver's counts as empty. Errors: those of the device.
 enum nib_status nib_vk_pipeline_cache_open(struct nib_vk_device *device, const char *folder,
                                            struct nib_error *err);

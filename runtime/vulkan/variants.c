@@ -74,14 +74,29 @@ static bool serves(enum nib_vk_family family, const struct nib_vk_matmul_need *n
     }
 }
 
+const char *nib_vk_kernel_name(uint32_t bit)
+{
+    static const char *const names[NIB_VK_KERNEL_COUNT] = {
+        [NIB_VK_FAMILY_WIDE] = "matmul wide",     [NIB_VK_FAMILY_DOT] = "matmul dot",
+        [NIB_VK_FAMILY_TALL] = "matmul tall",     [NIB_VK_FAMILY_TEXEL] = "matmul texel",
+        [NIB_VK_FAMILY_SINGLE] = "matmul single", [NIB_VK_FAMILY_COUNT] = "attention texel",
+    };
+    return names[bit];
+}
+
 enum nib_vk_family nib_vk_family_choose(const struct nib_vk_device_plan *plan,
+                                        const struct nib_vk_choices *choices,
                                         const struct nib_vk_matmul_need *need)
 {
-    if (plan->is_forced && serves(plan->forced_family, need))
-        return plan->forced_family;
+    uint32_t distrusted = choices->distrusted;
+    if (choices->is_forced && serves(choices->forced_family, need) &&
+        !(distrusted & 1u << choices->forced_family))
+        return choices->forced_family;
     for (uint32_t i = 0; i < plan->n_families; i++) {
-        if (serves(plan->families[i], need))
+        if (serves(plan->families[i], need) && !(distrusted & 1u << plan->families[i]))
             return plan->families[i];
     }
-    return NIB_VK_FAMILY_WIDE;
+    return distrusted & 1u << NIB_VK_FAMILY_WIDE && !(distrusted & 1u << NIB_VK_FAMILY_TALL)
+               ? NIB_VK_FAMILY_TALL
+               : NIB_VK_FAMILY_WIDE;
 }

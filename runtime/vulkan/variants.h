@@ -32,8 +32,21 @@ struct nib_vk_matmul_need {
     bool has_outliers;  ///< some columns of it are numbers
     bool may_be_single; ///< a single row of input can be prepared by the matmul itself
 };
-/// Chooses the family: the device plan's forced one where it serves, else the best that runs.
+/// Bits of kernels that others can replace: 1 << family, and attention through texel buffers.
+#define NIB_VK_KERNEL_ATTENTION_TEXEL (1u << NIB_VK_FAMILY_COUNT)
+#define NIB_VK_KERNEL_COUNT (NIB_VK_FAMILY_COUNT + 1)
+/// Returns the name of kernel `bit` in reports: "matmul single"; static.
+const char *nib_vk_kernel_name(uint32_t bit);
+
+/// What is chosen from besides the device plan's order.
+struct nib_vk_choices {
+    bool is_forced; ///< `forced_family` goes first
+    enum nib_vk_family forced_family;
+    uint32_t distrusted; ///< kernels that are not taken where there is another
+};
+/// Chooses the family: the forced one where it serves, else the best that runs and is trusted.
 enum nib_vk_family nib_vk_family_choose(const struct nib_vk_device_plan *plan,
+                                        const struct nib_vk_choices *choices,
                                         const struct nib_vk_matmul_need *need);
 
 #endif

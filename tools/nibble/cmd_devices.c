@@ -1,4 +1,5 @@
 #include "tools/nibble/commands.h"
+#include "tools/nibble/device_checks.h"
 #include "tools/nibble/json_out.h"
 #include "tools/nibble/message.h"
 #include "tools/nibble/text.h"
@@ -21,7 +22,9 @@ static void device_flag(const struct nib_device_info *info, char out[32])
         snprintf(out, 32, "vulkan:%" PRIu32, info->index);
 }
 
-static void write_json(const struct nib_device_info *infos, uint32_t count)
+/// `checks` may be NULL.
+static void write_json(const struct nib_device_info *infos, uint32_t count,
+                       const struct device_checks *checks)
 {
     struct json_out json = json_begin(stdout);
     json_open_array(&json, "devices");
@@ -48,6 +51,8 @@ static void write_json(const struct nib_device_info *infos, uint32_t count)
         json_close_object(&json);
     }
     json_close_array(&json);
+    if (checks)
+        device_checks_write(checks, &json);
     json_end(&json);
 }
 
@@ -73,6 +78,7 @@ enum nib_status command_devices(const struct options *options, struct nib_error 
     enum nib_status status = NIB_OK;
     uint32_t count = 0, listed = 0;
     struct nib_device_info *infos = NULL;
+    struct device_checks checks = {0};
     TRY(nib_devices_list(NULL, 0, &count, err));
     infos = calloc((size_t)count + 1, sizeof *infos);
     if (!infos)
@@ -80,12 +86,19 @@ enum nib_status command_devices(const struct options *options, struct nib_error 
     TRY(nib_devices_list(infos, count, &listed, err));
     // One may have come since they were counted.
     count = listed < count ? listed : count;
-    if (options->json)
-        write_json(infos, count);
-    else
+    bool wants_checks = options->self_test == NIB_SELF_TEST_FULL;
+    if (!options->json)
         print_table(infos, count);
+    if (wants_checks)
+        TRY(device_checks_run(options, infos, count, &checks, err));
+    if (options->json)
+        write_json(infos, count, wants_checks ? &checks : NULL);
+    else if (checks.n_failed > 0)
+        TRY(fail_with(err, NIB_ERROR_UNSUPPORTED, "%" PRIu32 " kernels compute wrong results",
+                      checks.n_failed));
 
 fail:
+    device_checks_free(&checks);
     free(infos);
     return status;
 }

@@ -139,7 +139,8 @@ static enum nib_vk_family choose(const struct nib_vk_snapshot *s, struct nib_vk_
     struct nib_vk_device_plan plan;
     nib_vk_device_plan_make(s, &plan);
     cr_assert(plan.is_usable, "%s", plan.reason);
-    return nib_vk_family_choose(&plan, &need);
+    const struct nib_vk_choices choices = {0};
+    return nib_vk_family_choose(&plan, &choices, &need);
 }
 
 Test(vulkan_device_plan, matmuls_of_gpus)
@@ -188,7 +189,9 @@ Test(vulkan_device_plan, a_forced_variant_goes_first_where_it_serves)
     nib_vk_device_plan_make(&s, &plan);
     cr_assert_eq(nib_vk_device_plan_force(&s, "tall", &plan, &error), NIB_OK);
     const struct nib_vk_matmul_need need = {.bits = 4, .has_codes = true};
-    cr_assert_eq(nib_vk_family_choose(&plan, &need), NIB_VK_FAMILY_TALL);
+    const struct nib_vk_choices choices = {.is_forced = plan.is_forced,
+                                           .forced_family = plan.forced_family};
+    cr_assert_eq(nib_vk_family_choose(&plan, &choices, &need), NIB_VK_FAMILY_TALL);
     cr_assert_eq(nib_vk_device_plan_force(&s, "dot", &plan, &error), NIB_ERROR_UNSUPPORTED);
     cr_assert_str_eq(error.message,
                      "Made-up 9000 cannot run the Vulkan variant dot: no integer dot "
@@ -198,5 +201,28 @@ Test(vulkan_device_plan, a_forced_variant_goes_first_where_it_serves)
     cr_assert_eq(nib_vk_device_plan_force(&s, "dot", &plan, &error), NIB_OK);
     cr_assert(plan.has_integer_dot, "the feature gets enabled");
     const struct nib_vk_matmul_need floats = {.bits = 4};
-    cr_assert_eq(nib_vk_family_choose(&plan, &floats), NIB_VK_FAMILY_WIDE);
+    const struct nib_vk_choices dot = {.is_forced = true, .forced_family = plan.forced_family};
+    cr_assert_eq(nib_vk_family_choose(&plan, &dot, &need), NIB_VK_FAMILY_DOT);
+    cr_assert_eq(nib_vk_family_choose(&plan, &dot, &floats), NIB_VK_FAMILY_WIDE);
+}
+
+Test(vulkan_device_plan, distrusted_kernels_are_replaced)
+{
+    struct nib_vk_snapshot s = make_discrete();
+    s.has_integer_dot = s.has_fast_integer_dot = true;
+    struct nib_vk_device_plan plan;
+    struct nib_vk_choices choices = {0};
+    const struct nib_vk_matmul_need need = {.bits = 4, .has_codes = true};
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert_eq(nib_vk_family_choose(&plan, &choices, &need), NIB_VK_FAMILY_DOT);
+    choices.distrusted |= 1u << NIB_VK_FAMILY_DOT;
+    cr_assert_eq(nib_vk_family_choose(&plan, &choices, &need), NIB_VK_FAMILY_WIDE);
+    choices.distrusted |= 1u << NIB_VK_FAMILY_WIDE;
+    cr_assert_eq(nib_vk_family_choose(&plan, &choices, &need), NIB_VK_FAMILY_TALL);
+    choices.distrusted |= 1u << NIB_VK_FAMILY_TALL;
+    cr_assert_eq(nib_vk_family_choose(&plan, &choices, &need), NIB_VK_FAMILY_WIDE, "none is left");
+    choices = (struct nib_vk_choices){.is_forced = true,
+                                      .forced_family = NIB_VK_FAMILY_DOT,
+                                      .distrusted = 1u << NIB_VK_FAMILY_DOT};
+    cr_assert_eq(nib_vk_family_choose(&plan, &choices, &need), NIB_VK_FAMILY_WIDE);
 }
