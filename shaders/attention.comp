@@ -217,6 +217,21 @@ void add_lanes(uint thread)
         score[i] = totals[i * WIDTH + place];
 }
 
+// Adds the scores of a page's first token, whose key is not in the others, to theirs.
+void add_first(uint place)
+{
+    if (LANES == 1u) {
+        barrier();
+        [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++)
+            totals[i * WIDTH + place] = score[i];
+        barrier();
+    }
+    [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++) {
+        bool is_first = place * TOKENS + i % TOKENS == 0u;
+        score[i] += is_first ? 0.0 : totals[i / TOKENS * TOKENS * WIDTH];
+    }
+}
+
 // Where a row's results go: the output, or three partial ones.
 uint out_index(uint row, uint head)
 {
@@ -528,6 +543,8 @@ void main()
             score_floats(kv_head, page, lane, place, last);
         if (LANES > 1u)
             add_lanes(thread);
+        if (KEY_FORMAT == NIB_KV_CODE_I8)
+            add_first(place);
         weigh_scores(tile, base + place * TOKENS);
         if (VALUES_ARE_CODES)
             add_codes(kv_head, page, lane, place, last);

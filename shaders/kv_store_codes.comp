@@ -31,7 +31,7 @@ layout(std430, set = 0, binding = NIB_BIND_IN) readonly buffer In {
 layout(std430, set = 0, binding = NIB_BIND_MATRIX) buffer Plane {
     uint plane[];
 };
-layout(std430, set = 0, binding = NIB_BIND_INPUT) writeonly buffer Scales {
+layout(std430, set = 0, binding = NIB_BIND_INPUT) buffer Scales {
     uint scales[];
 };
 
@@ -57,30 +57,90 @@ float inverse_of(uint scale)
 struct Place {
     uint head;
     uint slot;
-    uint page_at; // word of the page
+    uint page_at;   // word of the page
+    uint scales_at; // word of the page among the scales
 };
+
+// Word `word` of a token of the place's head and page.
+uint word_at(Place place, uint slot, uint word)
+{
+    uint n = GROUPS * N_WORDS;
+    return place.page_at + (IS_KEY ? NIB_KV_BY_TOKEN(place.head, n, word, slot)
+                                   : NIB_KV_BY_NUMBER(place.head, n, word, slot));
+}
 
 void write_word(Place place, uint word, uint codes)
 {
-    uint n = GROUPS * N_WORDS;
-    uint at = IS_KEY ? NIB_KV_BY_TOKEN(place.head, n, word, place.slot)
-                     : NIB_KV_BY_NUMBER(place.head, n, word, place.slot);
-    plane[place.page_at + at] = codes;
+    plane[word_at(place, place.slot, word)] = codes;
 }
 
-// Writes the codes of a group; returns its scale's bits.
-uint store_i8(Place place, uint from, uint group)
+// The scale of a group of 8 bits of the row that begins at `from`.
+uint scale_of(uint from, uint group)
 {
     float most = 0.0;
     for (uint i = 0u; i < GROUP; i++)
         most = max(most, abs(load(from, group * GROUP + i)));
+    return half_of(most / 127.0);
+}
+
+// The code of 8 bits of a number, less what stands for 0.
+float centered_code(float x, float factor)
+{
+    return roundEven(clamp(x * factor, -127.0, 127.0));
+}
+
+// The key of a page's first token, as codes of 8 bits give it: made of its row's numbers, or in the
+// page.
+struct FirstKey {
+    bool is_none; // the token is the first itself, or no key
+    uint row;     // of this step, or NIB_NONE
+    uint from;    // where its head begins
+    uint scale;   // of the group
+};
+
+FirstKey find_first(Place place, uint row, uint group)
+{
+    FirstKey first = FirstKey(!IS_KEY || place.slot == 0u, row, 0u, 0u);
+    if (first.is_none)
+        return first;
+    if (row != NIB_NONE) {
+        first.from = row * p.in_stride + p.in_at + place.head * DIM;
+        first.scale = scale_of(first.from, group);
+    } else {
+        uint w = scales[place.scales_at + NIB_KV_BY_TOKEN(place.head, N_SCALES, group / 2u, 0u)];
+        first.scale = (group & 1u) == 0u ? w & 0xffffu : w >> 16;
+    }
+    return first;
+}
+
+// Number `d` of the row that begins at `from`, less that of the first token. Products of a scale
+// and a code are exact.
+float load_less(Place place, FirstKey first, uint from, uint d)
+{
+    float value = load(from, d), code;
+    if (first.is_none || d >= DIM)
+        return value;
+    if (first.row != NIB_NONE)
+        code = centered_code(load(first.from, d), inverse_of(first.scale));
+    else
+        code = float(plane[word_at(place, 0u, d / 4u)] >> (8u * (d % 4u)) & 255u) - 128.0;
+    return value - half_to_float(first.scale) * code;
+}
+
+// Writes the codes of a group; returns its scale's bits.
+uint store_i8(Place place, uint from, uint first_row, uint group)
+{
+    FirstKey first = find_first(place, first_row, group);
+    float most = 0.0;
+    for (uint i = 0u; i < GROUP; i++)
+        most = max(most, abs(load_less(place, first, from, group * GROUP + i)));
     uint scale = half_of(most / 127.0);
     float factor = inverse_of(scale);
     for (uint w = 0u; w < N_WORDS; w++) {
         uint codes = 0u;
         for (uint j = 0u; j < 4u; j++) {
-            float code = clamp(load(from, group * GROUP + 4u * w + j) * factor, -127.0, 127.0);
-            codes |= uint(int(roundEven(code)) + 128) << (8u * j);
+            float x = load_less(place, first, from, group * GROUP + 4u * w + j);
+            codes |= uint(int(centered_code(x, factor)) + 128) << (8u * j);
         }
         write_word(place, group * N_WORDS + w, codes);
     }
@@ -148,16 +208,16 @@ void main()
                  p.kv_class * step.header.page_table_stride;
     uint page = step.rest[p.tables_at + table + r.position / NIB_KV_PAGE_TOKENS];
     uint w = i % N_SCALES, slot = r.position % NIB_KV_PAGE_TOKENS;
-    Place place = Place(i / N_SCALES, slot, page * p.page_words);
+    Place place = Place(i / N_SCALES, slot, page * p.page_words, page * p.scale_page_words);
     uint from = row * p.in_stride + p.in_at + place.head * DIM;
-    uint bits;
+    bool is_here = row - sequence_word(p.sequences_at, r.sequence, 2u) >= slot;
+    uint first_row = is_here ? row - slot : NIB_NONE, bits;
     if (IS_I8) {
-        bits = store_i8(place, from, 2u * w);
+        bits = store_i8(place, from, first_row, 2u * w);
         if (2u * w + 1u < GROUPS)
-            bits |= store_i8(place, from, 2u * w + 1u) << 16;
+            bits |= store_i8(place, from, first_row, 2u * w + 1u) << 16;
     } else {
-        bool is_here = row - sequence_word(p.sequences_at, r.sequence, 2u) >= slot;
-        bits = store_i4(place, from, is_here ? row - slot : NIB_NONE, w);
+        bits = store_i4(place, from, first_row, w);
     }
-    scales[page * p.scale_page_words + NIB_KV_BY_TOKEN(place.head, N_SCALES, w, slot)] = bits;
+    scales[place.scales_at + NIB_KV_BY_TOKEN(place.head, N_SCALES, w, slot)] = bits;
 }

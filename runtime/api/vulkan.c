@@ -11,8 +11,7 @@ enum nib_status nib_device_attach(const struct nib_attach_params *params,
     *out_device = NULL;
     struct nib_attach_params current;
     enum nib_status status = nib_params_read(&current, sizeof current, params, err);
-    return status == NIB_OK ? nib_registry_attach(&current, current.self_test, out_device, err)
-                            : status;
+    return status == NIB_OK ? nib_registry_attach(&current, out_device, err) : status;
 }
 
 const char *const *nib_vulkan_required_extensions(uint32_t api_version)

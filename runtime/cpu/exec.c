@@ -9,6 +9,8 @@
 /// Numbers, and multiply-adds, that are worth a piece of their own: some microseconds of work.
 #define PIECE_NUMBERS 8192u
 #define PIECE_MACS 524288u
+/// How many numbers near by could be copied while one is that comes from memory.
+#define COLD_COST 4u
 /// Weight rows of a pair of panels.
 #define PAIR_GRAIN (2u * NIB_PANEL_ROWS)
 /// Weight rows, a few pairs of panels, that make a piece where the input has many rows.
@@ -246,7 +248,9 @@ static void exec_kv_store(struct exec *e, const struct nib_op_kv_store *op)
         .key = rows_of(e, &op->key),
         .value = rows_of(e, &op->value),
     };
-    run_kv_store(e, &args, e->n_rows, row_grain((uint64_t)op->key.width + op->value.width));
+    // Pages have left the caches since the last step, which counts for more than the numbers.
+    uint64_t width = (uint64_t)op->key.width + op->value.width;
+    run_kv_store(e, &args, e->n_rows, row_grain(COLD_COST * width));
 }
 
 /// Shares out the blocks of the rows' sequences. Returns false where none has more than one.

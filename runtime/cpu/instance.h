@@ -27,8 +27,10 @@ struct nib_cpu_instance {
     size_t arena_size;
     uint64_t *places; ///< [plan->n_weights] where in the arena; UINT64_MAX: not there
 
-    struct nib_cpu_cache *caches; ///< [plan->n_kv_layers]
+    struct nib_cpu_cache *caches; ///< [plan->n_kv_layers]; zeros for layers of other placements
     uint32_t n_pages[NIB_KV_MAX_CLASSES];
+    uint8_t *pages[NIB_KV_MAX_CLASSES];       ///< [n_pages][page_stride]
+    uint64_t page_stride[NIB_KV_MAX_CLASSES]; ///< bytes of a page of all layers that lie here
 
     void *buffers; ///< everything below in one block
     size_t buffers_size;
@@ -71,10 +73,10 @@ uint32_t nib_cpu_split_rows(uint32_t n_threads, uint32_t n_kv_heads);
 enum nib_status nib_cpu_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
                             const float *hidden_in, float *hidden_out, struct nib_error *err);
 
-/// Takes the cache's planes of every layer that an op of ours uses. Errors: memory.
+/// Takes the cache's pages of every layer that an op of ours uses. Errors: argument, memory.
 enum nib_status nib_cpu_caches_create(struct nib_cpu_instance *instance, struct nib_error *err);
 void nib_cpu_caches_destroy(struct nib_cpu_instance *instance);
-/// Returns the bytes of all planes.
+/// Returns the bytes of all pages.
 uint64_t nib_cpu_caches_size(const struct nib_cpu_instance *instance);
 /// As nib_backend.kv_copy, kv_export and kv_import.
 enum nib_status nib_cpu_kv_copy(void *self, uint32_t kv_class, uint32_t source, uint32_t target,

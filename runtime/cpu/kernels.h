@@ -143,15 +143,15 @@ struct nib_cpu_rope {
     const float *angles; ///< as nib_cpu_angles.out
 };
 
-/// The cache of one layer.
+/// The cache of one layer. Its part of a page is what nib_backend.kv_export writes: keys, values,
+/// key scales, value scales. All layers' parts of one page lie side by side, so that the pages in
+/// use fill few large pages of memory.
 struct nib_cpu_cache {
     const struct nib_kv_layer *layer;
     enum nib_kv_format key_format;
     enum nib_kv_format value_format;
-    uint8_t *keys;
-    uint8_t *values;
-    uint8_t *key_scales; ///< NULL where the format has none
-    uint8_t *value_scales;
+    uint8_t *pages; ///< this layer's part of page 0
+    uint64_t page_stride;
 };
 
 /// One KV head of a page in the cache: its keys or its values.

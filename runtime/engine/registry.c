@@ -54,14 +54,20 @@ static enum nib_status find_vulkan(const struct nib_backend **out_backend, struc
                                    "this build of nibble has no Vulkan backend; use --device cpu");
 }
 
-/// Lets a device that was just opened check its kernels against the CPU's, and wraps it; closes it
-/// where that fails.
-static enum nib_status finish(const struct nib_backend *backend, void *impl,
-                              enum nib_self_test self_test, struct nib_device **out_device,
-                              struct nib_error *err)
+enum nib_status nib_registry_self_test(struct nib_device *device, nib_kernel_check_fn *on_check,
+                                       void *user, struct nib_error *err)
 {
-    enum nib_status status =
-        backend->trust ? backend->trust(impl, &nib_cpu_backend, self_test, err) : NIB_OK;
+    const struct nib_backend *backend = device->backend;
+    return backend->self_test
+               ? backend->self_test(device->impl, &nib_cpu_backend, on_check, user, err)
+               : NIB_OK;
+}
+
+/// Takes over `impl`, which is closed where that fails.
+static enum nib_status wrap(const struct nib_backend *backend, void *impl,
+                            struct nib_device **out_device, struct nib_error *err)
+{
+    enum nib_status status = backend->trust ? backend->trust(impl, &nib_cpu_backend, err) : NIB_OK;
     struct nib_device *device = status == NIB_OK ? calloc(1, sizeof *device) : NULL;
     if (!device) {
         backend->device_close(impl);
@@ -74,15 +80,6 @@ static enum nib_status finish(const struct nib_backend *backend, void *impl,
     return NIB_OK;
 }
 
-enum nib_status nib_registry_self_test(struct nib_device *device, nib_kernel_check_fn *on_check,
-                                       void *user, struct nib_error *err)
-{
-    const struct nib_backend *backend = device->backend;
-    return backend->self_test
-               ? backend->self_test(device->impl, &nib_cpu_backend, on_check, user, err)
-               : NIB_OK;
-}
-
 enum nib_status nib_registry_open(const struct nib_device_params *params,
                                   struct nib_device **out_device, struct nib_error *err)
 {
@@ -92,12 +89,11 @@ enum nib_status nib_registry_open(const struct nib_device_params *params,
     enum nib_status status = backend ? NIB_OK : find_vulkan(&backend, err);
     if (status == NIB_OK)
         status = backend->device_open(params, &impl, err);
-    return status == NIB_OK ? finish(backend, impl, params->self_test, out_device, err) : status;
+    return status == NIB_OK ? wrap(backend, impl, out_device, err) : status;
 }
 
 enum nib_status nib_registry_attach(const struct nib_attach_params *params,
-                                    enum nib_self_test self_test, struct nib_device **out_device,
-                                    struct nib_error *err)
+                                    struct nib_device **out_device, struct nib_error *err)
 {
     void *impl = NULL;
     *out_device = NULL;
@@ -105,7 +101,7 @@ enum nib_status nib_registry_attach(const struct nib_attach_params *params,
     enum nib_status status = find_vulkan(&backend, err);
     if (status == NIB_OK)
         status = backend->device_attach(params, &impl, err);
-    return status == NIB_OK ? finish(backend, impl, self_test, out_device, err) : status;
+    return status == NIB_OK ? wrap(backend, impl, out_device, err) : status;
 }
 
 void nib_device_retain(struct nib_device *device)

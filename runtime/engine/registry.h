@@ -10,10 +10,9 @@ enum nib_status nib_registry_list(struct nib_device_info *out_infos, uint32_t ca
                                   uint32_t *out_count, struct nib_error *err);
 enum nib_status nib_registry_open(const struct nib_device_params *params,
                                   struct nib_device **out_device, struct nib_error *err);
-/// nib_device_attach, with params of this version, whose self_test is given apart.
+/// nib_device_attach, with params of this version.
 enum nib_status nib_registry_attach(const struct nib_attach_params *params,
-                                    enum nib_self_test self_test, struct nib_device **out_device,
-                                    struct nib_error *err);
+                                    struct nib_device **out_device, struct nib_error *err);
 
 /// nib_device_self_test.
 enum nib_status nib_registry_self_test(struct nib_device *device, nib_kernel_check_fn *on_check,

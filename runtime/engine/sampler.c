@@ -113,10 +113,15 @@ static void apply_biases(struct nib_sampler *sampler, const struct nib_choice *c
     }
 }
 
+static bool has_penalty(const struct nib_sampling *sampling)
+{
+    return sampling->repeat_penalty != 0.0f && sampling->repeat_penalty != 1.0f;
+}
+
 static void apply_penalty(struct nib_sampler *sampler, const struct nib_choice *choice)
 {
     float penalty = choice->sampling->repeat_penalty;
-    if (penalty == 0.0f || penalty == 1.0f)
+    if (!has_penalty(choice->sampling))
         return;
     size_t last =
         choice->sampling->repeat_last ? choice->sampling->repeat_last : DEFAULT_REPEAT_LAST;
@@ -328,12 +333,16 @@ enum nib_status nib_sampler_choose(struct nib_sampler *sampler, const float *log
                                    struct nib_error *err)
 {
     const struct nib_sampling *sampling = choice->sampling;
+    bool is_changed = choice->n_biases > 0 || choice->allowed || has_penalty(sampling);
     *out_id = 0;
-    copy_clean(logits, sampler->n, sampler->logits);
-    apply_biases(sampler, choice);
-    apply_penalty(sampler, choice);
+    if (is_changed || sampling->temperature != 0.0f) {
+        copy_clean(logits, sampler->n, sampler->logits);
+        apply_biases(sampler, choice);
+        apply_penalty(sampler, choice);
+        logits = sampler->logits;
+    }
 
-    uint32_t best = nib_logits_argmax(sampler->logits, sampler->n);
+    uint32_t best = nib_logits_argmax(logits, sampler->n);
     if (best == sampler->n)
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "no token can come next: every logit is minus infinity or NaN, or the "

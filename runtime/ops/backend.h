@@ -99,11 +99,11 @@ struct nib_backend {
     void (*device_close)(void *device);
     void (*device_info)(const void *device, struct nib_device_info *out_info);
     /// Optional. From now on kernels are checked against `reference`, the CPU backend with its
-    /// scalar code, before an instance uses them, as `self_test` says; those that fail are replaced
-    /// where others can do their work. Called once, before there are instances.
-    /// Errors: unsupported (a kernel without a replacement fails), memory, those of the device.
+    /// scalar code, before an instance uses them, as the params' `self_test` says; those that fail
+    /// are replaced where others can do their work. Called once, before there are instances.
+    /// Errors: memory, those of the reference.
     enum nib_status (*trust)(void *device, const struct nib_backend *reference,
-                             enum nib_self_test self_test, struct nib_error *err);
+                             struct nib_error *err);
     /// Optional. As nib_device_self_test.
     enum nib_status (*self_test)(void *device, const struct nib_backend *reference,
                                  nib_kernel_check_fn *on_check, void *user, struct nib_error *err);
@@ -169,13 +169,6 @@ struct nib_backend {
     /// time is given to its first op; ops of other placements stay untouched).
     void (*profile)(const void *self, uint64_t *calls, uint64_t *ns);
 };
-
-/// Returns the bytes of one page of `layer` in all its planes, as kv_export writes them.
-static inline size_t nib_kv_page_bytes(const struct nib_kv_layer *layer)
-{
-    return (size_t)layer->key_page_size + layer->value_page_size + layer->key_scale_page_size +
-           layer->value_scale_page_size;
-}
 
 /// Checks, for `pack`, that `reader` brings the shape of weight `weight` and, for a matrix, the
 /// format that the plan was made for. Errors: argument, naming the tensor.

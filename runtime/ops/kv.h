@@ -18,6 +18,13 @@ struct nib_kv_layer {
     uint32_t value_scale_page_size;
 };
 
+/// Returns the bytes of one page of `layer` in all its planes, as kv_export writes them.
+static inline size_t nib_kv_page_bytes(const struct nib_kv_layer *layer)
+{
+    return (size_t)layer->key_page_size + layer->value_page_size + layer->key_scale_page_size +
+           layer->value_scale_page_size;
+}
+
 /// Returns the groups that a head of `dim` numbers is cut into in i8 and i4.
 uint32_t nib_kv_groups(uint32_t dim);
 /// Returns the 32-bit words of scales of one head of one token; 0 in f32 and f16, which have none.

@@ -179,6 +179,7 @@ enum nib_status nib_vk_device_attach(const struct nib_attach_params *params, voi
         return nib_fail_memory(err);
     d->log = params->log;
     d->is_attached = true;
+    d->self_test = params->self_test;
     d->lock_queue = params->lock_queue;
     d->unlock_queue = params->unlock_queue;
     d->lock_user = params->user;

@@ -135,6 +135,7 @@ enum nib_status nib_vk_device_open(const struct nib_device_params *params, void 
         return nib_fail_memory(err);
     d->log = params->log;
     d->hang_ms = params->hang_ms;
+    d->self_test = params->self_test;
     d->most_submit_ns = NIB_VK_SUBMIT_NS;
     NIB_TRY(nib_mutex_create(&d->queue_mutex, err));
     NIB_TRY(choose(d, params, err));

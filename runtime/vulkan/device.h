@@ -65,6 +65,7 @@ struct nib_vk_device {
     struct nib_vk_pipeline *pipelines; ///< those made so far
     size_t n_pipelines;
     size_t pipelines_capacity;
+    enum nib_self_test self_test;
     struct nib_vk_trust *trust; ///< what is known of its kernels; NULL: they are taken as they are
     uint32_t hang_ms;           ///< after which a submission counts as hung; 0: the default
     _Atomic bool is_lost;       ///< nothing more is submitted

@@ -71,11 +71,11 @@ static enum nib_status open_reference(const struct nib_backend *reference, void 
 }
 
 enum nib_status nib_vk_trust_open(void *device, const struct nib_backend *reference,
-                                  enum nib_self_test self_test, struct nib_error *err)
+                                  struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
     struct nib_vk_device *d = device;
-    if (self_test == NIB_SELF_TEST_OFF)
+    if (d->self_test == NIB_SELF_TEST_OFF)
         return NIB_OK;
     struct nib_vk_trust *trust = calloc(1, sizeof *trust);
     if (!trust)
@@ -84,7 +84,7 @@ enum nib_status nib_vk_trust_open(void *device, const struct nib_backend *refere
     trust->reference = reference;
     NIB_TRY(nib_mutex_create(&trust->mutex, err));
     NIB_TRY(open_reference(reference, &trust->reference_device, err));
-    if (d->verdict_path && self_test == NIB_SELF_TEST_CACHED)
+    if (d->verdict_path && d->self_test == NIB_SELF_TEST_CACHED)
         NIB_TRY(read_verdict(d, trust, err));
 fail:
     return status;

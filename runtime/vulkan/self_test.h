@@ -7,7 +7,7 @@
 
 /// As nib_backend.trust: makes device->trust, with what earlier runs found where it was kept.
 enum nib_status nib_vk_trust_open(void *device, const struct nib_backend *reference,
-                                  enum nib_self_test self_test, struct nib_error *err);
+                                  struct nib_error *err);
 /// A device that has none is accepted.
 void nib_vk_trust_close(struct nib_vk_device *device);
 

@@ -27,13 +27,16 @@
 // So, for keys and scales, words of neighbouring tokens are neighbours, and for values those of
 // neighbouring numbers. Scales, minima and bases are binary16.
 //
-// i8: number = scale · (code − 128), code in 1 … 255.
+// i8: number = scale · (code − 128), code in 1 … 255; keys, but for a page's first token: + the
+//     number of that token.
 //     scale = f16(max |x| / 127), code = round(x / scale) + 128.
+//     For these keys, x is the key less that of the page's first token as it is stored.
 // i4: number = scale · code + minimum, code in 0 … 15; keys: + base.
 //     minimum = f16(least x), scale = f16((greatest x − least x) / 15),
 //     code = round((x − minimum) / scale).
 //     For keys, x is the key less the base of its page, which is f16(key) of the page's first token
-//     (that token itself is stored like all others). What keys have in common costs no bits then.
+//     (that token itself is stored like all others).
+// What the keys of a page have in common costs no bits of each of them then.
 // `round` takes ties to even; codes beyond their range become its ends; f16() rounds to nearest,
 // ties to even, keeps subnormals, and makes ±65504 of what is larger and of infinities. With a
 // scale of 0 all codes are 128 or 0. NaN counts as 0. All of this is in fp32; x / scale is

@@ -58,23 +58,12 @@ static void deal_pages(struct check *c, struct test *t)
     }
 }
 
-/// Planes begin on a memory page, as the backend's do.
-static uint8_t *create_plane(uint32_t page_size)
-{
-    if (page_size == 0)
-        return NULL;
-    uint8_t *plane = nib_pages_alloc((size_t)PAGES * page_size);
-    if (!plane) {
-        fprintf(stderr, "out of memory\n");
-        exit(1);
-    }
-    return memset(plane, SENTINEL, (size_t)PAGES * page_size);
-}
+/// The cache has parts of other layers before and behind its own.
+#define OTHER_LAYER 192
 
-static void free_plane(uint8_t *plane, uint32_t page_size)
+static uint64_t cache_bytes(const struct test *t)
 {
-    if (plane)
-        nib_pages_free(plane, (size_t)PAGES * page_size);
+    return PAGES * t->cache.page_stride;
 }
 
 static void create_cache(struct test *t, const struct shape *s)
@@ -91,19 +80,20 @@ static void create_cache(struct test *t, const struct shape *s)
         .layer = &t->layer,
         .key_format = s->key_format,
         .value_format = s->value_format,
-        .keys = create_plane(t->layer.key_page_size),
-        .values = create_plane(t->layer.value_page_size),
-        .key_scales = create_plane(t->layer.key_scale_page_size),
-        .value_scales = create_plane(t->layer.value_scale_page_size),
+        .page_stride = nib_kv_page_bytes(&t->layer) + 2 * OTHER_LAYER,
     };
+    uint8_t *pages = nib_pages_alloc((size_t)cache_bytes(t));
+    if (!pages) {
+        fprintf(stderr, "out of memory\n");
+        exit(1);
+    }
+    memset(pages, SENTINEL, (size_t)cache_bytes(t));
+    t->cache.pages = pages + OTHER_LAYER;
 }
 
 static void free_cache(struct test *t)
 {
-    free_plane(t->cache.keys, t->layer.key_page_size);
-    free_plane(t->cache.values, t->layer.value_page_size);
-    free_plane(t->cache.key_scales, t->layer.key_scale_page_size);
-    free_plane(t->cache.value_scales, t->layer.value_scale_page_size);
+    nib_pages_free(t->cache.pages - OTHER_LAYER, (size_t)cache_bytes(t));
 }
 
 /// Stores all tokens of all sequences, in one step with padding rows at its end.
@@ -135,15 +125,13 @@ static void fill_cache(struct check *c, struct test *t, const struct shape *s)
     free(rows);
 
     // What was not stored must be as before.
-    struct nib_cpu_kv_head head = nib_cpu_kv_find_head(&t->cache, true, 0, 0);
-    uint64_t touched = (uint64_t)used * s->n_kv_heads * head.token_bytes, untouched = 0;
-    if (head.base)
-        touched += UINT64_C(4) * nib_kv_base_words(s->key_format, s->key_dim) * s->n_kv_heads *
-                   SEQUENCES * TABLE;
-    uint64_t key_bytes = (uint64_t)PAGES * t->layer.key_page_size;
-    for (uint64_t i = 0; i < key_bytes; i++)
-        untouched += t->cache.keys[i] == SENTINEL;
-    if (untouched + touched < key_bytes)
+    uint64_t base_bytes =
+        UINT64_C(4) * nib_kv_base_words(s->key_format, s->key_dim) * s->n_kv_heads;
+    uint64_t token_bytes = (nib_kv_page_bytes(&t->layer) - base_bytes) / PAGE;
+    uint64_t touched = used * token_bytes + SEQUENCES * TABLE * base_bytes, untouched = 0;
+    for (uint64_t i = 0; i < cache_bytes(t); i++)
+        untouched += (t->cache.pages - OTHER_LAYER)[i] == SENTINEL;
+    if (untouched + touched < cache_bytes(t))
         check_fail(c, "kv_store wrote more than its tokens");
 }
 
@@ -189,26 +177,26 @@ static double stored(const struct test *t, bool is_key, uint32_t h, uint64_t tok
     if (format == NIB_KV_F16)
         return half(nib_f16_from_f32(plain));
     uint64_t page = t->tables[token / (TABLE * PAGE) * 2 * TABLE + TABLE + token / PAGE % TABLE];
-    const uint8_t *plane = is_key ? t->cache.keys + page * layer->key_page_size
-                                  : t->cache.values + page * layer->value_page_size;
-    const uint8_t *scale_plane = is_key
-                                     ? t->cache.key_scales + page * layer->key_scale_page_size
-                                     : t->cache.value_scales + page * layer->value_scale_page_size;
-    const uint32_t *words = (const void *)plane, *scales = (const void *)scale_plane;
+    struct nib_cpu_kv_head head = nib_cpu_kv_find_head(&t->cache, is_key, page, 0);
+    const uint32_t *words = (const void *)head.numbers, *scales = head.scales;
     uint32_t groups = (dim + 31) / 32, g = d / 32, i = d % 32;
     if (format == NIB_KV_I8) {
         uint32_t n = 8 * groups, pairs = (groups + 1) / 2;
         uint32_t word = words[is_key ? NIB_KV_BY_TOKEN(h, n, d / 4, slot)
                                      : NIB_KV_BY_NUMBER(h, n, d / 4, slot)];
+        double first = 0, ignored;
+        if (is_key && slot > 0)
+            first = stored(t, true, h, token - slot, d, &ignored);
         *step = half(scales[NIB_KV_BY_TOKEN(h, pairs, g / 2, slot)] >> g % 2 * 16);
-        return *step * ((word >> d % 4 * 8 & 255) - 128.0);
+        return *step * ((word >> d % 4 * 8 & 255) - 128.0) + first;
     }
     uint32_t n = 4 * groups, pair = scales[NIB_KV_BY_TOKEN(h, groups, g, slot)];
     uint32_t code = is_key ? words[NIB_KV_BY_TOKEN(h, n, d / 8, slot)] >> d % 8 * 4 & 15
                            : words[NIB_KV_BY_NUMBER(h, n, 4 * g + i % 16 / 4, slot)] >>
                                      (i % 4 * 8 + (i < 16 ? 0 : 4)) &
                                  15;
-    const uint16_t *bases = (const void *)(plane + (uint64_t)layer->n_heads * groups * 16 * PAGE);
+    const uint16_t *bases =
+        (const void *)(head.numbers + (uint64_t)layer->n_heads * groups * 16 * PAGE);
     *step = half(pair);
     return *step * code + half(pair >> 16) + (is_key ? half(bases[h * 32 * groups + d]) : 0);
 }

@@ -1,4 +1,5 @@
-/// Sentences in a long context, attended to alike with caches of integers and of f16.
+/// Sentences in a long context, attended to alike with caches of integers and of f16, and the memory
+/// that such a context takes.
 #include "tests/golden/golden.h"
 
 #include <criterion/criterion.h>
@@ -6,10 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <unistd.h>
+#endif
 
 #define SMOLLM2 "SmolLM2-135M-Instruct.Q4_1.gguf"
 
-enum { CONTEXT = 8192, FILLED = 8100, NEEDLES = 3 };
+enum { CONTEXT = 8192, FILLED = 8100, BEGUN = 512, NEEDLES = 3, VOCABULARY = 49152 };
 
 static const struct {
     const char *sentence, *question;
@@ -58,28 +62,66 @@ static bool keep(void *user, uint32_t position, const float *logits, uint32_t vo
     return true;
 }
 
-/// Writes, for each needle, the logits after its question at the context's end.
-static void ask(enum nib_kv_format format, float **out_logits)
+/// Returns the bytes of the process that are in memory; 0 where that cannot be told.
+static uint64_t resident_bytes(void)
+{
+    unsigned long long pages = 0;
+#ifdef __linux__
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file && fscanf(file, "%*u %llu", &pages) == 1)
+        pages *= (unsigned long long)sysconf(_SC_PAGESIZE);
+    if (file)
+        fclose(file);
+#endif
+    return pages;
+}
+
+/// What a cache of one format answers.
+struct answers {
+    float *logits[NEEDLES]; ///< after each question at the context's end
+    uint64_t used;          ///< bytes that the engine says the session holds
+    uint64_t resident;      ///< by how many the process grew from token BEGUN to FILLED
+};
+
+static void forward(struct nib_session *session, const int32_t *ids, uint32_t n)
+{
+    struct nib_error error;
+    cr_assert_eq(nib_session_append(session, ids, n, &error), NIB_OK, "%s", error.message);
+    cr_assert_eq(nib_session_forward(session, 0, NULL, NULL, &error), NIB_OK, "%s", error.message);
+}
+
+/// Fills a context, and measures what it takes.
+static void fill(const struct golden *golden, struct answers *out)
+{
+    static int32_t context[FILLED];
+    struct nib_engine_info info;
+    write_context(golden->model, context);
+    forward(golden->session, context, BEGUN); // buffers of a step have been written then
+    uint64_t before = resident_bytes();
+    forward(golden->session, context + BEGUN, FILLED - BEGUN);
+    out->resident = resident_bytes() - before;
+    nib_engine_get_info(golden->engine, &info);
+    out->used = info.kv_used_bytes;
+}
+
+static void ask(enum nib_kv_format format, struct answers *out)
 {
     char path[1024];
     struct golden golden;
     struct nib_error error;
-    static int32_t context[FILLED];
     golden_model_path(SMOLLM2, path, sizeof path);
     golden_open(
         &golden, path,
         nib_engine_params(.context = CONTEXT, .key_format = format, .value_format = format));
-    write_context(golden.model, context);
-    cr_assert_eq(nib_session_append(golden.session, context, FILLED, &error), NIB_OK);
-    cr_assert_eq(nib_session_forward(golden.session, 0, NULL, NULL, &error), NIB_OK);
+    fill(&golden, out);
     for (int k = 0; k < NEEDLES; k++) {
         int32_t *question;
         uint32_t n = (uint32_t)encode(golden.model, needles[k].question, &question);
-        out_logits[k] = malloc(golden.vocabulary * sizeof **out_logits);
-        cr_assert_not_null(out_logits[k]);
+        out->logits[k] = malloc(golden.vocabulary * sizeof(float));
+        cr_assert_not_null(out->logits[k]);
         cr_assert_eq(nib_session_append(golden.session, question, n, &error), NIB_OK);
         cr_assert_eq(
-            nib_session_forward(golden.session, FILLED + n - 1, keep, out_logits[k], &error),
+            nib_session_forward(golden.session, FILLED + n - 1, keep, out->logits[k], &error),
             NIB_OK);
         cr_assert_eq(nib_session_truncate(golden.session, FILLED, &error), NIB_OK);
         nib_ids_free(question);
@@ -107,21 +149,46 @@ static double distance(const float *a, const float *b, uint32_t n)
     return sqrt(squares / n - sum / n * (sum / n));
 }
 
-/// The limits are some three times what was measured.
+static void check_needles(const struct answers *half, const struct answers *integers,
+                          const char *name, double limit)
+{
+    for (int k = 0; k < NEEDLES; k++) {
+        uint32_t first = largest(half->logits[k], VOCABULARY);
+        double rms = distance(half->logits[k], integers->logits[k], VOCABULARY);
+        fprintf(stderr, "needle at %.0f %%: token %u, rms difference of logits: %s %g\n",
+                100 * needles[k].place, first, name, rms);
+        cr_expect_eq(largest(integers->logits[k], VOCABULARY), first);
+        cr_expect_lt(rms, limit);
+    }
+}
+
+static void check_memory(const struct answers *half, const struct answers *integers,
+                         const char *name, double limit)
+{
+    double used = (double)integers->used / (double)half->used;
+    fprintf(stderr, "memory of %d tokens: %s %.2f %% of f16, of what is resident %.2f %%\n", FILLED,
+            name, 100 * used, 100 * (double)integers->resident / (double)half->resident);
+    cr_expect_leq(used, limit);
+#ifdef __linux__
+    if (getenv("NIB_TEST_VULKAN") == NULL)
+        cr_expect_leq((double)integers->resident, limit * (double)half->resident);
+#endif
+}
+
+/// The limits of logits are some three times what was measured.
 Test(long_context, needles_are_found_alike)
 {
-    enum { VOCABULARY = 49152 };
-    float *half[NEEDLES], *i8[NEEDLES];
-    ask(NIB_KV_F16, half);
-    ask(NIB_KV_I8, i8);
+    struct answers half, i8, i4;
+    ask(NIB_KV_F16, &half);
+    ask(NIB_KV_I8, &i8);
+    ask(NIB_KV_I4, &i4);
+    check_needles(&half, &i8, "i8", 0.4);
+    check_needles(&half, &i4, "i4", 1.5);
+    check_memory(&half, &i8, "i8", 0.54);
+    check_memory(&half, &i4, "i4", 0.34);
     for (int k = 0; k < NEEDLES; k++) {
-        uint32_t first = largest(half[k], VOCABULARY);
-        double rms = distance(half[k], i8[k], VOCABULARY);
-        fprintf(stderr, "needle at %.0f %%: token %u, rms difference of logits: i8 %g\n",
-                100 * needles[k].place, first, rms);
-        cr_expect_eq(largest(i8[k], VOCABULARY), first);
-        cr_expect_lt(rms, 0.4);
-        free(half[k]);
-        free(i8[k]);
+        free(half.logits[k]);
+        free(i8.logits[k]);
+        free(i4.logits[k]);
     }
 }

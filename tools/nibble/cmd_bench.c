@@ -3,6 +3,7 @@
 #include "tools/nibble/json_out.h"
 #include "tools/nibble/message.h"
 #include "tools/nibble/output.h"
+#include "tools/nibble/progress.h"
 #include "tools/nibble/report.h"
 #include "tools/nibble/system.h"
 #include "tools/nibble/text.h"
@@ -12,8 +13,8 @@
 
 /// Tokens that each sequence generates, where -n does not say.
 #define DEFAULT_TOKENS 32
-static const uint32_t default_batches[] = {1, 2, 4, 8, 16, 32};
-static const uint32_t default_contexts[] = {512, 2048, 8192};
+static const uint32_t default_batches[] = {1, 4};
+static const uint32_t default_contexts[] = {512, 2048};
 
 /// A list of numbers in ascending order.
 struct axis {
@@ -41,6 +42,7 @@ struct bench {
     int32_t *ids; ///< [largest context] a prompt
     struct result *results;
     size_t n_results;
+    struct progress progress;
 };
 
 static struct axis choose_axis(const struct option_list *list, const uint32_t *values, size_t count)
@@ -93,17 +95,28 @@ fail:
     return status;
 }
 
+/// Steps to be run.
+struct work {
+    const char *what;
+    uint64_t n_tokens; ///< to be computed
+    uint32_t rows;     ///< of them in a step
+};
+
 /// Steps until every session has ended its generation. `*out_ns` is how long it took.
-static enum nib_status run_all(struct bench *bench, uint64_t *out_ns, struct nib_error *err)
+static enum nib_status run_all(struct bench *bench, const struct work *work, uint64_t *out_ns,
+                               struct nib_error *err)
 {
-    uint64_t start_ns = system_now_ns();
+    uint64_t start_ns = system_now_ns(), done = 0;
+    struct nib_progress hook = progress_hook(&bench->progress);
     enum nib_status status = NIB_OK;
     for (uint32_t active = 1; active > 0 && status == NIB_OK;) {
-        if (system_interrupted())
-            return fail_with(err, NIB_ERROR_CANCELLED, "interrupted");
         status = nib_engine_step(bench->engine, &active, err);
+        done = done + work->rows < work->n_tokens ? done + work->rows : work->n_tokens;
+        if (status == NIB_OK && !hook.report(hook.user, work->what, done, work->n_tokens))
+            status = fail_with(err, NIB_ERROR_CANCELLED, "interrupted");
     }
     *out_ns = system_now_ns() - start_ns;
+    progress_end(&bench->progress);
     return status;
 }
 
@@ -144,8 +157,9 @@ static enum nib_status prefill(struct bench *bench, struct result *result, struc
         TRY(nib_session_append(*session, bench->ids, length, err));
         TRY(begin(*session, 1, err));
     }
-    TRY(run_all(bench, &result->prefill_ns, err));
     result->prefill_tokens = (uint64_t)(bench->n_sessions - first) * length;
+    struct work work = {"prefill", result->prefill_tokens, NIB_MAX_ROWS};
+    TRY(run_all(bench, &work, &result->prefill_ns, err));
     for (uint32_t i = first; i < bench->n_sessions; i++) {
         struct nib_generation generation;
         nib_session_get_generation(bench->sessions[i], &generation);
@@ -163,8 +177,9 @@ static enum nib_status decode(struct bench *bench, struct result *result, struct
     uint32_t length = result->context - bench->n_tokens + 1;
     for (uint32_t i = 0; i < bench->n_sessions; i++)
         TRY(begin(bench->sessions[i], bench->n_tokens - 1, err));
-    TRY(run_all(bench, &result->decode_ns, err));
     result->decode_tokens = (uint64_t)bench->n_sessions * (bench->n_tokens - 1);
+    struct work work = {"decode", result->decode_tokens, bench->n_sessions};
+    TRY(run_all(bench, &work, &result->decode_ns, err));
     nib_engine_get_info(bench->engine, &result->info);
     for (uint32_t i = 0; i < bench->n_sessions; i++)
         TRY(nib_session_truncate(bench->sessions[i], length, err));
@@ -266,7 +281,7 @@ static void write_json(const struct bench *bench, const struct nib_op_profile *p
 enum nib_status command_bench(const struct options *options, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    struct bench bench = {.options = options};
+    struct bench bench = {.options = options, .progress = {.unit = PROGRESS_TOKENS}};
     struct nib_op_profile *profiles = NULL;
     uint32_t n_profiles = 0;
     TRY(prepare(&bench, err));

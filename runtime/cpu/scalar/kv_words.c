@@ -25,13 +25,13 @@ struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, b
                        : head.format == NIB_KV_I8 ? filled
                        : head.format == NIB_KV_I4 ? filled / 2
                                                   : head.dim * 2;
-    uint64_t page_size = is_key ? layer->key_page_size : layer->value_page_size;
-    uint8_t *numbers = (is_key ? cache->keys : cache->values) + page * page_size;
+    uint8_t *keys = cache->pages + page * cache->page_stride;
+    uint8_t *numbers = is_key ? keys : keys + layer->key_page_size;
     head.numbers = numbers + (uint64_t)kv_head * PAGE * head.token_bytes;
     uint32_t scale_words = nib_kv_scale_words(head.format, head.dim);
     if (scale_words) {
-        uint8_t *scales = is_key ? cache->key_scales + page * layer->key_scale_page_size
-                                 : cache->value_scales + page * layer->value_scale_page_size;
+        uint8_t *scales = keys + layer->key_page_size + layer->value_page_size +
+                          (is_key ? 0 : layer->key_scale_page_size);
         head.scales = (uint32_t *)(void *)scales + (uint64_t)kv_head * scale_words * PAGE;
     }
     if (is_key && head.format == NIB_KV_I4) {
@@ -135,8 +135,45 @@ static void write_codes(const struct nib_cpu_kv_head *head, uint32_t token, uint
     }
 }
 
-/// Takes from a group of a key what it is relative to: `first`, numbers of the page's first token,
-/// or, where that is NULL, what the page has. The first token itself leaves it there.
+/// Returns number `d` of a token in i8, as its codes alone give it. The product is exact.
+static float load_i8(const struct nib_cpu_kv_head *head, uint32_t token, uint32_t d)
+{
+    const uint32_t *words = (const uint32_t *)(const void *)head->numbers;
+    uint32_t n_words = head->token_bytes / 4, g = d / GROUP;
+    uint32_t word = words[head->is_key ? NIB_KV_BY_TOKEN(0, n_words, d / 4, token)
+                                       : NIB_KV_BY_NUMBER(0, n_words, d / 4, token)];
+    uint32_t scales = head->scales[NIB_KV_BY_TOKEN(0, 0, g / 2, token)];
+    float scale = nib_f32_from_f16((uint16_t)(scales >> g % 2 * 16));
+    return scale * ((float)(word >> d % 4 * 8 & 255) - 128.0f);
+}
+
+/// Copies the numbers of a group, of which `n` are there, to out[GROUP].
+static void load_group(const float *x, uint32_t n, float *out)
+{
+    for (uint32_t i = 0; i < GROUP; i++)
+        out[i] = i < n ? drop_nan(x[i]) : 0.0f;
+}
+
+/// Takes from a group of a key in i8, from number `d` on, what it is relative to: the page's first
+/// token as it is stored, which is made of its numbers `first` or, where that is NULL, is there.
+static void subtract_stored(const struct nib_cpu_kv_head *head, const float *first, uint32_t d,
+                            uint32_t n, float *x)
+{
+    float numbers[GROUP];
+    uint8_t codes[GROUP];
+    if (!first) {
+        for (uint32_t i = 0; i < n; i++)
+            x[i] -= load_i8(head, 0, d + i);
+        return;
+    }
+    load_group(first + d, n, numbers);
+    float scale = nib_f32_from_f16((uint16_t)pack_i8(numbers, codes));
+    for (uint32_t i = 0; i < n; i++)
+        x[i] -= scale * ((float)codes[i] - 128.0f);
+}
+
+/// Takes from a group of a key in i4 what it is relative to: `first`, numbers of the page's first
+/// token, or, where that is NULL, what the page has. The first token itself leaves it there.
 static void subtract_base(uint16_t *base, const float *first, bool is_first, uint32_t n, float *x)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -154,13 +191,14 @@ static void store_head(const struct nib_cpu_kv_head *head, uint32_t token, const
 {
     bool is_i8 = head->format == NIB_KV_I8;
     for (uint32_t d = 0, g = 0; d < head->dim; d += GROUP, g++) {
-        float group[GROUP] = {0};
+        float group[GROUP];
         uint8_t codes[GROUP];
         uint32_t n = head->dim - d < GROUP ? head->dim - d : GROUP;
-        for (uint32_t i = 0; i < n; i++)
-            group[i] = drop_nan(x[d + i]);
+        load_group(x + d, n, group);
         if (head->base)
             subtract_base(head->base + d, first ? first + d : NULL, token == 0, n, group);
+        else if (head->is_key && token > 0)
+            subtract_stored(head, first, d, n, group);
         uint32_t scale = is_i8 ? pack_i8(group, codes) : pack_i4(group, codes);
         uint32_t *word = head->scales + NIB_KV_BY_TOKEN(0, 0, is_i8 ? g / 2 : g, token);
         *word = is_i8 && g % 2 ? *word | scale << 16 : scale;
@@ -186,26 +224,28 @@ void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, uint64_t r, uin
     }
 }
 
-void nib_cpu_kv_load_integers(const struct nib_cpu_kv_head *head, uint32_t token, float *out)
+/// Returns number `d` of a token in i4.
+static float load_i4(const struct nib_cpu_kv_head *head, uint32_t token, uint32_t d)
 {
     const uint32_t *words = (const uint32_t *)(const void *)head->numbers;
+    uint32_t n_words = head->token_bytes / 4, g = d / GROUP, i = d % GROUP;
+    uint32_t w = head->is_key ? d / 8 : g * 4 + i % 16 / 4;
+    uint32_t shift = head->is_key ? d % 8 * 4 : i % 4 * 8 + i / 16 * 4;
+    uint32_t word = words[head->is_key ? NIB_KV_BY_TOKEN(0, n_words, w, token)
+                                       : NIB_KV_BY_NUMBER(0, n_words, w, token)];
+    uint32_t scales = head->scales[NIB_KV_BY_TOKEN(0, 0, g, token)];
+    float scale = nib_f32_from_f16((uint16_t)scales);
+    float base = head->base ? nib_f32_from_f16(head->base[d]) : 0.0f;
+    return scale * (float)(word >> shift & 15) +
+           (nib_f32_from_f16((uint16_t)(scales >> 16)) + base);
+}
+
+void nib_cpu_kv_load_integers(const struct nib_cpu_kv_head *head, uint32_t token, float *out)
+{
     bool is_i8 = head->format == NIB_KV_I8;
-    uint32_t n_words = head->token_bytes / 4;
     for (uint32_t d = 0; d < head->dim; d++) {
-        uint32_t g = d / GROUP, i = d % GROUP;
-        uint32_t w = is_i8 ? d / 4 : head->is_key ? d / 8 : g * 4 + i % 16 / 4;
-        uint32_t shift = is_i8 ? d % 4 * 8 : head->is_key ? d % 8 * 4 : i % 4 * 8 + i / 16 * 4;
-        uint32_t word = words[head->is_key ? NIB_KV_BY_TOKEN(0, n_words, w, token)
-                                           : NIB_KV_BY_NUMBER(0, n_words, w, token)];
-        uint32_t scales = head->scales[NIB_KV_BY_TOKEN(0, 0, is_i8 ? g / 2 : g, token)];
-        if (is_i8) {
-            float scale = nib_f32_from_f16((uint16_t)(scales >> g % 2 * 16));
-            out[d] = scale * ((float)(word >> shift & 255) - 128.0f);
-        } else {
-            float scale = nib_f32_from_f16((uint16_t)scales);
-            float base = head->base ? nib_f32_from_f16(head->base[d]) : 0.0f;
-            out[d] = scale * (float)(word >> shift & 15) +
-                     (nib_f32_from_f16((uint16_t)(scales >> 16)) + base);
-        }
+        out[d] = is_i8 ? load_i8(head, token, d) : load_i4(head, token, d);
+        if (is_i8 && head->is_key && token > 0)
+            out[d] += load_i8(head, 0, d);
     }
 }

@@ -1,0 +1,139 @@
+/// Sessions that move between the CPU and a Vulkan device: saved on one, loaded on the other.
+#include "tests/golden/golden.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { N_PROMPT = 150, N_FIRST = 10, N_NEXT = 24 };
+
+/// What a session has done on one backend.
+struct course {
+    int32_t tokens[N_PROMPT + N_FIRST + N_NEXT];
+    uint8_t *file; ///< as it was saved, or loaded and saved again
+    size_t size;
+};
+
+static void read_file(const char *path, struct course *out)
+{
+    FILE *file = fopen(path, "rb");
+    cr_assert_not_null(file);
+    cr_assert_eq(fseek(file, 0, SEEK_END), 0);
+    out->size = (size_t)ftell(file);
+    rewind(file);
+    out->file = malloc(out->size);
+    cr_assert_not_null(out->file);
+    cr_assert_eq(fread(out->file, 1, out->size, file), out->size);
+    fclose(file);
+}
+
+/// Which Vulkan device the tests were started for.
+static char device_index[16];
+
+/// Opens an engine on the CPU, or on that device.
+static void open_on(bool is_cpu, const char *model, enum nib_kv_format format, struct golden *out)
+{
+    char path[1024];
+    snprintf(path, sizeof path, "%s/architectures/%s", NIB_TEST_DATA, model);
+    if (is_cpu)
+        unsetenv("NIB_TEST_VULKAN");
+    else
+        setenv("NIB_TEST_VULKAN", device_index, 1);
+    golden_open(out, path,
+                nib_engine_params(.context = 256, .max_sessions = 2, .precise = true,
+                                  .key_format = format, .value_format = format));
+}
+
+static void generate(struct nib_session *session, uint32_t n, int32_t *out_tokens)
+{
+    struct nib_error error;
+    size_t count;
+    cr_assert_eq(nib_session_generate(session,
+                                      nib_generate_params(.max_tokens = n, .ignore_eos = true),
+                                      NULL, &error),
+                 NIB_OK, "%s", error.message);
+    const int32_t *tokens = nib_session_tokens(session, &count);
+    memcpy(out_tokens, tokens, count * sizeof *tokens);
+}
+
+static void save(const struct nib_session *session, const char *path, struct course *out)
+{
+    struct nib_error error;
+    cr_assert_eq(nib_session_save(session, path, &error), NIB_OK, "%s", error.message);
+    read_file(path, out);
+}
+
+/// Computes a prompt and some tokens, saves the session in `path`, and goes on.
+static void begin(const struct golden *golden, const char *path, struct course *out)
+{
+    struct nib_error error;
+    int32_t ids[N_PROMPT];
+    for (uint32_t i = 0; i < N_PROMPT; i++)
+        ids[i] = (int32_t)(10 + i * i * 7 % (golden->vocabulary - 20));
+    cr_assert_eq(nib_session_append(golden->session, ids, N_PROMPT, &error), NIB_OK);
+    generate(golden->session, N_FIRST, out->tokens);
+    save(golden->session, path, out);
+    generate(golden->session, N_NEXT, out->tokens);
+}
+
+/// Loads a session from `path`, saves it again, and goes on.
+static void go_on(const struct golden *golden, const char *path, struct course *out)
+{
+    struct nib_error error;
+    struct nib_session *session = NULL;
+    cr_assert_eq(nib_session_load(golden->engine, path, &session, &error), NIB_OK, "%s",
+                 error.message);
+    save(session, path, out);
+    generate(session, N_NEXT, out->tokens);
+    nib_session_destroy(&session);
+}
+
+static void check_move(bool from_cpu, const char *model, enum nib_kv_format format)
+{
+    char path[] = "/tmp/nibble-moved-XXXXXX";
+    struct golden here, there;
+    struct course stays = {0}, moves = {0};
+    int file = mkstemp(path);
+    cr_assert_geq(file, 0);
+    close(file);
+    open_on(from_cpu, model, format, &here);
+    open_on(!from_cpu, model, format, &there);
+    begin(&here, path, &stays);
+    go_on(&there, path, &moves);
+    cr_expect_eq(stays.size, moves.size);
+    cr_expect_eq(memcmp(stays.file, moves.file, stays.size), 0, "%s in format %d: pages differ",
+                 model, (int)format);
+    cr_expect_eq(memcmp(stays.tokens, moves.tokens, sizeof stays.tokens), 0,
+                 "%s in format %d: tokens differ", model, (int)format);
+    golden_close(&here);
+    golden_close(&there);
+    unlink(path);
+    free(stays.file);
+    free(moves.file);
+}
+
+static void check_moves(bool from_cpu)
+{
+    static const char *const models[] = {"qwen3", "gemma3", "phi3"};
+    static const enum nib_kv_format formats[] = {NIB_KV_F16, NIB_KV_I8, NIB_KV_I4};
+    const char *index = getenv("NIB_TEST_VULKAN");
+    if (!index)
+        cr_skip_test("no Vulkan device: run as vulkan_moved");
+    snprintf(device_index, sizeof device_index, "%s", index);
+    for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+        for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++)
+            check_move(from_cpu, models[m], formats[f]);
+    }
+}
+
+Test(moved, from_the_cpu_to_vulkan)
+{
+    check_moves(true);
+}
+
+Test(moved, from_vulkan_to_the_cpu)
+{
+    check_moves(false);
+}
