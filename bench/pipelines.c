@@ -3,8 +3,8 @@
 // Plans of one layer are made for each format with each activation mode, and for caches of each
 // format with heads of each size; the backend makes their passes as it does for a model. A line "@
 // KERNEL CONSTANTS" goes to the standard error before each pipeline, so that what a driver prints
-// of a shader (RADV_DEBUG=shaderstats,nocache) can be told apart, and "@ end" at the end. Nothing is
-// run, so drivers that execute nothing will do.
+// of a shader (RADV_DEBUG=shaderstats,nocache) can be told apart, and "@ end" at the end. Nothing
+// is run, so drivers that execute nothing will do.
 #include <nibble/device.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 #version 450
-// As matmul.comp, for many rows of x. A workgroup makes BLOCK_ROWS rows of the weight for BLOCK_COLS
-// rows of x. Its invocations bring one granule after the other to shared memory, taken apart once
-// for all: codes as bytes beside the groups' scales, or weights and inputs as floats, half a granule
-// at a time. An invocation makes ROWS times COLS of the outputs.
+// As matmul.comp, for many rows of x. A workgroup makes BLOCK_ROWS rows of the weight for
+// BLOCK_COLS rows of x. Its invocations bring one granule after the other to shared memory, taken
+// apart once for all: codes as bytes beside the groups' scales, or weights and inputs as floats,
+// half a granule at a time. An invocation makes ROWS times COLS of the outputs.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "lib/weights.glsl"
@@ -128,7 +128,8 @@ void add_codes()
     }
     [[unroll]] for (uint k = 0u; k < ROWS; k++) {
         uint row = row_of(k);
-        uvec4 w_low = weight_codes[row * CODES_STRIDE], w_high = weight_codes[row * CODES_STRIDE + 1u];
+        uvec4 w_low = weight_codes[row * CODES_STRIDE];
+        uvec4 w_high = weight_codes[row * CODES_STRIDE + 1u];
         [[unroll]] for (uint c = 0u; c < COLS; c++) {
             ivec2 exact = begin[c];
             [[unroll]] for (uint q = 0u; q < 4u; q++)
