@@ -113,10 +113,16 @@ static void apply_biases(struct nib_sampler *sampler, const struct nib_choice *c
     }
 }
 
+static bool has_penalty(const struct nib_choice *choice)
+{
+    float penalty = choice->sampling->repeat_penalty;
+    return penalty != 0.0f && penalty != 1.0f;
+}
+
 static void apply_penalty(struct nib_sampler *sampler, const struct nib_choice *choice)
 {
     float penalty = choice->sampling->repeat_penalty;
-    if (penalty == 0.0f || penalty == 1.0f)
+    if (!has_penalty(choice))
         return;
     size_t last =
         choice->sampling->repeat_last ? choice->sampling->repeat_last : DEFAULT_REPEAT_LAST;
@@ -329,11 +335,15 @@ enum nib_status nib_sampler_choose(struct nib_sampler *sampler, const float *log
 {
     const struct nib_sampling *sampling = choice->sampling;
     *out_id = 0;
-    copy_clean(logits, sampler->n, sampler->logits);
-    apply_biases(sampler, choice);
-    apply_penalty(sampler, choice);
-
-    uint32_t best = nib_logits_argmax(sampler->logits, sampler->n);
+    // The likeliest token of logits that nothing changes is found in them as they are.
+    bool is_plain = sampling->temperature == 0.0f && choice->n_biases == 0 && !choice->allowed &&
+                    !has_penalty(choice);
+    if (!is_plain) {
+        copy_clean(logits, sampler->n, sampler->logits);
+        apply_biases(sampler, choice);
+        apply_penalty(sampler, choice);
+    }
+    uint32_t best = nib_logits_argmax(is_plain ? logits : sampler->logits, sampler->n);
     if (best == sampler->n)
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "no token can come next: every logit is minus infinity or NaN, or the "
