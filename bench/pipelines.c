@@ -113,7 +113,9 @@ static uint32_t add_weight(struct model *m, uint32_t segment, uint64_t rows,
         .format = *format,
         .rows = rows,
         .cols = WIDTH,
-        .permutation = is_matrix && m->has_permutation ? m->permutation : NULL,
+        .permutation = is_matrix && m->has_permutation && format->code != NIB_CODE_FLOAT
+                           ? m->permutation
+                           : NULL,
         .activation_scale = 0.02f,
         .outlier_threshold = 6.0f,
         .read = read_nothing};
