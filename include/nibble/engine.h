@@ -118,8 +118,8 @@ struct nib_engine_info {
     uint64_t kv_idle_bytes; ///< pages kept for sessions that begin as earlier ones did, until
                             ///< pages are needed
 };
-/// Describes the engine. While a thread of nib_engine_prepare loads, what the devices have taken and
-/// done is not known, and 0.
+/// Describes the engine. While a thread of nib_engine_prepare loads, what the devices have taken
+/// and done is not known, and 0.
 NIB_API void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info *out_info);
 
 /// Time and traffic of one op, summed over all steps (nib_engine_params.profile).

@@ -172,8 +172,8 @@ static enum nib_status load_here(struct nib_engine *engine, struct nib_error *er
     return status;
 }
 
-/// Goes on loading until `end_ns` (0: to the end). Where a device fails and the CPU may go on, it is
-/// the CPU that loads.
+/// Goes on loading until `end_ns` (0: to the end). Where a device fails and the CPU may go on, it
+/// is the CPU that loads.
 static enum nib_status load_until(struct nib_engine *engine, uint64_t end_ns, struct nib_error *err)
 {
     struct nib_error error = {0};

@@ -101,7 +101,8 @@ static struct nib_generate_params params_of(const struct life *life, uint32_t n)
     };
 }
 
-/// Writes a session to a file and reads it back, which moves pages; then forks it, which copies one.
+/// Writes a session to a file and reads it back, which moves pages; then forks it, which copies
+/// one.
 static enum nib_status move_pages(struct nib_engine *engine, const struct nib_session *session,
                                   struct nib_error *err)
 {
