@@ -1,6 +1,7 @@
 #version 450
 // Puts together what attention made of parts of the pages: of each part the largest score, the sum
-// of the weights, and, where that is not 0, the weighted values. An invocation makes one number of a head of a row.
+// of the weights, and, where that is not 0, the weighted values. An invocation makes one number of
+// a head of a row.
 #extension GL_GOOGLE_include_directive : require
 #include "lib/step.glsl"
 #include "shared/kernels.h"

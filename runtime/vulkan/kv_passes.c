@@ -89,13 +89,19 @@ static struct nib_kv_store_part store_part(const struct builder *b, const struct
     };
 }
 
-/// Stores `keys` and `values`, each of which may be NULL, and turns keys, and queries in place, as
-/// `queries` says, which may be NULL. `range` holds all that is read.
+/// What a pass stores. All but the range may be NULL.
+struct store {
+    const struct nib_vk_range *range; ///< holds all that is read
+    const struct plane *keys;
+    const struct plane *values;
+    const struct nib_op_rope *queries; ///< turned in place, and the keys on the way
+};
+
 static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer *layer,
-                                    const struct plane *keys, const struct plane *values,
-                                    const struct nib_op_rope *queries,
-                                    const struct nib_vk_range *range, struct nib_error *err)
+                                    const struct store *store, struct nib_error *err)
 {
+    const struct plane *keys = store->keys, *values = store->values;
+    const struct nib_op_rope *queries = store->queries;
     struct nib_kv_store_args args = {
         .n_heads = layer->n_heads,
         .kv_class = layer->kv_class,
@@ -104,11 +110,11 @@ static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer
         .head_dim = layer->key_dim,
     };
     if (keys)
-        args.keys = store_part(b, keys, range);
+        args.keys = store_part(b, keys, store->range);
     if (values)
-        args.values = store_part(b, values, range);
+        args.values = store_part(b, values, store->range);
     if (queries) {
-        args.queries = nib_vk_rope_part(b, queries, range);
+        args.queries = nib_vk_rope_part(b, queries, store->range);
         args.half_dims = b->plan->ropes[queries->table].dims / 2;
         args.angles_at = nib_vk_angles_at(b, queries->table);
     }
@@ -119,7 +125,7 @@ static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer
                    .specs = {[NIB_KV_STORE_KEY_IS_HALF] = keys && keys->format != NIB_KV_F32,
                              [NIB_KV_STORE_VALUE_IS_HALF] = values && values->format != NIB_KV_F32,
                              [NIB_KV_STORE_INTERLEAVED] = queries && queries->interleaved}},
-        .bind.range = {[NIB_BIND_OUT] = range,
+        .bind.range = {[NIB_BIND_OUT] = store->range,
                        [NIB_BIND_MATRIX] = keys ? keys->range : NULL,
                        [NIB_BIND_INPUT] = values ? values->range : NULL},
         .push = &args,
@@ -188,17 +194,18 @@ enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_
                                  false,
                                  NIB_VK_CACHES + 2 * op->kv_layer + 1};
     struct nib_vk_range range;
+    struct store store = {&range, &keys, &values, queries};
     if (!has_codes(keys.format) && !has_codes(values.format) &&
         find_stored_range(b, op, queries, &range))
-        return store_floats(b, layer, &keys, &values, queries, &range, err);
+        return store_floats(b, layer, &store, err);
+    store = (struct store){.range = value_of(b, &op->key), .keys = &keys};
     enum nib_status status = has_codes(keys.format) ? store_codes(b, layer, &keys, err)
-                                                    : store_floats(b, layer, &keys, NULL, NULL,
-                                                                   value_of(b, &op->key), err);
+                                                    : store_floats(b, layer, &store, err);
     if (status != NIB_OK)
         return status;
-    return has_codes(values.format)
-               ? store_codes(b, layer, &values, err)
-               : store_floats(b, layer, NULL, &values, NULL, value_of(b, &op->value), err);
+    store = (struct store){.range = value_of(b, &op->value), .values = &values};
+    return has_codes(values.format) ? store_codes(b, layer, &values, err)
+                                    : store_floats(b, layer, &store, err);
 }
 
 /// How attention is cut into workgroups.

@@ -109,8 +109,8 @@ struct nib_rope_part nib_vk_rope_part(const struct builder *b, const struct nib_
                                       const struct nib_vk_range *range);
 /// Returns where a table's angles lie in the step block.
 uint32_t nib_vk_angles_at(const struct builder *b, uint32_t table);
-/// Build the passes of the cache's ops. Where `queries` is not NULL, its op and that of the keys are
-/// done as well (nib_vk_store_turns). Errors: unsupported, memory, device.
+/// Build the passes of the cache's ops. Where `queries` is not NULL, its op and that of the keys
+/// are done as well (nib_vk_store_turns). Errors: unsupported, memory, device.
 enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_store *op,
                                       const struct nib_op_rope *queries, struct nib_error *err);
 enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_attention *op,

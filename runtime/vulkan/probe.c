@@ -305,6 +305,47 @@ fail:
     return status;
 }
 
+/// Gives the probe the angles of a table, or, where that is NULL, of all numbers of a head.
+static void set_table(struct nib_vk_probe *probe, const struct nib_rope_table *table,
+                      uint32_t head_dim)
+{
+    uint32_t dims = table ? table->dims : head_dim, most = 2 * sizeof probe->frequency / 4;
+    dims = dims < most ? dims : most;
+    for (uint32_t i = 0; i < dims / 2; i++)
+        probe->frequency[i] = table ? table->frequency[i] : powf(10000.0f, -2.0f * (float)i / dims);
+    probe->rope = (struct nib_rope_table){
+        .dims = dims, .frequency = probe->frequency, .magnitude = table ? table->magnitude : 1.0f};
+    probe->plan.n_ropes = 1;
+}
+
+/// Adds ops that turn queries and keys, of `q` and `k` numbers, in VALUE_LEAD, which nothing reads
+/// at the end: the turned keys may be in the cache alone.
+static void add_ropes(struct nib_vk_probe *probe, const struct nib_vk_probe_attention *params,
+                      uint32_t q, uint32_t k)
+{
+    uint32_t width = probe->plan.hidden_size, head_dim = params->layer.key_dim;
+    probe->plan.values[VALUE_LEAD] = (struct nib_value){"lead", width};
+    probe->plan.n_values++;
+    set_table(probe, params->table, head_dim);
+    add_op(probe, NIB_OP_NORM)->norm =
+        (struct nib_op_norm){.in = {.width = width},
+                             .out = {.value = VALUE_LEAD, .width = width},
+                             .weight = NIB_NO_WEIGHT,
+                             .n_groups = 1,
+                             .epsilon = 1e-5f};
+    const struct nib_op_rope queries = {.x = {.value = VALUE_LEAD, .width = q},
+                                        .n_heads = q / head_dim,
+                                        .head_dim = head_dim,
+                                        .interleaved = params->rope->interleaved};
+    add_op(probe, NIB_OP_ROPE)->rope = queries;
+    struct nib_op_rope *keys = &add_op(probe, NIB_OP_ROPE)->rope;
+    *keys = queries;
+    keys->x = (struct nib_view){.value = VALUE_LEAD, .offset = q, .width = k};
+    keys->n_heads = k / head_dim;
+    append_name(probe, ", turned by %u%s", probe->rope.dims,
+                params->rope->interleaved ? " in pairs" : "");
+}
+
 enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention *params,
                                             struct nib_vk_probe *out_probe, struct nib_error *err)
 {
@@ -335,10 +376,14 @@ enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention 
                 layer.n_heads, group, layer.key_dim, layer.value_dim, formats[params->key_format],
                 formats[params->value_format], layer.window ? ", window" : "",
                 params->softcap > 0 ? ", capped" : "");
-    add_op(probe, NIB_OP_KV_STORE)->kv_store = (struct nib_op_kv_store){
-        .key = {.offset = q, .width = k}, .value = {.offset = q + k, .width = v}};
+    uint32_t value = params->rope ? VALUE_LEAD : NIB_VALUE_HIDDEN;
+    if (params->rope)
+        add_ropes(probe, params, q, k);
+    add_op(probe, NIB_OP_KV_STORE)->kv_store =
+        (struct nib_op_kv_store){.key = {.value = value, .offset = q, .width = k},
+                                 .value = {.value = value, .offset = q + k, .width = v}};
     add_op(probe, NIB_OP_ATTENTION)->attention =
-        (struct nib_op_attention){.query = {.width = q},
+        (struct nib_op_attention){.query = {.value = value, .width = q},
                                   .out = {.value = VALUE_OUT, .width = out},
                                   .n_heads = layer.n_heads * group,
                                   .scale = params->scale,
@@ -372,20 +417,15 @@ static void make_rope(const struct nib_op_rope *rope, const struct nib_plan *pla
                       struct nib_vk_probe *probe)
 {
     const struct nib_rope_table *table = plan ? &plan->ropes[rope->table] : NULL;
-    uint32_t dims = table ? table->dims : rope->head_dim, most = 2 * sizeof probe->frequency / 4;
-    dims = dims < most ? dims : most;
-    uint32_t head_dim = rope->head_dim > dims ? rope->head_dim : dims;
+    uint32_t head_dim = table && table->dims > rope->head_dim ? table->dims : rope->head_dim;
     begin(probe, 3 * head_dim, 1, 1);
-    for (uint32_t i = 0; i < dims / 2; i++)
-        probe->frequency[i] = table ? table->frequency[i] : powf(10000.0f, -2.0f * (float)i / dims);
-    probe->rope = (struct nib_rope_table){
-        .dims = dims, .frequency = probe->frequency, .magnitude = table ? table->magnitude : 1.0f};
-    probe->plan.n_ropes = 1;
+    set_table(probe, table, head_dim);
     add_op(probe, NIB_OP_ROPE)->rope = (struct nib_op_rope){.x = {.width = 3 * head_dim},
                                                             .n_heads = 3,
                                                             .head_dim = head_dim,
                                                             .interleaved = rope->interleaved};
-    append_name(probe, "rope of %u in %u%s", dims, head_dim, rope->interleaved ? ", pairs" : "");
+    append_name(probe, "rope of %u in %u%s", probe->rope.dims, head_dim,
+                rope->interleaved ? ", pairs" : "");
     finish(probe, IN_PLACE);
 }
 

@@ -6,7 +6,7 @@
 #include "runtime/vulkan/instance.h"
 #include "runtime/vulkan/vulkan_backend.h"
 
-#define NIB_VK_PROBE_OPS 5
+#define NIB_VK_PROBE_OPS 6
 #define NIB_VK_PROBE_WEIGHTS 3
 #define NIB_VK_PROBE_NAME 160
 
@@ -32,6 +32,8 @@ struct nib_vk_probe_attention {
     uint32_t n_heads;
     float scale;
     float softcap;
+    const struct nib_op_rope *rope; ///< what turns the queries before, and the keys; NULL: nothing
+    const struct nib_rope_table *table; ///< its angles; NULL: some
 };
 
 struct nib_vk_probe {

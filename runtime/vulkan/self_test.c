@@ -220,6 +220,19 @@ static enum nib_status make_matmul(const struct nib_vk_instance *instance, uint3
     return nib_vk_probe_make_matmul(&params, probe, err);
 }
 
+/// Returns the op that turns an attention's queries, or NULL.
+static const struct nib_op_rope *find_rope(const struct nib_plan *plan, uint32_t attention)
+{
+    const struct nib_op *op = &plan->ops[attention];
+    const struct nib_view *query = &op->attention.query;
+    while (op-- != plan->ops && op->segment == plan->ops[attention].segment) {
+        const struct nib_view *x = &op->rope.x;
+        if (op->kind == NIB_OP_ROPE && x->value == query->value && x->offset == query->offset)
+            return &op->rope;
+    }
+    return NULL;
+}
+
 /// Makes the probe of an op; `*out_is_needed` is false where another op's is the same.
 static enum nib_status make_probe(const struct nib_vk_instance *instance, uint32_t op,
                                   struct nib_vk_probe *probe, bool *out_is_needed,
@@ -235,12 +248,15 @@ static enum nib_status make_probe(const struct nib_vk_instance *instance, uint32
         return make_matmul(instance, op, probe, err);
     if (o->kind != NIB_OP_ATTENTION)
         return nib_vk_probe_make_op(o, plan, probe, err);
+    const struct nib_op_rope *rope = find_rope(plan, op);
     const struct nib_vk_probe_attention params = {.layer = plan->kv_layers[o->attention.kv_layer],
                                                   .key_format = plan->key_format,
                                                   .value_format = plan->value_format,
                                                   .n_heads = o->attention.n_heads,
                                                   .scale = o->attention.scale,
-                                                  .softcap = o->attention.softcap};
+                                                  .softcap = o->attention.softcap,
+                                                  .rope = rope,
+                                                  .table = rope ? &plan->ropes[rope->table] : NULL};
     return nib_vk_probe_make_attention(&params, probe, err);
 }
 

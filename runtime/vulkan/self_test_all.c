@@ -114,6 +114,7 @@ static enum nib_status check_attention(const struct all *all, struct nib_error *
 {
     static const uint32_t dims[] = {64, 96, 128, 256};
     static const enum nib_kv_format formats[] = {NIB_KV_F32, NIB_KV_F16, NIB_KV_I8, NIB_KV_I4};
+    static const struct nib_op_rope ropes[] = {{.interleaved = false}, {.interleaved = true}};
     for (uint32_t i = 0; i < 4 * 4 * 2; i++) {
         const struct nib_vk_probe_attention params = {.layer = {.n_heads = 2,
                                                                 .key_dim = dims[i / 8],
@@ -123,7 +124,8 @@ static enum nib_status check_attention(const struct all *all, struct nib_error *
                                                       .value_format = formats[i / 2 % 4],
                                                       .n_heads = i / 8 % 2 ? 6 : 8,
                                                       .scale = 0.125f,
-                                                      .softcap = i % 5 == 0 ? 50.0f : 0};
+                                                      .softcap = i % 5 == 0 ? 50.0f : 0,
+                                                      .rope = i % 3 < 2 ? &ropes[i % 3] : NULL};
         bool has_texels = i % 2 == 0;
         const struct nib_vk_choices choices = {.distrusted =
                                                    has_texels ? 0 : NIB_VK_KERNEL_ATTENTION_TEXEL};
