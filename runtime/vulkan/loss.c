@@ -14,7 +14,7 @@ static uint64_t hang_ns(const struct nib_vk_device *device)
 {
     if (device->hang_ms)
         return device->hang_ms * 1000000ull;
-    return device->snapshot.type == VK_PHYSICAL_DEVICE_TYPE_CPU ? HUNG_CPU_NS : HUNG_NS;
+    return device->snapshot.is_software ? HUNG_CPU_NS : HUNG_NS;
 }
 
 enum nib_status nib_vk_device_check(struct nib_vk_device *device, VkResult result, const char *call,

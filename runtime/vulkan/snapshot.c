@@ -46,6 +46,7 @@ static void take_limits(const VkPhysicalDeviceProperties *properties,
     snapshot->driver_version = properties->driverVersion;
     memcpy(snapshot->cache_uuid, properties->pipelineCacheUUID, sizeof snapshot->cache_uuid);
     snapshot->type = properties->deviceType;
+    snapshot->is_software = properties->deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
     snapshot->max_storage_range = limits->maxStorageBufferRange;
     snapshot->max_storage_buffers = min_u32(limits->maxPerStageDescriptorStorageBuffers,
                                             limits->maxDescriptorSetStorageBuffers);

@@ -18,6 +18,7 @@ struct nib_vk_snapshot {
     uint32_t driver_version;
     uint8_t cache_uuid[VK_UUID_SIZE]; ///< changes where compiled pipelines do
     VkPhysicalDeviceType type;
+    bool is_software;             ///< it runs on the CPU, also where `type` is capped
     bool has_timeline_semaphore;  ///< the feature
     bool has_timeline_extension;  ///< VK_KHR_timeline_semaphore is listed
     bool has_memory_budget;       ///< VK_EXT_memory_budget is listed
