@@ -51,7 +51,7 @@
 #define NIB_KV_GROUP 32
 #define NIB_KV_BASE_SHARE 0.25f // what a page's first token adds to the base of the one before
 #define NIB_KV_BASE_BEGIN 1     // until this page each has a base of its own
-#define NIB_KV_MAX_CLASSES 2 // layers that see everything, layers with a window
+#define NIB_KV_MAX_CLASSES 2    // layers that see everything, layers with a window
 
 // Word `word` of `n_words` of a KV head's token in its page, for keys and scales, and for values.
 #define NIB_KV_BY_TOKEN(head, n_words, word, token) \
