@@ -147,30 +147,55 @@ uint store_i8(Place place, uint from, uint first_row, uint group)
     return scale;
 }
 
-// The base of number `d` of a key: of the page's first token, which a row of this step has, or
-// which is in the page.
-float base_of(Place place, uint first_row, uint d)
+// What the numbers of the invocation's group are relative to.
+float bases[GROUP];
+
+// Where the place's group has its base in a page, in words.
+uint base_at(Place place, uint page_at, uint group)
 {
-    if (first_row != NIB_NONE)
-        return half_to_float(
-            half_of(load(first_row * p.in_stride + p.in_at + place.head * DIM, d)));
-    uint w = plane[place.page_at + p.n_heads * GROUPS * N_WORDS * NIB_KV_PAGE_TOKENS +
-                   place.head * GROUPS * (GROUP / 2u) + d / 2u];
-    return half_to_float((d & 1u) == 0u ? w & 0xffffu : w >> 16);
+    return page_at + p.n_heads * GROUPS * N_WORDS * NIB_KV_PAGE_TOKENS +
+           (place.head * GROUPS + group) * (GROUP / 2u);
 }
 
-float load_relative(Place place, uint from, uint first_row, uint d)
+// Finds the bases of row `row`, whose sequence has its page table at `table`: in the page, or made
+// of first tokens of this step and the base of the page before them.
+void find_bases(Place place, nib_step_row r, uint row, uint table, uint group)
 {
-    float value = load(from, d);
-    return IS_KEY && d < DIM ? value - base_of(place, first_row, d) : value;
+    uint here = row - sequence_word(p.sequences_at, r.sequence, 2u);
+    uint index = r.position / NIB_KV_PAGE_TOKENS;
+    uint most = index <= NIB_KV_BASE_BEGIN || p.window == 1u ? 1u : index;
+    uint n = here < place.slot ? 0u : min((here - place.slot) / NIB_KV_PAGE_TOKENS + 1u, most);
+    bool has_old = n < most;
+    uint old_at = 0u;
+    if (has_old)
+        old_at = base_at(place, step.rest[p.tables_at + table + index - n] * p.page_words, group);
+    for (uint i = 0u; i < GROUP; i++) {
+        uint d = group * GROUP + i, base = 0u;
+        if (has_old)
+            base = plane[old_at + i / 2u] >> (16u * (i & 1u)) & 0xffffu;
+        for (uint k = n; k > 0u; k--) {
+            uint first = row - place.slot - (k - 1u) * NIB_KV_PAGE_TOKENS;
+            float x = load(first * p.in_stride + p.in_at + place.head * DIM, d);
+            float old = half_to_float(base);
+            base = half_of(has_old || k < n ? old + (x - old) * NIB_KV_BASE_SHARE : x);
+        }
+        bases[i] = half_to_float(base);
+    }
+}
+
+// Number `i` of a group, less its base.
+float load_relative(uint from, uint group, uint i)
+{
+    float value = load(from, group * GROUP + i);
+    return IS_KEY ? value - bases[i] : value;
 }
 
 // Writes the codes of a group; returns the bits of its scale and, above them, of its minimum.
-uint store_i4(Place place, uint from, uint first_row, uint group)
+uint store_i4(Place place, uint from, uint group)
 {
-    float least = load_relative(place, from, first_row, group * GROUP), most = least;
+    float least = load_relative(from, group, 0u), most = least;
     for (uint i = 1u; i < GROUP; i++) {
-        float value = load_relative(place, from, first_row, group * GROUP + i);
+        float value = load_relative(from, group, i);
         least = min(least, value);
         most = max(most, value);
     }
@@ -182,18 +207,15 @@ uint store_i4(Place place, uint from, uint first_row, uint group)
             // Keys: numbers in order, 4 bits each. Values: four bytes, then their upper halves.
             uint i = IS_KEY ? 8u * w + j : 4u * w + j % 4u + 16u * (j / 4u);
             uint at = IS_KEY ? 4u * j : 8u * (j % 4u) + 4u * (j / 4u);
-            float value = load_relative(place, from, first_row, group * GROUP + i);
+            float value = load_relative(from, group, i);
             codes |= uint(roundEven(clamp((value - first) * factor, 0.0, 15.0))) << at;
         }
         write_word(place, group * N_WORDS + w, codes);
     }
     if (IS_KEY && place.slot == 0u) {
-        uint at = place.page_at + p.n_heads * GROUPS * N_WORDS * NIB_KV_PAGE_TOKENS +
-                  (place.head * GROUPS + group) * (GROUP / 2u);
-        for (uint w = 0u; w < GROUP / 2u; w++) {
-            uint d = group * GROUP + 2u * w;
-            plane[at + w] = half_of(load(from, d)) | half_of(load(from, d + 1u)) << 16;
-        }
+        uint at = base_at(place, place.page_at, group);
+        for (uint w = 0u; w < GROUP / 2u; w++)
+            plane[at + w] = half_of(bases[2u * w]) | half_of(bases[2u * w + 1u]) << 16;
     }
     return scale | minimum << 16;
 }
@@ -217,7 +239,9 @@ void main()
         if (2u * w + 1u < GROUPS)
             bits |= store_i8(place, from, first_row, 2u * w + 1u) << 16;
     } else {
-        bits = store_i4(place, from, first_row, w);
+        if (IS_KEY)
+            find_bases(place, r, row, table, w);
+        bits = store_i4(place, from, w);
     }
     scales[place.scales_at + NIB_KV_BY_TOKEN(place.head, N_SCALES, w, slot)] = bits;
 }

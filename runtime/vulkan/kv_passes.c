@@ -58,6 +58,7 @@ static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer 
         .page_words = plane->page_size / 4,
         .scale_page_words = plane->scale_page_size / 4,
         .kv_class = layer->kv_class,
+        .window = layer->window,
         .sequences_at = b->self->step_layout.sequences_at,
         .tables_at = b->self->step_layout.tables_at,
     };

@@ -243,6 +243,7 @@ struct nib_kv_store_codes_args {
     nib_uint page_words;
     nib_uint scale_page_words;
     nib_uint kv_class;
+    nib_uint window;
     nib_uint sequences_at;
     nib_uint tables_at;
 };

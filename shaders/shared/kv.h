@@ -34,9 +34,9 @@
 // i4: number = scale · code + minimum, code in 0 … 15; keys: + base.
 //     minimum = f16(least x), scale = f16((greatest x − least x) / 15),
 //     code = round((x − minimum) / scale).
-//     For keys, x is the key less the base of its page, which is f16(key) of the page's first token
-//     (that token itself is stored like all others).
-// What the keys of a page have in common costs no bits of each of them then.
+//     For keys, x is the key less the base of its page. The bases of pages 0 and 1 of a sequence,
+//     and of all where a window is one token, are f16(k), where k is the key of the page's first
+//     token; those after them are f16(b + (k - b) / 4), where b is the base of the page before.
 // `round` takes ties to even; codes beyond their range become its ends; f16() rounds to nearest,
 // ties to even, keeps subnormals, and makes ±65504 of what is larger and of infinities. With a
 // scale of 0 all codes are 128 or 0. NaN counts as 0. All of this is in fp32; x / scale is
@@ -49,7 +49,9 @@
 
 #define NIB_KV_PAGE_TOKENS 32
 #define NIB_KV_GROUP 32
-#define NIB_KV_MAX_CLASSES 2 // layers that see everything, layers with a window
+#define NIB_KV_BASE_SHARE 0.25f // what a page's first token adds to the base of the one before
+#define NIB_KV_BASE_BEGIN 1     // until this page each has a base of its own
+#define NIB_KV_MAX_CLASSES 2    // layers that see everything, layers with a window
 
 // Word `word` of `n_words` of a KV head's token in its page, for keys and scales, and for values.
 #define NIB_KV_BY_TOKEN(head, n_words, word, token) \

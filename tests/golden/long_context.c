@@ -175,7 +175,7 @@ static void check_memory(const struct answers *half, const struct answers *integ
 #endif
 }
 
-/// The limits of logits are some three times what was measured.
+/// The limits of logits are two to three times what was measured.
 Test(long_context, needles_are_found_alike)
 {
     struct answers half, i8, i4;
@@ -183,7 +183,7 @@ Test(long_context, needles_are_found_alike)
     ask(NIB_KV_I8, &i8);
     ask(NIB_KV_I4, &i4);
     check_needles(&half, &i8, "i8", 0.4);
-    check_needles(&half, &i4, "i4", 1.5);
+    check_needles(&half, &i4, "i4", 2.5);
     check_memory(&half, &i8, "i8", 0.54);
     check_memory(&half, &i4, "i4", 0.34);
     for (int k = 0; k < NEEDLES; k++) {

@@ -172,22 +172,43 @@ static void subtract_stored(const struct nib_cpu_kv_head *head, const float *fir
         x[i] -= scale * ((float)codes[i] - 128.0f);
 }
 
-/// Takes from a group of a key in i4 what it is relative to: `first`, numbers of the page's first
-/// token, or, where that is NULL, what the page has. The first token itself leaves it there.
-static void subtract_base(uint16_t *base, const float *first, bool is_first, uint32_t n, float *x)
+/// What the base of a page of keys in i4 is made of: first tokens of pages.
+struct base_source {
+    const float *first; ///< of one head, the earliest of this step that counts
+    uint64_t step;      ///< floats from there to the next page's first token
+    uint32_t n;         ///< pages of this step, the last one the page itself; 0: it has its base
+    const uint16_t *before; ///< base of the page before them, or NULL
+};
+
+/// Returns number `d` of the base.
+static uint16_t make_base(const struct base_source *source, uint32_t d)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        uint16_t half = first ? half_of(drop_nan(first[i])) : base[i];
-        x[i] -= nib_f32_from_f16(half);
-        if (is_first)
-            base[i] = half;
+    uint16_t base = source->before ? source->before[d] : 0;
+    for (uint32_t i = 0; i < source->n; i++) {
+        float x = drop_nan(source->first[i * source->step + d]), old = nib_f32_from_f16(base);
+        base = half_of(i > 0 || source->before ? old + (x - old) * NIB_KV_BASE_SHARE : x);
     }
-    for (uint32_t i = n; is_first && i < GROUP; i++)
-        base[i] = 0;
+    return base;
 }
 
+/// Takes from a group of a key in i4, from number `d` on, its page's base, which the page's first
+/// token leaves there.
+static void subtract_base(const struct nib_cpu_kv_head *head, const struct base_source *source,
+                          bool is_first, uint32_t d, uint32_t n, float *x)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint16_t half = source->n > 0 ? make_base(source, d + i) : head->base[d + i];
+        x[i] -= nib_f32_from_f16(half);
+        if (is_first)
+            head->base[d + i] = half;
+    }
+    for (uint32_t i = n; is_first && i < GROUP; i++)
+        head->base[d + i] = 0;
+}
+
+/// `first` is the page's first token, or NULL where it is not in this step.
 static void store_head(const struct nib_cpu_kv_head *head, uint32_t token, const float *x,
-                       const float *first)
+                       const float *first, const struct base_source *source)
 {
     bool is_i8 = head->format == NIB_KV_I8;
     for (uint32_t d = 0, g = 0; d < head->dim; d += GROUP, g++) {
@@ -196,7 +217,7 @@ static void store_head(const struct nib_cpu_kv_head *head, uint32_t token, const
         uint32_t n = head->dim - d < GROUP ? head->dim - d : GROUP;
         load_group(x + d, n, group);
         if (head->base)
-            subtract_base(head->base + d, first ? first + d : NULL, token == 0, n, group);
+            subtract_base(head, source, token == 0, d, n, group);
         else if (head->is_key && token > 0)
             subtract_stored(head, first, d, n, group);
         uint32_t scale = is_i8 ? pack_i8(group, codes) : pack_i4(group, codes);
@@ -206,21 +227,52 @@ static void store_head(const struct nib_cpu_kv_head *head, uint32_t token, const
     }
 }
 
+/// Tells whether the row `before` rows before row r is that many tokens before it.
+static bool has_row(const struct nib_step *step, uint64_t r, uint64_t before)
+{
+    const struct nib_step_row *row = &step->rows[r];
+    return before <= r && row[-(int64_t)before].sequence == row->sequence &&
+           row[-(int64_t)before].position + before == row->position;
+}
+
+/// Returns what the base of head `h` of row r's page is made of; `x` are the head's numbers.
+static struct base_source find_source(const struct nib_cpu_kv_store *a, uint64_t r, uint32_t h,
+                                      const float *x)
+{
+    const struct nib_step_row *row = &a->step->rows[r];
+    const struct nib_kv_layer *layer = a->cache->layer;
+    uint32_t slot = row->position % PAGE, page = row->position / PAGE, n = 0;
+    uint32_t most = page <= NIB_KV_BASE_BEGIN || layer->window == 1 ? 1 : page;
+    while (n < most && has_row(a->step, r, slot + (uint64_t)n * PAGE))
+        n++;
+    struct base_source source = {.step = PAGE * a->key.stride, .n = n};
+    if (n == 0)
+        return source;
+    source.first = x - slot * a->key.stride - (n - 1) * source.step;
+    if (n < most) {
+        uint32_t table = a->step->sequences[row->sequence].page_table +
+                         layer->kv_class * a->step->header.page_table_stride;
+        source.before =
+            nib_cpu_kv_find_head(a->cache, true, a->step->page_tables[table + page - n], h).base;
+    }
+    return source;
+}
+
 void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, uint64_t r, uint64_t page,
                                bool is_key)
 {
     const struct nib_cpu_rows *in = is_key ? &a->key : &a->value;
-    const struct nib_step_row *row = &a->step->rows[r];
-    uint32_t slot = row->position % PAGE;
+    uint32_t slot = a->step->rows[r].position % PAGE;
     // Rows are stored in any order: where the page's first token is in the same step, its input is
     // looked at, not the cache.
-    const struct nib_step_row *first = slot <= r ? row - slot : NULL;
-    bool has_first = first && first->sequence == row->sequence &&
-                     (uint64_t)first->position + slot == row->position;
+    bool has_first = has_row(a->step, r, slot);
     for (uint32_t h = 0; h < a->cache->layer->n_heads; h++) {
         struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, is_key, page, h);
         const float *x = in->data + r * in->stride + (uint64_t)h * head.dim;
-        store_head(&head, slot, x, has_first ? x - slot * in->stride : NULL);
+        struct base_source source = {0};
+        if (head.base)
+            source = find_source(a, r, h, x);
+        store_head(&head, slot, x, has_first ? x - slot * in->stride : NULL, &source);
     }
 }
 
