@@ -113,11 +113,12 @@ static enum nib_status read_rows(const struct nib_row_reader *reader, uint64_t f
     return NIB_OK;
 }
 
-/// Adds a random weight; `*out_weight` is its number.
-static enum nib_status add_weight(struct nib_vk_probe *probe, enum nib_role role,
-                                  const struct nib_format *format, uint64_t rows, uint64_t cols,
-                                  uint32_t *out_weight, struct nib_error *err)
+/// Adds a random weight of `rows` rows, 1 for a vector; `*out_weight` is its number.
+static enum nib_status add_weight(struct nib_vk_probe *probe, const struct nib_format *format,
+                                  uint64_t rows, uint64_t cols, uint32_t *out_weight,
+                                  struct nib_error *err)
 {
+    enum nib_role role = rows > 1 ? NIB_ROLE_FFN_DOWN : NIB_ROLE_FFN_NORM;
     uint32_t w = probe->plan.n_weights;
     size_t size = nib_row_block_size(format, rows, cols);
     probe->memory[w] = size ? calloc(1, size) : NULL;
@@ -227,8 +228,7 @@ static enum nib_status add_source(struct nib_vk_probe *probe,
     uint32_t weight = NIB_NO_WEIGHT;
     enum nib_status status = NIB_OK;
     if (params->source_has_weight)
-        status = add_weight(probe, NIB_ROLE_FFN_NORM, nib_format_get(NIB_FORMAT_F32), 1, cols,
-                            &weight, err);
+        status = add_weight(probe, nib_format_get(NIB_FORMAT_F32), 1, cols, &weight, err);
     add_op(probe, NIB_OP_NORM)->norm = (struct nib_op_norm){
         .in = in, .out = out, .weight = weight, .n_groups = 1, .epsilon = 1e-5f};
     append_name(probe, params->source_has_weight ? ", of norm" : ", of plain norm");
@@ -273,10 +273,9 @@ enum nib_status nib_vk_probe_make_matmul(const struct nib_vk_probe_matmul *param
                                  .n_groups = 2,
                                  .epsilon = 1e-5f};
     NIB_TRY(add_source(probe, params, cols, err));
-    NIB_TRY(add_weight(probe, NIB_ROLE_FFN_DOWN, &params->format, N_OUTPUTS, cols, &weight, err));
+    NIB_TRY(add_weight(probe, &params->format, N_OUTPUTS, cols, &weight, err));
     if (params->has_bias) {
-        NIB_TRY(add_weight(probe, NIB_ROLE_FFN_DOWN_BIAS, nib_format_get(NIB_FORMAT_F32), 1,
-                           N_OUTPUTS, &bias, err));
+        NIB_TRY(add_weight(probe, nib_format_get(NIB_FORMAT_F32), 1, N_OUTPUTS, &bias, err));
         append_name(probe, ", bias");
     }
     if (params->has_permutation) {
@@ -357,8 +356,7 @@ static enum nib_status make_norm(const struct nib_op_norm *norm, struct nib_vk_p
     enum nib_status status = NIB_OK;
     begin(probe, n_groups * width, 1, n_groups * width);
     if (norm->weight != NIB_NO_WEIGHT)
-        status = add_weight(probe, NIB_ROLE_FFN_NORM, nib_format_get(NIB_FORMAT_F32), 1, width,
-                            &weight, err);
+        status = add_weight(probe, nib_format_get(NIB_FORMAT_F32), 1, width, &weight, err);
     add_op(probe, NIB_OP_NORM)->norm =
         (struct nib_op_norm){.in = {.width = n_groups * width},
                              .out = {.value = VALUE_OUT, .width = n_groups * width},
@@ -397,8 +395,7 @@ static enum nib_status make_embed(const struct nib_op_embed *embed, const struct
     const struct nib_weight *of = &plan->weights[embed->weight];
     uint32_t cols = shrink(&of->format, (uint32_t)of->cols), weight;
     begin(probe, cols, 1, cols);
-    enum nib_status status =
-        add_weight(probe, NIB_ROLE_TOKEN_EMBEDDING, &of->format, N_OUTPUTS, cols, &weight, err);
+    enum nib_status status = add_weight(probe, &of->format, N_OUTPUTS, cols, &weight, err);
     add_op(probe, NIB_OP_EMBED)->embed = (struct nib_op_embed){
         .weight = weight, .out = {.value = VALUE_OUT, .width = cols}, .scale = embed->scale};
     append_name(probe, "embed %s of %u scale %d", of->format.name, of->format.group,
@@ -458,11 +455,16 @@ static void make_input(const struct nib_plan *plan, uint32_t n_rows, float *out)
     }
 }
 
-/// Runs one step of `n_rows` rows from `position` on.
-static enum nib_status run_step(const struct nib_backend *backend, void *self, uint32_t n_rows,
-                                uint32_t position, const float *in, float *out,
-                                struct nib_error *err)
+/// Rows of a step, all of one sequence.
+struct chunk {
+    uint32_t position;
+    uint32_t n_rows;
+};
+
+static enum nib_status run_step(const struct nib_backend *backend, void *self, struct chunk chunk,
+                                const float *in, float *out, struct nib_error *err)
 {
+    uint32_t position = chunk.position, n_rows = chunk.n_rows;
     static const uint32_t pages[2] = {1, 0};
     struct nib_step_row rows[2 * NIB_KV_PAGE_TOKENS] = {0};
     struct nib_step_sequence sequence = {.kv_length = position + n_rows, .n_rows = n_rows};
@@ -495,7 +497,7 @@ static enum nib_status run(const struct nib_vk_probe *probe, const struct nib_ba
     }
     for (uint32_t i = 0; i < 4 && probe->n_rows[i] > 0; i++) {
         uint32_t n = probe->n_rows[i], first = probe->plan.n_kv_layers ? position : 0;
-        enum nib_status status = run_step(backend, self, n, first, in, out, err);
+        enum nib_status status = run_step(backend, self, (struct chunk){first, n}, in, out, err);
         if (status != NIB_OK)
             return status;
         out += (size_t)n * probe->plan.hidden_size;
@@ -521,9 +523,24 @@ static double compare(const struct nib_plan *plan, uint32_t n_rows, const float 
     return worst;
 }
 
+enum nib_status nib_vk_reference_open(const struct nib_backend *backend,
+                                      struct nib_vk_reference *out_reference, struct nib_error *err)
+{
+    *out_reference = (struct nib_vk_reference){.backend = backend};
+    return backend->device_open(nib_device_params(.cpu_mask = "scalar", .threads = 1),
+                                &out_reference->device, err);
+}
+
+void nib_vk_reference_close(struct nib_vk_reference *reference)
+{
+    if (reference->device)
+        reference->backend->device_close(reference->device);
+    *reference = (struct nib_vk_reference){0};
+}
+
 enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk_device *device,
                                  const struct nib_vk_choices *choices,
-                                 const struct nib_backend *reference, void *reference_device,
+                                 const struct nib_vk_reference *reference,
                                  struct nib_vk_probe_result *out_result, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
@@ -546,15 +563,15 @@ enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk
     instance->choices = *choices;
     instance->is_trusted = true;
     NIB_TRY(run(probe, &nib_vulkan_backend, self, in, b, err));
-    params.device = reference_device;
-    NIB_TRY(reference->create(&params, &other, err));
-    NIB_TRY(run(probe, reference, other, in, a, err));
+    params.device = reference->device;
+    NIB_TRY(reference->backend->create(&params, &other, err));
+    NIB_TRY(run(probe, reference->backend, other, in, a, err));
     *out_result = (struct nib_vk_probe_result){.error = compare(&probe->plan, n_rows, a, b),
                                                .kernels = instance->kernels};
 fail:
     nib_vk_instance_destroy(self);
     if (other)
-        reference->destroy(other);
+        reference->backend->destroy(other);
     free(in);
     return status;
 }

@@ -68,11 +68,23 @@ struct nib_vk_probe_result {
     double error;     ///< as the probe's limit; infinite for what is no number
     uint32_t kernels; ///< bits of nib_vk_choices.distrusted: those that ran
 };
-/// Runs the probe with the kernels that `choices` leaves, and on `reference`'s device. Errors:
-/// those of both.
+/// The CPU backend with a device of its scalar code.
+struct nib_vk_reference {
+    const struct nib_backend *backend;
+    void *device;
+};
+/// Opens the device. Errors: memory.
+enum nib_status nib_vk_reference_open(const struct nib_backend *backend,
+                                      struct nib_vk_reference *out_reference,
+                                      struct nib_error *err);
+/// A zeroed one is accepted.
+void nib_vk_reference_close(struct nib_vk_reference *reference);
+
+/// Runs the probe with the kernels that `choices` leaves, and on the reference. Errors: those of
+/// both.
 enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk_device *device,
                                  const struct nib_vk_choices *choices,
-                                 const struct nib_backend *reference, void *reference_device,
+                                 const struct nib_vk_reference *reference,
                                  struct nib_vk_probe_result *out_result, struct nib_error *err);
 
 #endif

@@ -13,8 +13,7 @@
 #define MAGIC 0x3153555254424931ull
 
 struct nib_vk_trust {
-    const struct nib_backend *reference;
-    void *reference_device;
+    struct nib_vk_reference reference;
     struct nib_mutex *mutex; ///< held while kernels are checked
     uint32_t distrusted;
     uint64_t *passed; ///< hashes of probes
@@ -63,13 +62,6 @@ static void write_verdict(const struct nib_vk_device *d, struct nib_vk_trust *tr
     trust->is_changed = false;
 }
 
-static enum nib_status open_reference(const struct nib_backend *reference, void **out_device,
-                                      struct nib_error *err)
-{
-    return reference->device_open(nib_device_params(.cpu_mask = "scalar", .threads = 1), out_device,
-                                  err);
-}
-
 enum nib_status nib_vk_trust_open(void *device, const struct nib_backend *reference,
                                   struct nib_error *err)
 {
@@ -81,9 +73,8 @@ enum nib_status nib_vk_trust_open(void *device, const struct nib_backend *refere
     if (!trust)
         return nib_fail_memory(err);
     d->trust = trust;
-    trust->reference = reference;
     NIB_TRY(nib_mutex_create(&trust->mutex, err));
-    NIB_TRY(open_reference(reference, &trust->reference_device, err));
+    NIB_TRY(nib_vk_reference_open(reference, &trust->reference, err));
     if (d->verdict_path && d->self_test == NIB_SELF_TEST_CACHED)
         NIB_TRY(read_verdict(d, trust, err));
 fail:
@@ -95,8 +86,7 @@ void nib_vk_trust_close(struct nib_vk_device *device)
     struct nib_vk_trust *trust = device->trust;
     if (!trust)
         return;
-    if (trust->reference_device)
-        trust->reference->device_close(trust->reference_device);
+    nib_vk_reference_close(&trust->reference);
     nib_mutex_destroy(&trust->mutex);
     free(trust->passed);
     free(trust);
@@ -161,8 +151,8 @@ static enum nib_status check(struct nib_vk_device *d, const struct nib_vk_probe 
         if (has_passed(trust, hash))
             return NIB_OK;
         uint64_t start_ns = nib_clock_ns();
-        enum nib_status status = nib_vk_probe_run(probe, d, &choices, trust->reference,
-                                                  trust->reference_device, &result, err);
+        enum nib_status status =
+            nib_vk_probe_run(probe, d, &choices, &trust->reference, &result, err);
         if (status != NIB_OK)
             return nib_fail_context(err, status, "self-test of %s", probe->name);
         nib_log_write(&d->log, NIB_LOG_INFO, "checked %s: off by %.2g, %llu ms", probe->name,

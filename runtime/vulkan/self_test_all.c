@@ -7,8 +7,7 @@
 /// A run over all kernels.
 struct all {
     struct nib_vk_device *device;
-    const struct nib_backend *reference;
-    void *reference_device;
+    struct nib_vk_reference reference;
     nib_kernel_check_fn *on_check;
     void *user;
 };
@@ -21,8 +20,8 @@ static enum nib_status report(const struct all *all, struct nib_vk_probe *probe,
 {
     struct nib_vk_probe_result result;
     uint64_t start_ns = nib_clock_ns();
-    enum nib_status status = nib_vk_probe_run(probe, all->device, choices, all->reference,
-                                              all->reference_device, &result, err);
+    enum nib_status status =
+        nib_vk_probe_run(probe, all->device, choices, &all->reference, &result, err);
     bool is_used = bit == NIB_VK_KERNEL_COUNT || (status == NIB_OK && result.kernels >> bit & 1);
     if (status == NIB_OK && is_used) {
         const struct nib_kernel_check check = {
@@ -181,9 +180,8 @@ enum nib_status nib_vk_self_test_all(void *device, const struct nib_backend *ref
                                      nib_kernel_check_fn *on_check, void *user,
                                      struct nib_error *err)
 {
-    struct all all = {.device = device, .reference = reference, .on_check = on_check, .user = user};
-    enum nib_status status = reference->device_open(
-        nib_device_params(.cpu_mask = "scalar", .threads = 1), &all.reference_device, err);
+    struct all all = {.device = device, .on_check = on_check, .user = user};
+    enum nib_status status = nib_vk_reference_open(reference, &all.reference, err);
     if (status != NIB_OK)
         return status;
     NIB_TRY(check_formats(&all, err));
@@ -191,6 +189,6 @@ enum nib_status nib_vk_self_test_all(void *device, const struct nib_backend *ref
     NIB_TRY(check_attention(&all, err));
     NIB_TRY(check_others(&all, err));
 fail:
-    reference->device_close(all.reference_device);
+    nib_vk_reference_close(&all.reference);
     return status;
 }
