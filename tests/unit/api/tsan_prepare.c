@@ -1,5 +1,5 @@
-/// Loads beside the calling thread, which looks on, gives up and goes on: under the thread sanitizer
-/// too.
+/// Loads beside the calling thread, which looks on, gives up and goes on: under the thread
+/// sanitizer too.
 #include <nibble/nibble.h>
 #include <stdio.h>
 
@@ -42,7 +42,8 @@ static enum nib_status look(struct nib_engine *engine, uint32_t n_looks, struct 
     return status;
 }
 
-/// Round by round: given up while it loads; a step that waits for the weights; looked at to the end.
+/// Round by round: given up while it loads; a step that waits for the weights; looked at to the
+/// end.
 static enum nib_status load(struct nib_model *model, uint32_t round, struct nib_error *err)
 {
     const int32_t ids[3] = {1, 2, 3};
