@@ -43,7 +43,7 @@ layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Bias {
     float bias[];
 };
 
-shared float partial[ROWS * COLS][WIDTH * LANES];
+shared float partial[COLS][WIDTH * LANES];
 
 // Products of a granule's weights, of both halves apart, where they have groups of their own.
 void multiply_floats(const Granule granule[ROWS], uint g, uint first, out vec2 products[ROWS][COLS])
@@ -56,41 +56,51 @@ void multiply_floats(const Granule granule[ROWS], uint g, uint first, out vec2 p
         [[unroll]] for (uint c = 0u; c < COLS; c++)
             input_quad[c] = x[((first + c) * p.matrix.n_granules + g) * 8u + q];
         [[unroll]] for (uint k = 0u; k < ROWS; k++) {
-            vec4 w = weight_quad(granule[k], q);
+            vec4 w = input_weights(granule[k], q);
             [[unroll]] for (uint c = 0u; c < COLS; c++)
-                products[k][c][HAS_HALVES ? q / 4u : 0u] += dot(w, input_quad[c]);
+                [[unroll]] for (uint i = 0u; i < 4u; i++)
+                    products[k][c][HAS_HALVES ? q / 4u : 0u] += w[i] * input_quad[c][i];
         }
     }
 }
 
-// The same of codes; `sums` are those of the codes of x.
-void multiply_codes(const Granule granule[ROWS], uint g, uint first, const vec2 half_sums[COLS],
-                    out vec2 products[ROWS][COLS])
+// What one column brings to a granule.
+struct Column {
+    float scale;
+    vec2 sums; // of both halves
+    bool has_outliers;
+    ivec2 begin;    // what sums of products of codes begin with
+    uvec4 codes[2]; // where the input is codes
+};
+
+Column load_column(uint c, uint g)
 {
-    ivec2 exact[ROWS][COLS];
-    [[unroll]] for (uint k = 0u; k < ROWS; k++)
-        [[unroll]] for (uint c = 0u; c < COLS; c++)
-            exact[k][c] = ivec2(0);
-    [[unroll]] for (uint h = 0u; h < 2u; h++) {
-        uvec4 input_codes[COLS];
-        [[unroll]] for (uint c = 0u; c < COLS; c++)
-            input_codes[c] = codes[((first + c) * p.matrix.n_granules + g) * 2u + h];
-        [[unroll]] for (uint q = 0u; q < 4u; q++)
-            [[unroll]] for (uint k = 0u; k < ROWS; k++) {
-                uint w = weight_bytes(granule[k], 4u * h + q);
-                [[unroll]] for (uint c = 0u; c < COLS; c++) {
-                    uint part = HAS_HALVES ? h : 0u;
-                    exact[k][c][part] = dot_bytes(w, input_codes[c][q], exact[k][c][part]);
-                }
-            }
-    }
+    Column column;
+    uint at = c * p.matrix.n_granules + g;
+    bool is_needed = HAS_MIN || ZERO_BITS > 0u || HAS_CODES;
+    vec4 s = is_needed ? sums[at] : vec4(1.0, 0.0, 0.0, 0.0);
+    column.scale = s.x;
+    column.sums = s.yz;
+    column.has_outliers = HAS_OUTLIERS && s.w != 0.0;
     // Bytes of the weight hold codes less BYTE_OFFSET.
-    float offset = float(BYTE_OFFSET - CENTER);
-    [[unroll]] for (uint k = 0u; k < ROWS; k++)
-        [[unroll]] for (uint c = 0u; c < COLS; c++) {
-            vec2 sum = HAS_HALVES ? half_sums[c] : vec2(half_sums[c].x + half_sums[c].y, 0.0);
-            products[k][c] = vec2(exact[k][c]) + (HAS_BOOK ? vec2(0.0) : offset * sum);
-        }
+    ivec2 offset = ivec2(float(BYTE_OFFSET - CENTER) * s.yz);
+    column.begin = HAS_BOOK ? ivec2(0) : HAS_HALVES ? offset : ivec2(offset.x + offset.y, 0);
+    if (HAS_CODES) {
+        column.codes[0] = codes[at * 2u];
+        column.codes[1] = codes[at * 2u + 1u];
+    }
+    return column;
+}
+
+// Products of a granule's codes with a column's, of both halves apart.
+vec2 multiply_codes(const uint bytes[8], Column column)
+{
+    ivec2 sum = column.begin;
+    [[unroll]] for (uint q = 0u; q < 8u; q++) {
+        uint part = HAS_HALVES ? q / 4u : 0u;
+        sum[part] = dot_bytes(bytes[q], column.codes[q / 4u][q & 3u], sum[part]);
+    }
+    return vec2(sum);
 }
 
 // Returns the product with the columns of a granule that have outliers.
@@ -99,54 +109,54 @@ float multiply_outliers(Granule granule, uint g, uint c, Group low, Group high)
     float sum = 0.0;
     [[unroll]] for (uint q = 0u; q < 8u; q++) {
         Group group = q < 4u ? low : high;
-        vec4 w = group.scale * (weight_quad(granule, q) - group.zero) + group.min;
+        vec4 w = group.scale * (input_weights(granule, q) - group.zero) + group.min;
         sum += dot(w, outliers[(c * p.matrix.n_granules + g) * 8u + q]);
     }
     return sum;
+}
+
+// Returns what products of codes or numbers come to.
+float apply_groups(vec2 products, Column column, Group low, Group high)
+{
+    if (ZERO_BITS > 0u && HAS_HALVES)
+        products -= vec2(low.zero, high.zero) * column.sums;
+    else if (ZERO_BITS > 0u)
+        products.x -= low.zero * (column.sums.x + column.sums.y);
+    float sum = low.scale * products.x;
+    if (HAS_HALVES)
+        sum += high.scale * products.y;
+    if (HAS_MIN)
+        sum += low.min * column.sums.x + high.min * column.sums.y;
+    return HAS_CODES ? column.scale * sum : sum;
 }
 
 // Adds the products of one granule to the sums of each row and column.
 void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][COLS])
 {
     Granule granule[ROWS];
-    [[unroll]] for (uint k = 0u; k < ROWS; k++)
-        granule[k] = load_granule(p.matrix, tile, g, r + k * TILE_THREADS);
-    float input_scale[COLS];
-    vec2 half_sums[COLS];
-    bool has_outliers[COLS];
-    [[unroll]] for (uint c = 0u; c < COLS; c++) {
-        bool is_needed = HAS_MIN || ZERO_BITS > 0u || HAS_CODES;
-        vec4 s = is_needed ? sums[(first + c) * p.matrix.n_granules + g] : vec4(1.0, 0.0, 0.0, 0.0);
-        input_scale[c] = s.x;
-        half_sums[c] = s.yz;
-        has_outliers[c] = HAS_OUTLIERS && s.w != 0.0;
-    }
-    vec2 products[ROWS][COLS];
-    if (HAS_CODES)
-        multiply_codes(granule, g, first, half_sums, products);
-    else
-        multiply_floats(granule, g, first, products);
-
+    Group low[ROWS], high[ROWS];
     [[unroll]] for (uint k = 0u; k < ROWS; k++) {
         uint row = r + k * TILE_THREADS;
-        Group low = load_group(p.matrix, tile, group_of(p.matrix, g, 0u), row);
-        Group high = low;
+        granule[k] = load_granule(p.matrix, tile, g, row);
+        low[k] = load_group(p.matrix, tile, group_of(p.matrix, g, 0u), row);
+        high[k] = low[k];
         if (HAS_HALVES)
-            high = load_group(p.matrix, tile, group_of(p.matrix, g, 1u), row);
-        [[unroll]] for (uint c = 0u; c < COLS; c++) {
-            vec2 part = products[k][c];
-            if (ZERO_BITS > 0u && HAS_HALVES)
-                part -= vec2(low.zero, high.zero) * half_sums[c];
-            else if (ZERO_BITS > 0u)
-                part.x -= low.zero * (half_sums[c].x + half_sums[c].y);
-            float sum = low.scale * part.x;
-            if (HAS_HALVES)
-                sum += high.scale * part.y;
-            if (HAS_MIN)
-                sum += low.min * half_sums[c].x + high.min * half_sums[c].y;
-            total[k][c] += HAS_CODES ? input_scale[c] * sum : sum;
-            if (has_outliers[c])
-                total[k][c] += multiply_outliers(granule[k], g, first + c, low, high);
+            high[k] = load_group(p.matrix, tile, group_of(p.matrix, g, 1u), row);
+    }
+    vec2 products[ROWS][COLS];
+    uint bytes[ROWS][8];
+    if (!HAS_CODES)
+        multiply_floats(granule, g, first, products);
+    [[unroll]] for (uint k = 0u; k < ROWS; k++)
+        [[unroll]] for (uint q = 0u; q < 8u; q++)
+            bytes[k][q] = HAS_CODES ? quad_bytes(granule[k], q) : 0u;
+    [[unroll]] for (uint c = 0u; c < COLS; c++) {
+        Column column = load_column(first + c, g);
+        [[unroll]] for (uint k = 0u; k < ROWS; k++) {
+            vec2 part = HAS_CODES ? multiply_codes(bytes[k], column) : products[k][c];
+            total[k][c] += apply_groups(part, column, low[k], high[k]);
+            if (column.has_outliers)
+                total[k][c] += multiply_outliers(granule[k], g, first + c, low[k], high[k]);
         }
     }
 }
@@ -170,22 +180,22 @@ void main()
     for (uint g = lane; g < p.matrix.n_granules; g += LANES)
         add_granule(tile, g, r, first, total);
 
-    if (LANES > 1u) {
-        [[unroll]] for (uint k = 0u; k < ROWS; k++)
-            [[unroll]] for (uint c = 0u; c < COLS; c++)
-                partial[k * COLS + c][lane * WIDTH + place] = total[k][c];
-        barrier();
-    }
-    if (lane != 0u || !is_used)
-        return;
     [[unroll]] for (uint k = 0u; k < ROWS; k++) {
         uint row = tile * TILE_ROWS + r + k * TILE_THREADS;
+        if (LANES > 1u) {
+            if (k > 0u)
+                barrier();
+            [[unroll]] for (uint c = 0u; c < COLS; c++)
+                partial[c][lane * WIDTH + place] = total[k][c];
+            barrier();
+        }
         [[unroll]] for (uint c = 0u; c < COLS; c++) {
-            float sum = total[k][c];
-            for (uint i = 1u; i < LANES; i++)
-                sum += partial[k * COLS + c][i * WIDTH + place];
-            if (row >= p.n_rows)
+            // The lanes write columns in turn.
+            if (c % LANES != lane || !is_used || row >= p.n_rows)
                 continue;
+            float sum = LANES > 1u ? 0.0 : total[k][c];
+            for (uint i = 0u; LANES > 1u && i < LANES; i++)
+                sum += partial[c][i * WIDTH + place];
             if (HAS_BIAS)
                 sum += bias[p.bias_at + row];
             uint at = (first + c) * p.out_stride + p.out_at + row;

@@ -18,6 +18,8 @@ layout(constant_id = NIB_PREPARE_HAS_SPANS) const bool HAS_SPANS = false;
 layout(constant_id = NIB_PREPARE_HAS_PERMUTATION) const bool HAS_PERMUTATION = false;
 layout(constant_id = NIB_PREPARE_IS_LINES) const bool IS_LINES = false;
 layout(constant_id = NIB_PREPARE_SOURCE) const uint SOURCE = NIB_PREPARE_SOURCE_VALUES;
+// The order in which nibbles of a word are taken apart with one mask.
+layout(constant_id = NIB_PREPARE_IS_SPLIT) const bool IS_SPLIT = false;
 layout(local_size_x = 64) in;
 
 const bool IS_LLM = MODE == NIB_PREPARE_LLM;
@@ -145,16 +147,31 @@ float quantize(float value, float scale, float inverse)
     return scale > 0.0 ? roundEven(clamp(divide(value, scale), least, 127.0)) : 0.0;
 }
 
-// Leaves the codes of a quad in `v`, numbers in `exact` where the column has outliers. Returns
+// Returns which column of a granule is number i of quad q.
+uint quad_column(uint q, uint i)
+{
+    return IS_SPLIT ? q / 2u * 8u + 2u * i + (q & 1u) : 4u * q + i;
+}
+
+// A granule's columns.
+struct Span {
+    uint begin;
+    uint count;
+};
+
+// Leaves the codes of quad q in `v`, numbers in `exact` where the column has outliers. Returns
 // whether one has.
-bool take_quad(uint row, uint begin, uint count, float scale, float inverse, uint mask_at,
-               out vec4 v, out vec4 exact)
+bool take_quad(uint row, Span span, uint q, float scale, float inverse, uint mask_at, out vec4 v,
+               out vec4 exact)
 {
     bool has_outlier = false;
     v = vec4(0.0);
     exact = vec4(0.0);
-    for (uint i = 0u; i < min(count, 4u); i++) {
-        uint place = place_of(begin + i);
+    for (uint i = 0u; i < 4u; i++) {
+        uint column = quad_column(q, i);
+        if (column >= span.count)
+            break;
+        uint place = place_of(span.begin + column);
         float value = load(row, place);
         if (IS_LLM && mask_at != NIB_NONE && mask[mask_at + place] != 0u) {
             exact[i] = values[row * p.in_stride + p.in_at + place];
@@ -188,8 +205,7 @@ void main()
         bool has_outliers = false;
         for (uint q = 0u; q < 8u; q++) {
             vec4 v, exact;
-            uint rest = count > 4u * q ? count - 4u * q : 0u;
-            bool is_outlier = take_quad(row, begin + 4u * q, rest, granule_scale, group.y, mask_at,
+            bool is_outlier = take_quad(row, Span(begin, count), q, granule_scale, group.y, mask_at,
                                         v, exact);
             has_outliers = has_outliers || is_outlier;
             if (MAKES_FLOATS) {

@@ -9,7 +9,7 @@
 struct nib_scale_codes;
 
 enum nib_layout_kind {
-    NIB_LAYOUT_GPTQ,              ///< int4, int8, with or without zero points
+    NIB_LAYOUT_GPTQ,              ///< integers with or without zero points
     NIB_LAYOUT_AWQ,               ///< int4, with or without zero points
     NIB_LAYOUT_BNB_4BIT,          ///< nf4, fp4
     NIB_LAYOUT_BNB_INT8,          ///< int8 with a scale a row

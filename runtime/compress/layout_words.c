@@ -11,31 +11,40 @@
 /// The field of a word that holds each of eight outputs in AWQ's GEMM order.
 static const uint8_t gemm_order[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 
-/// Integers in 32-bit words, 32 / bits in each: integer p of line l is field p % n of word
-/// (p / n) · pack_stride + l · line_stride.
+/// Integers in 32-bit words, a line of them being a stream of bits, lowest first: word w of line l
+/// is number w · pack_stride + l · line_stride. Integers of 3 bits may lie in two words.
 struct plane {
     uint8_t *data;
     uint32_t bits;
-    const uint8_t *order; ///< of the fields; NULL: lowest bits first
+    uint32_t minus;       ///< from every integer, modulo 2^bits
+    const uint8_t *order; ///< of each eight integers of 4 bits; NULL: in order
     uint64_t pack_stride;
     uint64_t line_stride;
 };
 
 static void put(const struct plane *plane, uint64_t index, uint64_t line, uint32_t integer)
 {
-    const uint32_t per_word = 32 / plane->bits;
-    uint8_t *word =
-        plane->data + 4 * (index / per_word * plane->pack_stride + line * plane->line_stride);
-    const uint32_t field = (uint32_t)(index % per_word);
-    const uint32_t shift = plane->bits * (plane->order ? plane->order[field] : field);
-    nib_store_u32(word, nib_load_u32(word) | integer << shift);
+    const uint64_t place = plane->order ? index / 8 * 8 + plane->order[index % 8] : index;
+    const uint64_t bit = place * plane->bits;
+    const uint32_t shift = (uint32_t)(bit % 32);
+    const uint32_t value = (integer - plane->minus) & ((1u << plane->bits) - 1);
+    uint8_t *word = plane->data + 4 * (bit / 32 * plane->pack_stride + line * plane->line_stride);
+    nib_store_u32(word, nib_load_u32(word) | value << shift);
+    if (shift + plane->bits > 32) {
+        word += 4 * plane->pack_stride;
+        nib_store_u32(word, nib_load_u32(word) | value >> (32 - shift));
+    }
 }
 
 /// Codes of rows, packed along the row.
 static void put_rows(const struct plane *plane, uint64_t first, const struct nib_row_block *block)
 {
     const uint32_t per_word = 32 / plane->bits;
-    for (uint64_t row = 0; row < block->rows; row++) {
+    for (uint64_t row = 0; plane->bits == 3 && row < block->rows; row++) {
+        for (uint64_t i = 0; i < block->cols; i++)
+            put(plane, i, first + row, block->codes[row * block->cols + i]);
+    }
+    for (uint64_t row = 0; plane->bits != 3 && row < block->rows; row++) {
         const uint8_t *codes = block->codes + row * block->cols;
         uint8_t *line = plane->data + 4 * (first + row) * plane->line_stride;
         for (uint64_t i = 0; i < block->cols; i += per_word) {
@@ -137,12 +146,12 @@ static enum nib_status put_zeros(const struct nib_layout_job *job, const struct 
     return NIB_OK;
 }
 
-/// Whether all of int4 and int8 goes: what `words` of 32 bits hold.
+/// Whether the matrix is of what words of 32 bits hold: integers with or without zero points.
 static bool is_integer(const struct nib_row_reader *matrix)
 {
     return matrix->format.code == NIB_CODE_UNIFORM && !matrix->format.super &&
            matrix->format.zero != NIB_ZERO_MINIMUM &&
-           (matrix->format.bits == 4 || matrix->format.bits == 8);
+           (matrix->format.bits <= 4 || matrix->format.bits == 8);
 }
 
 /// Writes the group of each input feature.
@@ -166,12 +175,12 @@ static enum nib_status describe_gptq(const struct nib_layout_job *job, struct ni
     const struct nib_row_reader *matrix = job->matrix;
     const uint64_t rows = matrix->rows, cols = matrix->cols, groups = n_groups(matrix);
     if (!is_integer(matrix))
-        return nib_layout_refuse(job, "codes must be integers of 4 or 8 bits", err);
-    const uint64_t per_word = 32 / matrix->format.bits;
-    if (rows % per_word != 0 || cols % per_word != 0)
+        return nib_layout_refuse(job, "codes must be integers of 2, 3, 4 or 8 bits", err);
+    const uint32_t bits = matrix->format.bits;
+    if (rows * bits % 32 != 0 || cols * bits % 32 != 0)
         return nib_layout_refuse(job, "inputs and outputs must fill whole words of 32 bits", err);
-    NIB_TRY(nib_layout_add(job, "qweight", NIB_DTYPE_I32, cols / per_word, rows, err));
-    NIB_TRY(nib_layout_add(job, "qzeros", NIB_DTYPE_I32, groups, rows / per_word, err));
+    NIB_TRY(nib_layout_add(job, "qweight", NIB_DTYPE_I32, cols * bits / 32, rows, err));
+    NIB_TRY(nib_layout_add(job, "qzeros", NIB_DTYPE_I32, groups, rows * bits / 32, err));
     NIB_TRY(nib_layout_add(job, "scales", scale_dtype(matrix), groups, rows, err));
     NIB_TRY(nib_layout_add(job, "g_idx", NIB_DTYPE_I32, cols, 0, err));
 fail:
@@ -189,8 +198,9 @@ static enum nib_status pack_gptq(const struct nib_layout_job *job, uint64_t firs
                                 .line_stride = 1};
     const struct plane zeros = {.data = nib_layout_data(job, "qzeros"),
                                 .bits = bits,
+                                .minus = job->layout->zero_minus_one && bits == 3,
                                 .pack_stride = 1,
-                                .line_stride = matrix->rows / (32 / bits)};
+                                .line_stride = matrix->rows * bits / 32};
     put_rows(&codes, first, block);
     put_scales(job, "scales", (struct strides){1, matrix->rows}, first, block);
     return put_zeros(job, &zeros, false, first, block, err);
@@ -200,13 +210,14 @@ static enum nib_status end_gptq(const struct nib_layout_job *job, struct nib_err
 {
     (void)err;
     put_group_index(job, "g_idx");
-    if (!job->layout->zero_minus_one)
+    const uint32_t bits = job->matrix->format.bits;
+    if (!job->layout->zero_minus_one || bits == 3)
         return NIB_OK;
     // The tool adds ones to a whole word at once: a zero point of 0 borrows from the next field.
+    // Only fields of 3 bits, which may lie in two words, are for themselves.
     uint8_t *zeros = nib_layout_data(job, "qzeros");
-    const uint64_t words =
-        n_groups(job->matrix) * job->matrix->rows * job->matrix->format.bits / 32;
-    const uint32_t ones = job->matrix->format.bits == 4 ? 0x11111111u : 0x01010101u;
+    const uint64_t words = n_groups(job->matrix) * job->matrix->rows * bits / 32;
+    const uint32_t ones = UINT32_MAX / ((1u << bits) - 1);
     for (uint64_t i = 0; i < words; i++)
         nib_store_u32(zeros + 4 * i, nib_load_u32(zeros + 4 * i) - ones);
     return NIB_OK;
@@ -327,14 +338,14 @@ static enum nib_status describe_packed(const struct nib_layout_job *job, struct 
     enum nib_status status;
     const struct nib_row_reader *matrix = job->matrix;
     if (!is_integer(matrix))
-        return nib_layout_refuse(job, "codes must be integers of 4 or 8 bits", err);
-    const uint64_t per_word = 32 / matrix->format.bits;
+        return nib_layout_refuse(job, "codes must be integers of 2, 3, 4 or 8 bits", err);
+    const uint32_t bits = matrix->format.bits;
     NIB_TRY(nib_layout_add(job, "weight_packed", NIB_DTYPE_I32, matrix->rows,
-                           nib_ceil_div_u64(matrix->cols, per_word), err));
+                           nib_ceil_div_u64(matrix->cols * bits, 32), err));
     NIB_TRY(nib_layout_add(job, "weight_shape", NIB_DTYPE_I64, 2, 0, err));
     if (has_zeros(matrix))
         NIB_TRY(nib_layout_add(job, "weight_zero_point", NIB_DTYPE_I32,
-                               nib_ceil_div_u64(matrix->rows, per_word), n_groups(matrix), err));
+                               nib_ceil_div_u64(matrix->rows * bits, 32), n_groups(matrix), err));
     NIB_TRY(describe_compressed(job, err));
 fail:
     return status;
@@ -349,7 +360,7 @@ static enum nib_status pack_packed(const struct nib_layout_job *job, uint64_t fi
     const struct plane codes = {.data = nib_layout_data(job, "weight_packed"),
                                 .bits = bits,
                                 .pack_stride = 1,
-                                .line_stride = nib_ceil_div_u64(matrix->cols, 32 / bits)};
+                                .line_stride = nib_ceil_div_u64(matrix->cols * bits, 32)};
     const struct plane zeros = {.data = nib_layout_data(job, "weight_zero_point"),
                                 .bits = bits,
                                 .pack_stride = groups,

@@ -81,7 +81,8 @@ enum nib_status nib_quantization_bits(const json_t *object, const char *key, uin
 {
     if (!nib_json_get_u32(object, key, out))
         return nib_quantization_bad_key(object, key, err);
-    return *out == 4 || *out == 8 ? NIB_OK : nib_quantization_unknown(object, key, err);
+    const bool is_known = *out == 2 || *out == 3 || *out == 4 || *out == 8;
+    return is_known ? NIB_OK : nib_quantization_unknown(object, key, err);
 }
 
 bool nib_quantization_is(struct nib_text text, const char *word)
@@ -139,7 +140,9 @@ static enum nib_status parse_gptq(const json_t *object, struct nib_quantization 
     NIB_TRY(require(object, "pack_dtype", "int32", err));
     NIB_TRY(nib_quantization_refuse(object, "dynamic", err));
     NIB_TRY(nib_quantization_refuse(object, "adapter", err));
-    quantization->name = scheme->bits == 4 ? "gptq-int4" : "gptq-int8";
+    static const char *const names[] = {
+        [2] = "gptq-int2", [3] = "gptq-int3", [4] = "gptq-int4", [8] = "gptq-int8"};
+    quantization->name = names[scheme->bits];
 fail:
     return status;
 }

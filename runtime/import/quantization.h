@@ -22,7 +22,7 @@ enum nib_quantization_method {
 
 /// How some modules are quantized. Only compressed-tensors has more than one.
 struct nib_quantization_scheme {
-    uint32_t bits;  ///< of a code: 4 or 8
+    uint32_t bits;  ///< of a code: 2, 3, 4 or 8
     uint32_t group; ///< 0: the row
     bool symmetric;
     bool per_tensor; ///< compressed-tensors: one scale for the matrix

@@ -153,8 +153,11 @@ enum nib_status nib_quantization_parse_compressed(const json_t *object,
         NIB_TRY(nib_quantization_refuse(group, "output_activations", err));
         NIB_TRY(parse_targets(group, arena, scheme, err));
     }
-    quantization->name =
-        quantization->schemes[0].bits == 4 ? "compressed-tensors-int4" : "compressed-tensors-int8";
+    static const char *const names[] = {[2] = "compressed-tensors-int2",
+                                        [3] = "compressed-tensors-int3",
+                                        [4] = "compressed-tensors-int4",
+                                        [8] = "compressed-tensors-int8"};
+    quantization->name = names[quantization->schemes[0].bits];
 fail:
     return status;
 }

@@ -34,10 +34,8 @@ static enum nib_status find_codes(const struct nib_matrix_query *query,
 {
     enum nib_status status;
     const struct nib_shape shape = query->shape;
-    const bool is_int4 = scheme->packed && scheme->bits == 4;
     const enum nib_format_id format =
-        is_int4 ? (scheme->symmetric ? NIB_FORMAT_INT4 : NIB_FORMAT_INT4_ZERO)
-                : (scheme->symmetric ? NIB_FORMAT_INT8 : NIB_FORMAT_INT8_ZERO);
+        nib_code_format(scheme->packed ? scheme->bits : 8, scheme->symmetric);
     const struct nib_tensor *codes;
     *out_matrix = NULL;
     if (!scheme->packed) {
@@ -48,7 +46,7 @@ static enum nib_status find_codes(const struct nib_matrix_query *query,
         (*out_matrix)->codes = nib_code_plane_bytes(codes);
         (*out_matrix)->codes.line_stride = shape.cols;
     } else {
-        const uint64_t words = nib_ceil_div_u64(shape.cols, 32 / scheme->bits);
+        const uint64_t words = nib_ceil_div_u64(shape.cols * scheme->bits, 32);
         NIB_TRY(check_shape(query, err));
         NIB_TRY(nib_part_need(query, "weight_packed",
                               (struct nib_part_type){NIB_DTYPE_I32, {shape.rows, words}}, &codes,
@@ -56,6 +54,7 @@ static enum nib_status find_codes(const struct nib_matrix_query *query,
         NIB_TRY(nib_plane_matrix_make(query, codes, format, scheme->group, out_matrix, err));
         (*out_matrix)->codes = nib_code_plane_words(codes, scheme->bits);
         (*out_matrix)->codes.line_stride = words;
+        (*out_matrix)->codes.offset = scheme->symmetric ? nib_code_offset(scheme->bits) : 0;
     }
     (*out_matrix)->codes.pack_stride = 1;
     (*out_matrix)->codes_by_row = true;
@@ -79,7 +78,7 @@ static enum nib_status find_scales(const struct nib_matrix_query *query,
     if (scheme->symmetric)
         return NIB_OK;
     if (scheme->packed) {
-        const uint64_t words = nib_ceil_div_u64(rows, 32 / scheme->bits);
+        const uint64_t words = nib_ceil_div_u64(rows * scheme->bits, 32);
         NIB_TRY(nib_part_need(query, "weight_zero_point",
                               (struct nib_part_type){NIB_DTYPE_I32, {words, n_groups}}, &zeros,
                               err));

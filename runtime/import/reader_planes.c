@@ -54,8 +54,7 @@ enum nib_status nib_part_need(const struct nib_matrix_query *query, const char *
 
 struct nib_code_plane nib_code_plane_words(const struct nib_tensor *tensor, uint32_t bits)
 {
-    return (struct nib_code_plane){
-        .data = tensor->data, .word_bytes = 4, .bits = bits, .word_shift = bits == 4 ? 3 : 2};
+    return (struct nib_code_plane){.data = tensor->data, .word_bytes = 4, .bits = bits};
 }
 
 struct nib_code_plane nib_code_plane_bytes(const struct nib_tensor *tensor)
@@ -71,12 +70,40 @@ static uint32_t load_word(const struct nib_code_plane *plane, uint64_t word)
 
 static uint8_t load_code(const struct nib_code_plane *plane, uint64_t index, uint64_t line)
 {
-    const uint32_t word = load_word(plane, (index >> plane->word_shift) * plane->pack_stride +
-                                               line * plane->line_stride);
-    uint32_t field = (uint32_t)index & ((1u << plane->word_shift) - 1);
-    if (plane->order)
-        field = plane->order[field];
-    return (uint8_t)((word >> plane->bits * field & ((1u << plane->bits) - 1)) ^ plane->flip);
+    const uint32_t width = 8 * plane->word_bytes;
+    const uint64_t place = plane->order ? index / 8 * 8 + plane->order[index % 8] : index;
+    const uint64_t word = place * plane->bits / width;
+    const uint32_t shift = (uint32_t)(place * plane->bits % width);
+    const uint64_t first = word * plane->pack_stride + line * plane->line_stride;
+    uint32_t value = load_word(plane, first) >> shift;
+    if (shift + plane->bits > width)
+        value |= load_word(plane, first + plane->pack_stride) << (width - shift);
+    value = (value + plane->plus) & ((1u << plane->bits) - 1);
+    return (uint8_t)((value ^ plane->flip) + plane->offset);
+}
+
+bool nib_code_plane_holds(const struct nib_code_plane *plane, uint64_t count, uint64_t lines,
+                          uint8_t value)
+{
+    for (uint64_t line = 0; line < lines; line++) {
+        for (uint64_t i = 0; i < count; i++) {
+            if (load_code(plane, i, line) != value)
+                return false;
+        }
+    }
+    return true;
+}
+
+enum nib_format_id nib_code_format(uint32_t bits, bool symmetric)
+{
+    if (bits == 8)
+        return symmetric ? NIB_FORMAT_INT8 : NIB_FORMAT_INT8_ZERO;
+    return symmetric ? NIB_FORMAT_INT4 : NIB_FORMAT_INT4_ZERO;
+}
+
+uint8_t nib_code_offset(uint32_t bits)
+{
+    return bits < 4 ? (uint8_t)(8 - (1 << (bits - 1))) : 0;
 }
 
 /// Returns the eight 4-bit fields of `word` as bytes, lowest bits first.
@@ -116,12 +143,13 @@ static void read_bytes(const struct nib_code_plane *plane, uint64_t first,
     }
 }
 
-/// The whole words of rows [begin, end), which are rows `first` + begin and so on of the matrix.
+/// The whole words of rows [begin, end), which are rows `first` + begin and so on of the matrix;
+/// codes of 4 or 8 bits.
 static void read_words(const struct nib_code_plane *plane, uint64_t first, uint64_t begin,
                        uint64_t end, struct nib_row_block *block)
 {
     const uint64_t cols = block->cols;
-    const uint32_t per_word = 1u << plane->word_shift;
+    const uint32_t per_word = 32 / plane->bits;
     for (uint64_t k = 0; k < cols / per_word; k++) {
         for (uint64_t row = begin; row < end; row++) {
             const uint32_t word =
@@ -142,12 +170,14 @@ static void read_along_rows(const struct nib_code_plane *plane, uint64_t first,
 {
     const uint64_t cols = block->cols;
     const uint64_t tile = plane->line_stride == 1 ? 8 : 1;
-    for (uint64_t row = 0; row < block->rows; row += tile) {
+    const bool has_whole_words = plane->bits >= 4;
+    const uint32_t per_word = 32 / plane->bits;
+    for (uint64_t row = 0; has_whole_words && row < block->rows; row += tile) {
         const uint64_t rest = block->rows - row;
         read_words(plane, first, row, row + (rest < tile ? rest : tile), block);
     }
     for (uint64_t row = 0; row < block->rows; row++) {
-        for (uint64_t i = cols >> plane->word_shift << plane->word_shift; i < cols; i++)
+        for (uint64_t i = has_whole_words ? cols / per_word * per_word : 0; i < cols; i++)
             block->codes[row * cols + i] = load_code(plane, i, first + row);
     }
 }

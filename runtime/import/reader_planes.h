@@ -35,16 +35,18 @@ enum nib_status nib_part_need(const struct nib_matrix_query *query, const char *
                               struct nib_part_type type, const struct nib_tensor **out_part,
                               struct nib_error *err);
 
-/// Unsigned integers of 4 or 8 bits in words, n = 2^word_shift in each. Integer p of line l is
-/// field order[p % n] of word (p / n) · pack_stride + l · line_stride.
+/// Unsigned integers of 2, 3, 4 or 8 bits, a line of which is a stream of bits in words, lowest
+/// first: word w of line l is number w · pack_stride + l · line_stride. Integers of 3 bits may lie
+/// in two words.
 struct nib_code_plane {
     const uint8_t *data; ///< NULL: there is no plane
     uint32_t word_bytes; ///< 4 or 1
     uint32_t bits;
-    uint32_t word_shift;
     uint32_t add;         ///< to every word, before it is taken apart
+    uint8_t plus;         ///< to every integer, modulo 2^bits
     uint8_t flip;         ///< bits of an integer that are inverted
-    const uint8_t *order; ///< [n] or NULL: lowest bits first
+    uint8_t offset;       ///< to every integer, at last
+    const uint8_t *order; ///< [8] of each eight integers of 4 bits; NULL: in order
     uint64_t pack_stride;
     uint64_t line_stride;
 };
@@ -52,6 +54,14 @@ struct nib_code_plane {
 /// left 0.
 struct nib_code_plane nib_code_plane_words(const struct nib_tensor *tensor, uint32_t bits);
 struct nib_code_plane nib_code_plane_bytes(const struct nib_tensor *tensor);
+/// Returns whether the first `count` integers of the first `lines` lines are all `value`.
+bool nib_code_plane_holds(const struct nib_code_plane *plane, uint64_t count, uint64_t lines,
+                          uint8_t value);
+/// Returns the format that codes of so many bits are read as. Those of 2 and 3 bits become the
+/// middle ones of int4: symmetric ones by nib_code_offset.
+enum nib_format_id nib_code_format(uint32_t bits, bool symmetric);
+/// Returns what is added to symmetric codes of `bits` for nib_code_format.
+uint8_t nib_code_offset(uint32_t bits);
 
 /// Scales: that of row r and group g is number r · row_stride + g · group_stride, divided by
 /// `divisor`.
@@ -119,7 +129,7 @@ enum nib_status nib_quantization_text(const json_t *object, const char *key, str
 /// A group's size; -1 becomes 0: the row. Errors: also format (another number below 1).
 enum nib_status nib_quantization_group(const json_t *object, const char *key, uint32_t *out,
                                        struct nib_error *err);
-/// Reads 4 or 8. Errors: format (absent), unsupported.
+/// Reads 2, 3, 4 or 8. Errors: format (absent), unsupported.
 enum nib_status nib_quantization_bits(const json_t *object, const char *key, uint32_t *out,
                                       struct nib_error *err);
 /// Fails where the key is there with anything in it. Errors: unsupported.

@@ -11,6 +11,8 @@
 #define LEAST_INVOCATIONS 128u
 #define LEAST_SHARED_MEMORY (16u << 10)
 #define LEAST_ALIGNMENT 256u
+/// Invocations of a GPU that share a row of a weight.
+#define GPU_LANES 8u
 /// Of a heap without a budget, what is left to others.
 #define HEAD_ROOM_NUMERATOR 9
 #define HEAD_ROOM_DENOMINATOR 10
@@ -179,8 +181,10 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     if (!is_cpu && snapshot->has_fast_integer_dot)
         add_family(snapshot, NIB_VK_FAMILY_DOT, out_plan);
     add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
-    out_plan->matmul_lanes = is_cpu ? 1 : 8;
-    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : 3;
+    out_plan->matmul_lanes = is_cpu ? 1 : GPU_LANES;
+    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : NIB_VK_MAX_COLUMNS - 1;
+    // Taking bytes apart costs a GPU without dot products more than numbers do.
+    out_plan->has_codes = is_cpu || snapshot->has_fast_integer_dot;
     out_plan->matmul_width = 8;
     // Such a driver neither keeps numbers in registers nor gains by sharing a token.
     out_plan->attention_units = is_cpu ? 8 : 1;
@@ -200,6 +204,11 @@ enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot,
                         snapshot->name, name, missing);
     }
     plan->is_forced = true;
+    // Kernels made for GPUs run as they do there.
+    if (plan->forced_family == NIB_VK_FAMILY_WIDE || plan->forced_family == NIB_VK_FAMILY_DOT) {
+        plan->matmul_lanes = GPU_LANES;
+        plan->matmul_columns = NIB_VK_MAX_COLUMNS - 1;
+    }
     plan->has_texels = plan->has_texels || plan->forced_family == NIB_VK_FAMILY_TEXEL ||
                        plan->forced_family == NIB_VK_FAMILY_SINGLE;
     plan->has_integer_dot = plan->has_integer_dot || plan->forced_family == NIB_VK_FAMILY_DOT;

@@ -122,9 +122,10 @@ static bool takes_floats(enum nib_activation activation)
 }
 
 /// Returns whether the matmul multiplies integers: the mode makes codes, and so are the weights.
-static bool has_codes(enum nib_activation activation, const struct nib_format *format)
+static bool has_codes(const struct builder *b, enum nib_activation activation,
+                      const struct nib_format *format)
 {
-    return !takes_floats(activation) &&
+    return b->self->device->plan.has_codes && !takes_floats(activation) &&
            (format->code == NIB_CODE_UNIFORM || format->book_int != NULL);
 }
 
@@ -228,14 +229,24 @@ static struct views source_of(const struct builder *b, const struct nib_op_matmu
     return views_of(is_deferred(b, op) ? b->deferred : &b->plan->ops[b->op]);
 }
 
-/// `is_single`: the matmul does without for one row.
+/// Returns whether the family's kernels take nibbles of a word apart with one mask.
+static bool is_split(enum nib_vk_family family, const struct nib_vk_layout *layout)
+{
+    uint32_t specs[NIB_SPECS] = {0};
+    nib_vk_layout_specs(layout, specs);
+    return specs[NIB_SPEC_CODE_BITS] == 4 && family != NIB_VK_FAMILY_TEXEL &&
+           family != NIB_VK_FAMILY_SINGLE;
+}
+
 static enum nib_status build_prepare(struct builder *b, const struct nib_op_matmul *op,
-                                     const struct nib_vk_matrix *weight, bool is_single,
+                                     const struct nib_vk_matrix *weight, enum nib_vk_family family,
                                      struct nib_error *err)
 {
     const struct nib_vk_layout *l = &weight->layout;
     bool is_llm = op->activation == NIB_ACTIVATION_LLM_INT8;
-    bool makes_values = !takes_floats(op->activation) && !has_codes(op->activation, &l->format);
+    // The matmul does without for one row.
+    bool is_single = family == NIB_VK_FAMILY_SINGLE;
+    bool makes_values = !takes_floats(op->activation) && !has_codes(b, op->activation, &l->format);
     struct nib_prepare_args args = {
         .in_at = op->in.offset,
         .in_stride = stride_of(b, &op->in),
@@ -252,7 +263,8 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
                              [NIB_PREPARE_AS_VALUES] = makes_values,
                              [NIB_PREPARE_HAS_SPANS] = l->has_spans,
                              [NIB_PREPARE_HAS_PERMUTATION] = weight->has_permutation,
-                             [NIB_PREPARE_IS_LINES] = is_llm && b->is_lines}},
+                             [NIB_PREPARE_IS_LINES] = is_llm && b->is_lines,
+                             [NIB_PREPARE_IS_SPLIT] = is_split(family, l)}},
         .bind.range = {[NIB_BIND_IN] = value_of(b, &op->in),
                        [NIB_BIND_IN_2] = is_llm ? &b->self->mask : NULL,
                        [NIB_BIND_INPUT] = &b->self->prepared,
@@ -313,7 +325,7 @@ static void make_specs(const struct builder *b, const struct nib_op_matmul *op,
     nib_vk_layout_specs(l, specs);
     specs[NIB_SPEC_LANES] = b->self->device->plan.matmul_lanes;
     specs[NIB_SPEC_WIDTH] = b->self->device->plan.matmul_width;
-    specs[NIB_SPEC_HAS_CODES] = has_codes(op->activation, &l->format);
+    specs[NIB_SPEC_HAS_CODES] = has_codes(b, op->activation, &l->format);
     specs[NIB_SPEC_HAS_BIAS] = op->bias != NIB_NO_WEIGHT;
     specs[NIB_SPEC_HAS_OUTLIERS] =
         specs[NIB_SPEC_HAS_CODES] && op->activation == NIB_ACTIVATION_LLM_INT8;
@@ -539,8 +551,7 @@ enum nib_status nib_vk_build_matmul(struct builder *b, const struct nib_op_matmu
         continue;
     *out_taken = add ? 1 : group.n - 1;
     b->self->kernels |= 1u << group.family;
-    enum nib_status status =
-        build_prepare(b, op, weight, group.family == NIB_VK_FAMILY_SINGLE, err);
+    enum nib_status status = build_prepare(b, op, weight, group.family, err);
     for (uint32_t s = 0; status == NIB_OK && s < weight->layout.n_slices; s++) {
         status =
             has_texels ? build_texels(b, &group, add, s, err) : build_slice(b, op, add, s, err);

@@ -148,6 +148,17 @@ uint64_t nib_vk_layout_slice_bytes(const struct nib_vk_layout *layout, uint32_t 
     return 4 * tile_words(&planes) * slice_tiles(layout, slice) + book;
 }
 
+static uint32_t group_of(const struct nib_vk_layout *layout)
+{
+    return layout->format.group ? layout->format.group : (uint32_t)layout->cols;
+}
+
+/// Returns whether no group is larger than a granule.
+static bool is_group(const struct nib_vk_layout *layout)
+{
+    return layout->has_spans || group_of(layout) <= NIB_GRANULE;
+}
+
 /// Fills what a kernel gets of a slice of `tiles` tiles.
 static void make_args(const struct nib_vk_layout *layout, uint64_t tiles,
                       struct nib_matrix_args *out_args)
@@ -157,13 +168,12 @@ static void make_args(const struct nib_vk_layout *layout, uint64_t tiles,
     uint64_t high = p.codes * tiles, scale = high + p.high * tiles;
     uint64_t min = scale + p.scale * tiles, sub_scale = min + p.min * tiles;
     uint64_t sub_min = sub_scale + p.sub_scale * tiles, zero = sub_min + p.sub_min * tiles;
-    uint32_t group = format->group ? format->group : (uint32_t)layout->cols;
-    bool one_each = layout->has_spans || group <= NIB_GRANULE;
+    uint32_t group = group_of(layout);
     *out_args = (struct nib_matrix_args){
         .n_granules = layout->n_granules,
         .n_groups = layout->n_entries,
         .n_supers = (uint32_t)nib_format_supers(format, layout->cols),
-        .granules_per_group = one_each ? 1 : (uint32_t)nib_ceil_div_u64(group, NIB_GRANULE),
+        .granules_per_group = is_group(layout) ? 1 : (uint32_t)nib_ceil_div_u64(group, NIB_GRANULE),
         .groups_per_super = format->super ? format->super / group : 1,
         .high_at = (uint32_t)high,
         .scale_at = (uint32_t)scale,
@@ -201,6 +211,7 @@ void nib_vk_layout_specs(const struct nib_vk_layout *layout, uint32_t specs[NIB_
     specs[NIB_SPEC_HALVES] =
         format->group == NIB_GRANULE / 2 && layout->n_entries == 2 * layout->n_granules ? 2 : 1;
     specs[NIB_SPEC_CENTER] = (uint32_t)format->center;
+    specs[NIB_SPEC_IS_GROUP] = is_group(layout);
 }
 
 void nib_vk_layout_spans(const struct nib_vk_layout *layout, uint32_t *out_spans)

@@ -99,12 +99,16 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
     struct nib_vk_kernel kernel = params->kernel;
     const struct nib_vk_device *d = b->self->device;
     uint32_t most = pass->is_lines ? b->self->max_lines : b->self->max_rows;
-    uint32_t each[4] = {0}; // binary logarithm of the rows of input a workgroup
-    for (uint32_t i = 0; i < 4; i++) {
+    uint32_t each[NIB_VK_MAX_COLUMNS] = {0}; // binary logarithm of the rows of input a workgroup
+    uint32_t largest = d->plan.matmul_columns;
+    // With outliers, weights are needed as codes and as numbers, and registers run out.
+    if (params->is_matmul && kernel.specs[NIB_SPEC_HAS_OUTLIERS] && largest > 2)
+        largest = 2;
+    for (uint32_t i = 0; i < NIB_VK_MAX_COLUMNS; i++) {
         pass->groups[i] = (uint32_t)params->groups;
         if (params->is_matmul) {
             // Buckets beyond the largest are never recorded; they get its pipeline.
-            uint32_t columns = i < d->plan.matmul_columns ? i : d->plan.matmul_columns;
+            uint32_t columns = i < largest ? i : largest;
             columns = 1u << columns <= most ? columns : nib_vk_bucket(most);
             while (!params->variants[columns].shader)
                 columns--;
@@ -120,8 +124,7 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
             return status;
     }
     for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++) {
-        uint32_t largest = d->plan.matmul_columns;
-        pass->height[i] = 1u << (i - each[i < largest ? i : largest]);
+        pass->height[i] = 1u << (i - each[i < NIB_VK_MAX_COLUMNS ? i : NIB_VK_MAX_COLUMNS - 1]);
         pass->depth[i] = 1;
     }
     return NIB_OK;

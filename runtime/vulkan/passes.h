@@ -38,7 +38,7 @@ struct pass_params {
     uint32_t push_size;
     uint64_t groups; ///< workgroups; of a matmul tiles
     bool is_matmul;
-    const struct nib_vk_variant *variants; ///< [4], of a matmul
+    const struct nib_vk_variant *variants; ///< [NIB_VK_MAX_COLUMNS], of a matmul
 };
 
 /// Appends a pass; its accesses are added by the caller. `*out_pass` stays valid.

@@ -212,8 +212,7 @@ static void record_pass(const struct nib_vk_instance *instance, VkCommandBuffer 
                         const struct nib_vk_pass *pass, uint32_t bucket)
 {
     const struct nib_vk_device_table *table = &instance->device->table;
-    uint32_t most = instance->device->plan.matmul_columns;
-    uint32_t columns = bucket < most ? bucket : most;
+    uint32_t columns = bucket < NIB_VK_MAX_COLUMNS ? bucket : NIB_VK_MAX_COLUMNS - 1;
     nib_vk_label_begin(instance->device, buffer, "op %u, %s", pass->op,
                        nib_op_name(instance->plan->ops[pass->op].kind));
     table->CmdBindPipeline(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pass->pipelines[columns]);

@@ -53,6 +53,9 @@ enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
 void nib_vk_snapshot_refresh(const struct nib_vk_instance_table *table, VkPhysicalDevice physical,
                              struct nib_vk_snapshot *snapshot);
 
+/// Numbers of rows of input that there may be kernels for: the powers of two below 2^7.
+#define NIB_VK_MAX_COLUMNS 7
+
 /// Kernels of matmuls, made for one kind of device each.
 enum nib_vk_family {
     NIB_VK_FAMILY_WIDE,   ///< many invocations of few rows; runs everywhere
@@ -81,8 +84,9 @@ struct nib_vk_device_plan {
     enum nib_vk_family forced_family;
     enum nib_vk_family families[NIB_VK_FAMILY_COUNT]; ///< the best first
     uint32_t n_families;
-    uint32_t matmul_lanes;   ///< invocations that share a row of the weight
-    uint32_t matmul_columns; ///< binary logarithm of the most rows of input an invocation: 0 to 3
+    bool has_codes;        ///< codes are multiplied as integers, not as the numbers they stand for
+    uint32_t matmul_lanes; ///< invocations that share a row of the weight
+    uint32_t matmul_columns; ///< binary logarithm of the most rows of input a workgroup: 0 to 6
     uint32_t matmul_width;   ///< invocations that have rows of their own
     // Attention.
     uint32_t attention_units;   ///< of 8 numbers of a head that an invocation has, at least

@@ -7,13 +7,18 @@
 #define TEXEL_BYTES 16u
 
 static const struct nib_vk_family_info families[NIB_VK_FAMILY_COUNT] = {
-    [NIB_VK_FAMILY_WIDE] =
-        {"wide", {{"matmul_2x1", 2}, {"matmul_2x2", 2}, {"matmul_4x4", 4}, {"matmul_4x8", 4}}},
+    [NIB_VK_FAMILY_WIDE] = {"wide",
+                            {{"matmul_2x1", 2},
+                             {"matmul_2x2", 2},
+                             {"matmul_4x4", 4},
+                             {"matmul_4x8", 4},
+                             [6] = {"matmul_tile", 8}}},
     [NIB_VK_FAMILY_DOT] = {"dot",
                            {{"matmul_dot_2x1", 2},
                             {"matmul_dot_2x2", 2},
                             {"matmul_dot_4x4", 4},
-                            {"matmul_dot_4x8", 4}}},
+                            {"matmul_dot_4x8", 4},
+                            [6] = {"matmul_dot_tile", 16}}},
     [NIB_VK_FAMILY_TALL] = {"tall", {{"matmul_8x1", 8}, {"matmul_8x2", 8}}},
     [NIB_VK_FAMILY_TEXEL] =
         {"texel", {{"matmul_texel_x1", 8}, {"matmul_texel_x2", 8}, {"matmul_texel_x4", 8}}},

@@ -12,7 +12,7 @@ struct nib_vk_variant {
 
 struct nib_vk_family_info {
     const char *name;
-    struct nib_vk_variant variants[4]; ///< for 1, 2, 4 and 8 rows of input
+    struct nib_vk_variant variants[NIB_VK_MAX_COLUMNS]; ///< [c]: for 2^c rows of input
 };
 /// Returns what is known of a family; static.
 const struct nib_vk_family_info *nib_vk_family_get(enum nib_vk_family family);

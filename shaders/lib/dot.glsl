@@ -26,29 +26,22 @@ int dot_bytes(uint a, uint b, int sum)
 // What is taken from codes so that they fit signed bytes.
 const int BYTE_OFFSET = CODE_BITS == 8u ? 128 : 0;
 
-// Four bits each in four bytes.
-uint spread_nibbles(uint w)
-{
-    w = (w | (w << 8)) & 0x00ff00ffu;
-    return (w | (w << 4)) & 0x0f0f0f0fu;
-}
-
 uint pack_bytes(uvec4 v)
 {
     return v.x | (v.y << 8) | (v.z << 16) | (v.w << 24);
 }
 
-// Returns the codes of weights 4 q to 4 q + 3 of a granule as signed bytes, less BYTE_OFFSET; of a
-// format with a book of integers, the integers.
-uint weight_bytes(Granule granule, uint q)
+// Returns the codes of quad q of a granule as signed bytes, less BYTE_OFFSET; of a format with a
+// book of integers, the integers.
+uint quad_bytes(Granule granule, uint q)
 {
     if (CODE_BITS == 8u)
         return granule.low[q / 4u][q & 3u] ^ 0x80808080u;
+    if (CODE_BITS == 4u && !HAS_BOOK)
+        return split_nibbles(granule.low[0][q / 2u], q);
     if (CODE_BITS == 4u) {
-        uint w = (granule.low[0][q / 2u] >> (16u * (q & 1u))) & 0xffffu;
-        if (!HAS_BOOK)
-            return spread_nibbles(w);
-        uvec4 c = low_codes(w, 0u, 4u);
+        uint w = split_nibbles(granule.low[0][q / 2u], q);
+        uvec4 c = uvec4(w & 255u, (w >> 8) & 255u, (w >> 16) & 255u, w >> 24);
         ivec4 v = ivec4(int(book[c.x]), int(book[c.y]), int(book[c.z]), int(book[c.w]));
         return pack_bytes(uvec4(v) & 255u);
     }

@@ -15,6 +15,7 @@ layout(constant_id = NIB_SPEC_HAS_MIN) const bool HAS_MIN = false;
 layout(constant_id = NIB_SPEC_ZERO_BITS) const uint ZERO_BITS = 0; // 0, 8 or 16
 layout(constant_id = NIB_SPEC_HALVES) const uint HALVES = 1;
 layout(constant_id = NIB_SPEC_CENTER) const int CENTER = 0;
+layout(constant_id = NIB_SPEC_IS_GROUP) const bool IS_GROUP = false;
 
 layout(std430, set = 0, binding = NIB_BIND_MATRIX) readonly buffer Words {
     uint words[];
@@ -118,6 +119,24 @@ vec4 weight_quad(Granule granule, uint q)
     return values_of(code_quad(granule, q));
 }
 
+// Codes of 4 bits, four of a word of eight in the order of their inputs (quad_column): the even
+// ones, a byte each, where q is even, else the odd ones.
+uint split_nibbles(uint w, uint q)
+{
+    return ((q & 1u) == 0u ? w : w >> 4) & 0x0f0f0f0fu;
+}
+
+// Returns the weights that meet quad q of the input, as weight_quad does.
+vec4 input_weights(Granule granule, uint q)
+{
+    if (CODE_BITS != 4u)
+        return weight_quad(granule, q);
+    uint w = split_nibbles(granule.low[0][q / 2u], q);
+    if (HAS_BOOK)
+        return values_of(uvec4(w & 255u, (w >> 8) & 255u, (w >> 16) & 255u, w >> 24));
+    return bytes_of(w) - float(CENTER);
+}
+
 float load_scale(uint at, uint entry)
 {
     if (SCALE_TYPE == NIB_SCALES_F32)
@@ -165,7 +184,7 @@ Group load_group(nib_matrix_args m, uint tile, uint group, uint r)
 // Returns the group of half `h` of granule `g`.
 uint group_of(nib_matrix_args m, uint g, uint h)
 {
-    return HALVES == 2u ? 2u * g + h : g / m.granules_per_group;
+    return HALVES == 2u ? 2u * g + h : IS_GROUP ? g : g / m.granules_per_group;
 }
 
 #endif

@@ -45,7 +45,8 @@
 #define NIB_SPEC_HAS_OUTLIERS 12 // LLM.int8: some columns are multiplied in fp32
 #define NIB_SPEC_HAS_ADD 13      // the output is added to what is there
 #define NIB_SPEC_SOURCE 14       // what a single row is computed from: NIB_PREPARE_SOURCE_*
-#define NIB_SPECS 15
+#define NIB_SPEC_IS_GROUP 15     // a granule is a group
+#define NIB_SPECS 16
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
@@ -66,6 +67,7 @@
 #define NIB_PREPARE_LLM 4
 #define NIB_PREPARE_IS_LINES 4 // constant: rows are lines of logits
 #define NIB_PREPARE_SOURCE 5   // constant: what the input is computed from
+#define NIB_PREPARE_IS_SPLIT 6 // constant: of 8 columns the even ones come before the odd ones
 #define NIB_PREPARE_SOURCE_VALUES 0
 #define NIB_PREPARE_SOURCE_NORM 1       // a norm without weight
 #define NIB_PREPARE_SOURCE_NORM_TIMES 2 // a norm with one

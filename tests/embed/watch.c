@@ -157,12 +157,27 @@ static VkResult VKAPI_CALL wait_device(VkDevice device)
     return VK_SUCCESS;
 }
 
+/// Returns how many submissions that signal the same timeline are under way with this one.
+static uint64_t count_under_way(const VkSubmitInfo *info)
+{
+    const VkTimelineSemaphoreSubmitInfo *timeline = info->pNext;
+    uint32_t last = info->signalSemaphoreCount - 1;
+    uint64_t now = 0;
+    PFN_vkGetSemaphoreCounterValue get = (PFN_vkGetSemaphoreCounterValue)next_get(
+        host->device, host->api_version < VK_API_VERSION_1_2 ? "vkGetSemaphoreCounterValueKHR"
+                                                             : "vkGetSemaphoreCounterValue");
+    cr_assert_eq(get(host->device, info->pSignalSemaphores[last], &now), VK_SUCCESS);
+    return timeline->pSignalSemaphoreValues[last] - now;
+}
+
 static VkResult VKAPI_CALL submit(VkQueue queue, uint32_t n, const VkSubmitInfo *infos,
                                   VkFence fence)
 {
     atomic_fetch_add(&watch.submits, 1);
     if (!atomic_load(&host->lock_owner) || queue != host->queue)
         atomic_fetch_add(&watch.unlocked, 1);
+    if (n != 1 || count_under_way(infos) > 2)
+        atomic_fetch_add(&watch.crowded, 1);
     return ((PFN_vkQueueSubmit)below("vkQueueSubmit"))(queue, n, infos, fence);
 }
 
@@ -262,5 +277,6 @@ void watch_end(void)
     cr_assert_eq(watch.foreign, 0);
     cr_assert_eq(watch.idle, 0);
     cr_assert_eq(watch.unlocked, 0);
+    cr_assert_eq(watch.crowded, 0);
     cr_assert_eq(watch.labels, 0);
 }

@@ -13,6 +13,7 @@ struct watch_counts {
     _Atomic uint32_t idle;      ///< waits for the queue or the device
     _Atomic uint32_t submits;
     _Atomic uint32_t unlocked; ///< submits without the host's lock
+    _Atomic uint32_t crowded;  ///< submits while two earlier ones of the same clock were under way
     _Atomic uint32_t named;    ///< objects that were given a name
     _Atomic uint32_t labels;   ///< begun minus ended
     _Atomic uint32_t labelled; ///< begun

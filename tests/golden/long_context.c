@@ -1,5 +1,5 @@
-/// Sentences in a long context, attended to alike with caches of integers and of f16, and the memory
-/// that such a context takes.
+/// Sentences in a long context, attended to alike with caches of integers and of f16, and the
+/// memory that such a context takes.
 #include "tests/golden/golden.h"
 
 #include <criterion/criterion.h>

@@ -1,3 +1,4 @@
+#define _POSIX_C_SOURCE 200809L // mkstemp, setenv, unsetenv
 /// Sessions that move between the CPU and a Vulkan device: saved on one, loaded on the other.
 #include "tests/golden/golden.h"
 

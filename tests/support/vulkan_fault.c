@@ -1,5 +1,6 @@
 #include "tests/support/vulkan_fault.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,9 @@ library_function *__real_nib_library_function(const struct nib_library *library,
 
 /// Functions that are looked at besides those that can fail.
 #define WATCHED(X)                        \
+    X(CmdPipelineBarrier)                 \
+    X(CmdBeginDebugUtilsLabelEXT)         \
+    X(CmdEndDebugUtilsLabelEXT)           \
     X(GetPhysicalDeviceMemoryProperties2) \
     X(DestroyInstance)                    \
     X(DestroyDevice)                      \
@@ -54,6 +58,12 @@ static int64_t n_objects;
 static uint64_t peak;
 static uint64_t heap_size;
 static const uint32_t *broken_words;
+static struct {
+    uint32_t dropped;
+    uint32_t count;
+    bool is_next; ///< the label that comes next is of the pass behind it
+    char label[64];
+} barriers = {.dropped = UINT32_MAX};
 
 void vulkan_fault_after(enum vulkan_function function, uint32_t n, VkResult result)
 {
@@ -105,6 +115,24 @@ void vulkan_fault_shrink_heaps(uint64_t bytes)
 void vulkan_fault_break_shader(const uint32_t *words)
 {
     broken_words = words;
+}
+
+void vulkan_fault_drop_barrier(uint32_t n)
+{
+    barriers.dropped = n;
+    barriers.count = 0;
+    barriers.is_next = false;
+    barriers.label[0] = '\0';
+}
+
+uint32_t vulkan_fault_barriers(void)
+{
+    return barriers.count;
+}
+
+const char *vulkan_fault_dropped_before(void)
+{
+    return barriers.label;
 }
 
 /// Returns the result that a call has to return, or VK_SUCCESS where it is to be made.
@@ -299,6 +327,34 @@ stand_in_CreateShaderModule(VkDevice device, const VkShaderModuleCreateInfo *inf
     free(code);
     n_objects += result == VK_SUCCESS;
     return result;
+}
+
+static VKAPI_ATTR void VKAPI_CALL stand_in_CmdPipelineBarrier(
+    VkCommandBuffer buffer, VkPipelineStageFlags before, VkPipelineStageFlags behind,
+    VkDependencyFlags flags, uint32_t n_all, const VkMemoryBarrier *all, uint32_t n_buffers,
+    const VkBufferMemoryBarrier *buffers, uint32_t n_images, const VkImageMemoryBarrier *images)
+{
+    const VkPipelineStageFlags compute = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT;
+    if (before == compute && behind == compute && barriers.count++ == barriers.dropped)
+        barriers.is_next = true;
+    else
+        real.CmdPipelineBarrier(buffer, before, behind, flags, n_all, all, n_buffers, buffers,
+                                n_images, images);
+}
+
+static VKAPI_ATTR void VKAPI_CALL
+stand_in_CmdBeginDebugUtilsLabelEXT(VkCommandBuffer buffer, const VkDebugUtilsLabelEXT *label)
+{
+    if (barriers.is_next)
+        snprintf(barriers.label, sizeof barriers.label, "%s", label->pLabelName);
+    barriers.is_next = false;
+    real.CmdBeginDebugUtilsLabelEXT(buffer, label);
+}
+
+static VKAPI_ATTR void VKAPI_CALL stand_in_CmdEndDebugUtilsLabelEXT(VkCommandBuffer buffer)
+{
+    barriers.is_next = false;
+    real.CmdEndDebugUtilsLabelEXT(buffer);
 }
 
 static VKAPI_ATTR void VKAPI_CALL stand_in_GetPhysicalDeviceMemoryProperties2(

@@ -64,5 +64,12 @@ void vulkan_fault_shrink_heaps(uint64_t bytes);
 /// Lets the modules that are made from this SPIR-V add floats where they should multiply them;
 /// NULL: none.
 void vulkan_fault_break_shader(const uint32_t *words);
+/// Leaves out barrier `n`, from 0 on, of those between dispatches that are recorded from now on;
+/// UINT32_MAX: none. Begins to count them.
+void vulkan_fault_drop_barrier(uint32_t n);
+/// Returns how many were recorded or left out.
+uint32_t vulkan_fault_barriers(void);
+/// Returns the label of the pass behind the one left out; "" where that is the end of a segment.
+const char *vulkan_fault_dropped_before(void);
 
 #endif

@@ -1,5 +1,6 @@
 #include "tools/nibble/commands.h"
 #include "tools/nibble/engine_setup.h"
+#include "tools/nibble/host_cost.h"
 #include "tools/nibble/json_out.h"
 #include "tools/nibble/message.h"
 #include "tools/nibble/output.h"
@@ -284,6 +285,8 @@ enum nib_status command_bench(const struct options *options, struct nib_error *e
     struct bench bench = {.options = options, .progress = {.unit = PROGRESS_TOKENS}};
     struct nib_op_profile *profiles = NULL;
     uint32_t n_profiles = 0;
+    if (options->host_cost)
+        return host_cost(options, err);
     TRY(prepare(&bench, err));
     if (!options->json)
         print_header();

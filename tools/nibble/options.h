@@ -110,6 +110,7 @@ struct options {
     const char *calibration;
     struct option_list batches, contexts;
     struct option_count shared;
+    bool host_cost;
 };
 
 /// What a command needs beside flags.

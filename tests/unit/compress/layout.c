@@ -199,6 +199,20 @@ static void make_matrix(struct memory_matrix *matrix, enum nib_format_id id, uin
     }
 }
 
+/// The same with integers of fewer bits.
+static void make_narrow_matrix(struct memory_matrix *matrix, enum nib_format_id id, uint32_t bits)
+{
+    make_matrix(matrix, id, 32, 64, 96);
+    struct nib_format *format = &matrix->reader.format;
+    const uint8_t mask = (uint8_t)((1u << bits) - 1);
+    format->bits = bits;
+    format->center = format->center ? 1 << (bits - 1) : 0;
+    for (uint64_t i = 0; i < matrix->reader.rows * matrix->reader.cols; i++)
+        matrix->block.codes[i] &= mask;
+    for (uint64_t i = 0; matrix->block.zero && i < matrix->reader.rows * 3; i++)
+        matrix->block.zero[i] &= mask;
+}
+
 static void shuffle_columns(struct memory_matrix *matrix)
 {
     uint32_t state = 11;
@@ -272,6 +286,24 @@ Test(layouts, gptq_zero_points)
     check_round_trip(&matrix, &v1, GPTQ(8, -1, ""));
 }
 
+Test(layouts, gptq_narrow_codes)
+{
+    struct memory_matrix matrix;
+    const struct nib_layout v1 = {.kind = NIB_LAYOUT_GPTQ, .zero_minus_one = true};
+    const struct nib_layout v2 = {.kind = NIB_LAYOUT_GPTQ};
+    make_narrow_matrix(&matrix, NIB_FORMAT_INT4_ZERO, 3);
+    check_round_trip(&matrix, &v1, GPTQ(3, 32, ""));
+    make_narrow_matrix(&matrix, NIB_FORMAT_INT4_ZERO, 2);
+    check_round_trip(&matrix, &v1, GPTQ(2, 32, ""));
+    make_narrow_matrix(&matrix, NIB_FORMAT_INT4_ZERO, 3);
+    check_round_trip(&matrix, &v2, GPTQ(3, 32, ",'checkpoint_format':'gptq_v2'"));
+    make_narrow_matrix(&matrix, NIB_FORMAT_INT4, 3);
+    shuffle_columns(&matrix);
+    check_round_trip(&matrix, &v1, "{'quant_method':'gptq','bits':3,'group_size':32,'sym':true}");
+    make_narrow_matrix(&matrix, NIB_FORMAT_INT4, 2);
+    check_round_trip(&matrix, &v1, "{'quant_method':'gptq','bits':2,'group_size':32,'sym':true}");
+}
+
 Test(layouts, gptq_short_last_group_and_permutation)
 {
     struct memory_matrix matrix;
@@ -328,6 +360,25 @@ Test(layouts, compressed_tensors)
     check_round_trip(&matrix, &plain,
                      COMPRESSED("int-quantized", "'num_bits':8,'strategy':'channel'",
                                 ",'input_activations':{'num_bits':8}"));
+}
+
+Test(layouts, compressed_tensors_narrow_codes)
+{
+    struct memory_matrix matrix;
+    const struct nib_layout layout = {.kind = NIB_LAYOUT_COMPRESSED_PACKED};
+    make_narrow_matrix(&matrix, NIB_FORMAT_INT4, 3);
+    check_round_trip(
+        &matrix, &layout,
+        COMPRESSED("pack-quantized", "'num_bits':3,'strategy':'group','group_size':32", ""));
+    make_narrow_matrix(&matrix, NIB_FORMAT_INT4_ZERO, 3);
+    check_round_trip(&matrix, &layout,
+                     COMPRESSED("pack-quantized",
+                                "'num_bits':3,'strategy':'group','group_size':32,'symmetric':false",
+                                ""));
+    make_narrow_matrix(&matrix, NIB_FORMAT_INT4, 2);
+    check_round_trip(
+        &matrix, &layout,
+        COMPRESSED("pack-quantized", "'num_bits':2,'strategy':'group','group_size':32", ""));
 }
 
 static void expect_refused(enum nib_format_id id, uint32_t group, uint64_t rows, uint64_t cols,

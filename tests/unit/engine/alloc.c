@@ -60,6 +60,26 @@ static enum nib_status live(struct nib_model *model, struct nib_device *device)
     return status;
 }
 
+Test(alloc, decode_steps_take_no_memory)
+{
+    struct rig rig;
+    rig_open(&rig, (struct nib_engine_params){.context = 256, .max_rows = 16});
+    struct nib_session *session = rig_session(&rig);
+    struct nib_error error;
+    uint32_t active = 1;
+    rig_append(session, 40, 1);
+    cr_assert_eq(nib_generator_begin(session, nib_generate_params(.max_tokens = 200), &error),
+                 NIB_OK, "%s", error.message);
+    for (uint32_t i = 0; i < 8; i++)
+        cr_assert_eq(nib_engine_step(rig.engine, &active, &error), NIB_OK, "%s", error.message);
+    alloc_fail_after(0);
+    for (uint32_t i = 0; i < 150 && active; i++)
+        cr_assert_eq(nib_engine_step(rig.engine, &active, &error), NIB_OK, "%s", error.message);
+    cr_expect_not(alloc_fail_off(), "a step took memory");
+    nib_session_destroy(&session);
+    rig_close(&rig);
+}
+
 Test(alloc, every_failure_is_reported_and_leaks_nothing)
 {
     struct rig rig;

@@ -88,30 +88,41 @@ static void expect_matrix(struct parts *parts, enum nib_format_id format)
     }
 }
 
+/// Writes integer `index` of a stream of bits whose words are `stride` apart from word `first` on.
+static void put_bits(uint8_t *data, uint32_t first, uint32_t stride, uint32_t index, uint32_t value)
+{
+    for (uint32_t b = 0; b < matrix.bits; b++) {
+        const uint32_t place = index * matrix.bits + b;
+        const uint32_t word = first + place / 32 * stride;
+        put_word(data, word, nib_load_u32(data + 4 * word) | (value >> b & 1) << place % 32);
+    }
+}
+
 /// Writes "m.qweight", "m.qzeros", "m.scales" of GPTQ; zeros less `minus`.
 static void add_gptq(struct parts *parts, uint32_t minus)
 {
-    const uint32_t per_word = 32 / matrix.bits;
-    const uint32_t words = matrix.rows / per_word;
+    const uint32_t words = matrix.rows * matrix.bits / 32;
+    const uint32_t by_field = matrix.bits == 3 ? minus : 0;
     uint8_t *codes =
-        parts_add(parts, "m.qweight", NIB_DTYPE_I32, matrix.cols / per_word, matrix.rows);
+        parts_add(parts, "m.qweight", NIB_DTYPE_I32, matrix.cols * matrix.bits / 32, matrix.rows);
     uint8_t *zeros = parts_add(parts, "m.qzeros", NIB_DTYPE_I32, matrix.n_groups, words);
     uint8_t *scales = parts_add(parts, "m.scales", matrix.scale_type, matrix.n_groups, matrix.rows);
     for (uint32_t r = 0; r < matrix.rows; r++) {
         for (uint32_t i = 0; i < matrix.cols; i++)
-            put_field(codes, i / per_word * matrix.rows + r, matrix.bits, i % per_word,
-                      matrix.code[r][i]);
+            put_bits(codes, r, matrix.rows, i, matrix.code[r][i]);
         for (uint32_t g = 0; g < matrix.n_groups; g++) {
-            put_field(zeros, g * words + r / per_word, matrix.bits, r % per_word,
-                      matrix.zero[r][g]);
+            put_bits(zeros, g * words, 1, r, matrix.zero[r][g] - by_field);
             put_float(scales, g * matrix.rows + r, matrix.scale_type, matrix.scale[r][g]);
         }
     }
-    // As the tool does: a whole word less ones in its fields, so that fields of 0 borrow.
+    // As the tool does: a whole word less ones in its fields, so that fields of 0 borrow; but not
+    // fields of 3 bits, which wrap around.
+    const uint32_t ones = matrix.bits == 2   ? 0x55555555u
+                          : matrix.bits == 4 ? 0x11111111u
+                          : matrix.bits == 8 ? 0x01010101u
+                                             : 0;
     for (uint32_t i = 0; i < matrix.n_groups * words; i++)
-        put_word(zeros, i,
-                 nib_load_u32(zeros + 4 * i) -
-                     minus * (matrix.bits == 4 ? 0x11111111u : 0x01010101u));
+        put_word(zeros, i, nib_load_u32(zeros + 4 * i) - minus * ones);
 }
 
 static void add_group_index(struct parts *parts, const char *name)
@@ -142,6 +153,36 @@ Test(layouts, gptq_int8_asymmetric)
     parts_begin(&parts, GPTQ(8, 64, ""));
     add_gptq(&parts, 1);
     expect_matrix(&parts, NIB_FORMAT_INT8_ZERO);
+    parts_end(&parts);
+}
+
+Test(layouts, gptq_int2_and_int3)
+{
+    struct parts parts;
+    make_matrix(32, 96, 3, 32);
+    parts_begin(&parts, GPTQ(3, 32, ""));
+    add_gptq(&parts, 1);
+    add_group_index(&parts, "m.g_idx");
+    expect_matrix(&parts, NIB_FORMAT_INT4_ZERO);
+    parts_end(&parts);
+    make_matrix(48, 128, 2, 64);
+    parts_begin(&parts, GPTQ(2, 64, ""));
+    add_gptq(&parts, 1);
+    expect_matrix(&parts, NIB_FORMAT_INT4_ZERO);
+    parts_end(&parts);
+    make_matrix(32, 160, 3, 64);
+    make_symmetric();
+    shuffle_groups();
+    parts_begin(&parts, "{'quant_method':'gptq','bits':3,'group_size':64,'desc_act':true}");
+    add_gptq(&parts, 1);
+    add_group_index(&parts, "m.g_idx");
+    expect_matrix(&parts, NIB_FORMAT_INT4);
+    parts_end(&parts);
+    make_matrix(16, 64, 2, 0);
+    make_symmetric();
+    parts_begin(&parts, "{'quant_method':'gptq','bits':2,'group_size':-1,'format':'gptq_v2'}");
+    add_gptq(&parts, 0);
+    expect_matrix(&parts, NIB_FORMAT_INT4);
     parts_end(&parts);
 }
 

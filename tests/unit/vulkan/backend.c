@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "rig.h"
+#include "tests/support/alloc_fail.h"
 #include "tests/unit/cpu/tiny_model.h"
 
 /// Three sequences in chunks that mix, with windows, pages out of order and padding.
@@ -101,6 +102,25 @@ Test(vulkan_backend, pages_move_between_backends)
                  NIB_OK);
     cr_assert_arr_eq(bytes, other, m.kv_layers[0].key_page_size);
     tiny_close(&cpu);
+    tiny_close(&gpu);
+    tiny_model_free(&m);
+    rig_close(device);
+}
+
+Test(vulkan_backend, takes_no_memory_in_a_step)
+{
+    void *device = rig_open(NULL);
+    struct tiny_model m;
+    struct tiny_instance gpu;
+    static float logits[40 * TINY_VOCABULARY];
+    tiny_model_init(&m, &(struct tiny_params){NIB_FORMAT_Q4_1, NIB_ACTIVATION_INT8_GROUP,
+                                              NIB_KV_F16, NIB_KV_F16, false});
+    tiny_open_on(&gpu, &m, &nib_vulkan_backend, device, 0, TINY_SEGMENTS);
+    tiny_run_chunk(&gpu, 0, 0, 33, logits); // the first step ends what loading left
+    alloc_fail_after(0);
+    for (uint32_t i = 33; i < 40; i++)
+        tiny_run_chunk(&gpu, 0, i, 1, logits);
+    cr_expect_not(alloc_fail_off(), "a step took memory");
     tiny_close(&gpu);
     tiny_model_free(&m);
     rig_close(device);

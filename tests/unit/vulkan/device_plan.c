@@ -45,6 +45,19 @@ static struct nib_vk_snapshot make_discrete(void)
     return s;
 }
 
+Test(vulkan_device_plan, a_hosts_queue_is_taken_as_it_is)
+{
+    struct nib_vk_snapshot s = make_discrete();
+    struct nib_vk_device_plan plan;
+    s.has_host_family = true;
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert(plan.is_usable && plan.queue_family == 0);
+    s.families[0].queueFlags = VK_QUEUE_GRAPHICS_BIT;
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert_not(plan.is_usable);
+    cr_assert_not_null(strstr(plan.reason, "queue"));
+}
+
 Test(vulkan_device_plan, discrete)
 {
     struct nib_vk_snapshot s = make_discrete();

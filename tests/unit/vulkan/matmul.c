@@ -137,14 +137,14 @@ static void check_variant(const char *variant)
     static const enum nib_format_id ids[] = {NIB_FORMAT_Q4_1,      NIB_FORMAT_Q8_0, NIB_FORMAT_Q4_K,
                                              NIB_FORMAT_INT4_ZERO, NIB_FORMAT_INT8, NIB_FORMAT_Q6_K,
                                              NIB_FORMAT_IQ4_NL};
-    static const uint32_t inputs[] = {1, 2, 4, 8};
+    static const uint32_t inputs[] = {64, 2, 4, 100, 8};
     void *device = rig_open_variant(variant);
     for (uint32_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
         struct rig_matmul p = {.format = *nib_format_get(ids[i]),
                                .activation =
                                    i == 3 ? NIB_ACTIVATION_F32 : NIB_ACTIVATION_INT8_GROUP,
                                .rows = 133,
-                               .n_inputs = inputs[i % 4],
+                               .n_inputs = inputs[i % 5],
                                .is_apart = true,
                                .has_bias = i % 2 == 1};
         p.cols = p.format.super ? 512 : 160;

@@ -184,7 +184,7 @@ Test(vulkan_spirv, sizes_follow_constants)
             continue;
         struct usage usage = measure(&nib_vk_shaders[i]);
         cr_expect_eq(usage.invocations, 64);
-        cr_expect_eq(usage.shared, 4 * 8 * 64 * sizeof(float) + 16 * sizeof(float));
+        cr_expect_eq(usage.shared, 8 * 64 * sizeof(float) + 16 * sizeof(float));
         return;
     }
     cr_expect(false, "there is no matmul_4x8");
