@@ -345,7 +345,8 @@ static bool make_all_attention(struct model *m, void *device, bool is_quick)
 /// Ends the program where it is called wrongly.
 static struct request read_options(int argc, char **argv)
 {
-    struct request request = {.params = *nib_device_params(.backend = NIB_BACKEND_VULKAN)};
+    struct request request = {.params = *nib_device_params(.backend = NIB_BACKEND_VULKAN,
+                                                           .self_test = NIB_SELF_TEST_OFF)};
     bool is_good = true;
     for (int i = 1; i < argc && is_good; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";

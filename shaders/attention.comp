@@ -306,6 +306,19 @@ void join_rows(Tile tile, uint thread, uint first_head, uint end_head)
     barrier();
 }
 
+// Says that this workgroup, which has no page, has no part in its rows' results.
+void leave_nothing(Tile tile, uint thread, uint first_head, uint end_head)
+{
+    for (uint r = thread; r < ROWS && gl_NumWorkGroups.z > 1u; r += THREADS) {
+        uint head = first_head + r % HEADS;
+        if (r / HEADS < tile.n && head < end_head) {
+            uint to = out_index(tile.first + r / HEADS, head);
+            partials[to - 2u] = LEAST_SCORE;
+            partials[to - 1u] = 0.0;
+        }
+    }
+}
+
 // Loads the tile's queries, the invocation's share of each; rows and heads behind the end stand
 // in for what the tile lacks.
 void load_queries(Tile tile, uint lane, uint first_head, uint end_head)
@@ -519,6 +532,10 @@ void main()
     uint share = max((n_pages + gl_NumWorkGroups.z - 1u) / gl_NumWorkGroups.z, LEAST_PAGES);
     first_page += gl_WorkGroupID.z * share;
     end_page = min(end_page, first_page + share);
+    if (first_page >= end_page) {
+        leave_nothing(tile, thread, first_head, end_head);
+        return;
+    }
 
     load_queries(tile, lane, first_head, end_head);
     [[unroll]] for (uint r = 0u; r < ROWS; r++) {

@@ -1,6 +1,6 @@
 #version 450
 // Puts together what attention made of parts of the pages: of each part the largest score, the sum
-// of the weights, and the weighted values. An invocation makes one number of a head of a row.
+// of the weights, and, where that is not 0, the weighted values. An invocation makes one number of a head of a row.
 #extension GL_GOOGLE_include_directive : require
 #include "lib/step.glsl"
 #include "shared/kernels.h"
@@ -33,9 +33,10 @@ void main()
     float sum = 0.0, value = 0.0;
     for (uint k = 0u; k < parts; k++) {
         uint at = first + k * stride;
-        float shrink = exp(partials[at] - most);
-        sum += shrink * partials[at + 1u];
-        value += shrink * partials[at + 2u + d];
+        float shrink = exp(partials[at] - most), total = partials[at + 1u];
+        sum += shrink * total;
+        if (total > 0.0) // else the part had no pages, and left no values
+            value += shrink * partials[at + 2u + d];
     }
     y[row * p.out_stride + p.out_at + i] = sum > 0.0 ? value / sum : 0.0;
 }

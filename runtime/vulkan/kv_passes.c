@@ -77,47 +77,128 @@ static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer 
     return add_store(b, plane, &params, err);
 }
 
-static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer *layer,
-                                    const struct plane *plane, struct nib_error *err)
+static struct nib_kv_store_part store_part(const struct builder *b, const struct plane *plane,
+                                           const struct nib_vk_range *range)
 {
-    struct nib_kv_store_args args = {
-        .in_at = plane->view->offset,
-        .in_stride = stride_of(b, plane->view),
-        .n_heads = layer->n_heads,
+    uint64_t begin = (value_of(b, plane->view)->offset - range->offset) / sizeof(float);
+    return (struct nib_kv_store_part){
+        .at = (uint32_t)begin + plane->view->offset,
+        .stride = stride_of(b, plane->view),
         .head_words = head_words(plane->format, plane->dim),
         .page_words = plane->page_size / 4,
+    };
+}
+
+/// Stores `keys` and `values`, each of which may be NULL, and turns keys, and queries in place, as
+/// `queries` says, which may be NULL. `range` holds all that is read.
+static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer *layer,
+                                    const struct plane *keys, const struct plane *values,
+                                    const struct nib_op_rope *queries,
+                                    const struct nib_vk_range *range, struct nib_error *err)
+{
+    struct nib_kv_store_args args = {
+        .n_heads = layer->n_heads,
         .kv_class = layer->kv_class,
         .sequences_at = b->self->step_layout.sequences_at,
         .tables_at = b->self->step_layout.tables_at,
+        .head_dim = layer->key_dim,
     };
+    if (keys)
+        args.keys = store_part(b, keys, range);
+    if (values)
+        args.values = store_part(b, values, range);
+    if (queries) {
+        args.queries = nib_vk_rope_part(b, queries, range);
+        args.half_dims = b->plan->ropes[queries->table].dims / 2;
+        args.angles_at = nib_vk_angles_at(b, queries->table);
+    }
+    uint64_t n = (uint64_t)args.n_heads * (args.keys.head_words + args.values.head_words) +
+                 (uint64_t)args.queries.n_heads * args.half_dims;
     struct pass_params params = {
-        .kernel = {.shader = "kv_store", .specs = {plane->format != NIB_KV_F32}},
-        .bind.range = {[NIB_BIND_IN] = value_of(b, plane->view), [NIB_BIND_MATRIX] = plane->range},
+        .kernel = {.shader = "kv_store",
+                   .specs = {[NIB_KV_STORE_KEY_IS_HALF] = keys && keys->format != NIB_KV_F32,
+                             [NIB_KV_STORE_VALUE_IS_HALF] = values && values->format != NIB_KV_F32,
+                             [NIB_KV_STORE_INTERLEAVED] = queries && queries->interleaved}},
+        .bind.range = {[NIB_BIND_OUT] = range,
+                       [NIB_BIND_MATRIX] = keys ? keys->range : NULL,
+                       [NIB_BIND_INPUT] = values ? values->range : NULL},
         .push = &args,
         .push_size = sizeof args,
-        .groups = nib_ceil_div_u64((uint64_t)args.n_heads * args.head_words, 64),
+        .groups = nib_ceil_div_u64(n, 64),
     };
-    return add_store(b, plane, &params, err);
+    struct nib_vk_pass *pass;
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
+    if (status != NIB_OK)
+        return status;
+    if (queries)
+        writes(b, pass, &queries->x);
+    for (int i = 0; i < 2; i++) {
+        const struct plane *plane = i == 0 ? keys : values;
+        if (plane) {
+            reads(pass, plane->view);
+            add_access(pass, plane->resource, 0, 1, true);
+        }
+    }
+    return NIB_OK;
+}
+
+/// Finds what holds keys and values, and queries, which may be NULL; returns whether they can be
+/// bound at once.
+static bool find_stored_range(const struct builder *b, const struct nib_op_kv_store *op,
+                              const struct nib_op_rope *queries, struct nib_vk_range *out_range)
+{
+    uint64_t most = b->self->device->snapshot.max_storage_range;
+    *out_range = *value_of(b, &op->key);
+    return nib_vk_range_widen(out_range, value_of(b, &op->value), most) &&
+           (!queries || nib_vk_range_widen(out_range, value_of(b, &queries->x), most));
+}
+
+bool nib_vk_store_turns(const struct builder *b, const struct nib_op_kv_store *op,
+                        const struct nib_op_rope *keys, const struct nib_op_rope *queries)
+{
+    struct nib_vk_range range;
+    return !has_codes(b->plan->key_format) && !has_codes(b->plan->value_format) &&
+           is_same_view(&keys->x, &op->key) &&
+           keys->head_dim == b->plan->kv_layers[op->kv_layer].key_dim &&
+           !views_overlap(&queries->x, &op->key) && !views_overlap(&queries->x, &op->value) &&
+           find_stored_range(b, op, queries, &range);
 }
 
 enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_store *op,
-                                      struct nib_error *err)
+                                      const struct nib_op_rope *queries, struct nib_error *err)
 {
     const struct nib_vk_cache *cache = &b->self->caches[op->kv_layer];
     const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
-    const struct plane planes[2] = {
-        {&cache->keys, &cache->key_scales, &op->key, layer->key_dim, layer->key_page_size,
-         layer->key_scale_page_size, b->plan->key_format, true, NIB_VK_CACHES + 2 * op->kv_layer},
-        {&cache->values, &cache->value_scales, &op->value, layer->value_dim, layer->value_page_size,
-         layer->value_scale_page_size, b->plan->value_format, false,
-         NIB_VK_CACHES + 2 * op->kv_layer + 1},
-    };
-    enum nib_status status = NIB_OK;
-    for (int i = 0; i < 2 && status == NIB_OK; i++) {
-        status = has_codes(planes[i].format) ? store_codes(b, layer, &planes[i], err)
-                                             : store_floats(b, layer, &planes[i], err);
-    }
-    return status;
+    const struct plane keys = {&cache->keys,
+                               &cache->key_scales,
+                               &op->key,
+                               layer->key_dim,
+                               layer->key_page_size,
+                               layer->key_scale_page_size,
+                               b->plan->key_format,
+                               true,
+                               NIB_VK_CACHES + 2 * op->kv_layer};
+    const struct plane values = {&cache->values,
+                                 &cache->value_scales,
+                                 &op->value,
+                                 layer->value_dim,
+                                 layer->value_page_size,
+                                 layer->value_scale_page_size,
+                                 b->plan->value_format,
+                                 false,
+                                 NIB_VK_CACHES + 2 * op->kv_layer + 1};
+    struct nib_vk_range range;
+    if (!has_codes(keys.format) && !has_codes(values.format) &&
+        find_stored_range(b, op, queries, &range))
+        return store_floats(b, layer, &keys, &values, queries, &range, err);
+    enum nib_status status = has_codes(keys.format) ? store_codes(b, layer, &keys, err)
+                                                    : store_floats(b, layer, &keys, NULL, NULL,
+                                                                   value_of(b, &op->key), err);
+    if (status != NIB_OK)
+        return status;
+    return has_codes(values.format)
+               ? store_codes(b, layer, &values, err)
+               : store_floats(b, layer, NULL, &values, NULL, value_of(b, &op->value), err);
 }
 
 /// How attention is cut into workgroups.

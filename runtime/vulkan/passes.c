@@ -250,8 +250,7 @@ find_other_rope(const struct builder *b, const struct nib_op_rope *op, struct ni
     return is_alike && nib_vk_range_widen(range, value_of(b, &next->x), most) ? next : NULL;
 }
 
-/// Returns what kernels get of the heads of `view`, in a binding of `range`.
-static struct nib_rope_part rope_part(const struct builder *b, const struct nib_op_rope *op,
+struct nib_rope_part nib_vk_rope_part(const struct builder *b, const struct nib_op_rope *op,
                                       const struct nib_vk_range *range)
 {
     uint64_t begin = (value_of(b, &op->x)->offset - range->offset) / sizeof(float);
@@ -259,20 +258,44 @@ static struct nib_rope_part rope_part(const struct builder *b, const struct nib_
                                   op->n_heads};
 }
 
+uint32_t nib_vk_angles_at(const struct builder *b, uint32_t table)
+{
+    uint32_t at = b->self->step_layout.angles_at;
+    for (uint32_t t = 0; t < table; t++)
+        at += b->self->max_rows * b->plan->ropes[t].dims;
+    return at;
+}
+
+/// Returns the store behind two ropes if it can turn what they turn, the queries in `*out_queries`.
+static const struct nib_op_kv_store *find_store(const struct builder *b,
+                                                const struct nib_op_rope *op,
+                                                const struct nib_op_rope *other,
+                                                const struct nib_op_rope **out_queries)
+{
+    if (!other || b->op + 2 >= b->end_op || b->plan->ops[b->op + 2].kind != NIB_OP_KV_STORE)
+        return NULL;
+    const struct nib_op_kv_store *store = &b->plan->ops[b->op + 2].kv_store;
+    *out_queries = is_same_view(&other->x, &store->key) ? op : other;
+    const struct nib_op_rope *keys = *out_queries == op ? other : op;
+    return nib_vk_store_turns(b, store, keys, *out_queries) ? store : NULL;
+}
+
 static enum nib_status build_rope(struct builder *b, const struct nib_op_rope *op,
                                   uint32_t *out_taken, struct nib_error *err)
 {
-    uint32_t angles_at = b->self->step_layout.angles_at;
-    for (uint32_t t = 0; t < op->table; t++)
-        angles_at += b->self->max_rows * b->plan->ropes[t].dims;
     struct nib_vk_range range = *value_of(b, &op->x);
-    const struct nib_op_rope *other = find_other_rope(b, op, &range);
+    const struct nib_op_rope *other = find_other_rope(b, op, &range), *queries;
+    const struct nib_op_kv_store *store = find_store(b, op, other, &queries);
+    if (store) {
+        *out_taken = 2;
+        return nib_vk_build_kv_store(b, store, queries, err);
+    }
     struct nib_rope_args args = {.head_dim = op->head_dim,
                                  .half_dims = b->plan->ropes[op->table].dims / 2,
-                                 .angles_at = angles_at};
-    args.parts[0] = rope_part(b, op, &range);
+                                 .angles_at = nib_vk_angles_at(b, op->table)};
+    args.parts[0] = nib_vk_rope_part(b, op, &range);
     if (other)
-        args.parts[1] = rope_part(b, other, &range);
+        args.parts[1] = nib_vk_rope_part(b, other, &range);
     uint64_t n_heads = (uint64_t)args.parts[0].n_heads + args.parts[1].n_heads;
     struct pass_params params = {
         .kernel = {.shader = "rope", .specs = {op->interleaved}},
@@ -398,7 +421,7 @@ static enum nib_status build_op(struct builder *b, const struct nib_op *op, uint
     case NIB_OP_ROPE:
         return build_rope(b, &op->rope, out_taken, err);
     case NIB_OP_KV_STORE:
-        return nib_vk_build_kv_store(b, &op->kv_store, err);
+        return nib_vk_build_kv_store(b, &op->kv_store, NULL, err);
     case NIB_OP_ATTENTION:
         return nib_vk_build_attention(b, &op->attention, err);
     case NIB_OP_ACTIVATE:

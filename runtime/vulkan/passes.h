@@ -100,9 +100,19 @@ enum nib_status nib_vk_build_matmul(struct builder *b, const struct nib_op_matmu
 /// Returns whether the op needs no pass: it is a norm or an activation that matmuls alone read.
 bool nib_vk_defer(struct builder *b, const struct nib_op *op);
 
-/// Build the passes of the cache's ops. Errors: unsupported, memory, device.
+/// Returns whether the pass that stores keys and values can also turn the keys and, in place, the
+/// queries, by the same angles.
+bool nib_vk_store_turns(const struct builder *b, const struct nib_op_kv_store *op,
+                        const struct nib_op_rope *keys, const struct nib_op_rope *queries);
+/// Returns what kernels get of the heads that an op turns, in a binding of `range`.
+struct nib_rope_part nib_vk_rope_part(const struct builder *b, const struct nib_op_rope *op,
+                                      const struct nib_vk_range *range);
+/// Returns where a table's angles lie in the step block.
+uint32_t nib_vk_angles_at(const struct builder *b, uint32_t table);
+/// Build the passes of the cache's ops. Where `queries` is not NULL, its op and that of the keys are
+/// done as well (nib_vk_store_turns). Errors: unsupported, memory, device.
 enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_store *op,
-                                      struct nib_error *err);
+                                      const struct nib_op_rope *queries, struct nib_error *err);
 enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_attention *op,
                                        struct nib_error *err);
 /// Returns the bytes that attention over parts of the pages takes for results of the parts.

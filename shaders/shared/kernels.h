@@ -90,6 +90,10 @@
 #define NIB_KV_CODE_I8 2
 #define NIB_KV_CODE_I4 3
 
+// kv_store
+#define NIB_KV_STORE_KEY_IS_HALF 0
+#define NIB_KV_STORE_VALUE_IS_HALF 1
+#define NIB_KV_STORE_INTERLEAVED 2
 // kv_store_codes
 #define NIB_KV_STORE_FORMAT 0
 #define NIB_KV_STORE_IS_KEY 1
@@ -210,15 +214,26 @@ struct nib_rope_args {
     nib_uint angles_at;
 };
 
-struct nib_kv_store_args {
-    nib_uint in_at;
-    nib_uint in_stride;
-    nib_uint n_heads;
-    nib_uint head_words; // of one head of one token
+// Keys or values that are stored.
+struct nib_kv_store_part {
+    nib_uint at;
+    nib_uint stride;
+    nib_uint head_words; // of one head of one token; 0: stored by another kernel
     nib_uint page_words;
+};
+
+struct nib_kv_store_args {
+    NIB_STRUCT(nib_kv_store_part) keys;
+    NIB_STRUCT(nib_kv_store_part) values;
+    nib_uint n_heads;
     nib_uint kv_class;
     nib_uint sequences_at;
     nib_uint tables_at;
+    // What is turned on the way: keys, and queries in place.
+    NIB_STRUCT(nib_rope_part) queries;
+    nib_uint head_dim;
+    nib_uint half_dims; // 0: nothing
+    nib_uint angles_at;
 };
 
 struct nib_kv_store_codes_args {

@@ -141,6 +141,7 @@ enum nib_status command_quantize(const struct options *options, struct nib_error
     struct nib_model *model = NULL;
     struct matrices matrices = {0};
     int32_t *ids = NULL;
+    system_catch_termination();
     TRY(model_open(options->model, &model, err));
     if (options->calibration)
         TRY(read_calibration(options, model, &ids, &params.n_calibration, err));

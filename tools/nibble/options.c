@@ -489,7 +489,7 @@ void options_print_help(const struct command *command, FILE *file)
         const struct option *option = &table[i];
         if (!(option->commands & command->bit))
             continue;
-        char letter[8] = "    ", heading[64];
+        char letter[8] = "    ", heading[96];
         if (option->letter)
             snprintf(letter, sizeof letter, "-%c, ", option->letter);
         snprintf(heading, sizeof heading, "%s--%s%s%s", letter, option->name,

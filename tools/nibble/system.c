@@ -126,6 +126,14 @@ void system_catch_signals(void)
     sigaction(SIGPIPE, &action, NULL);
 }
 
+void system_catch_termination(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+}
+
 bool system_interrupted(void)
 {
     return interrupted != 0;

@@ -28,6 +28,8 @@ unsigned system_columns(void);
 /// From now on Ctrl-C is remembered and cancels the session being watched; a second one, before
 /// the first is forgotten, ends the program. A broken pipe is an error of the write.
 void system_catch_signals(void);
+/// From now on SIGTERM and SIGHUP count as Ctrl-C: for commands with half-written files to remove.
+void system_catch_termination(void);
 /// Returns whether there was a Ctrl-C since it was last forgotten.
 bool system_interrupted(void);
 void system_forget_interrupt(void);
