@@ -4,7 +4,7 @@
 #include "runtime/base/status.h"
 #include "runtime/ops/backend.h"
 
-#define VERSION 1
+#define VERSION 2
 /// Places of a tensor, and bytes at each, that go into a model's fingerprint.
 #define N_SAMPLES 8
 #define SAMPLE_SIZE 64

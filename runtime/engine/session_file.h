@@ -5,7 +5,7 @@
 ///
 ///     offset  size  what
 ///          0     8  "NIBSESS" and a zero byte
-///          8     8  version of the layout, 1
+///          8     8  version of the layout and of the pages, 2
 ///         16     8  bytes of the file
 ///         24     8  checksum of the bytes from 32 on
 ///         32     8  fingerprint of the model
@@ -66,7 +66,7 @@ void nib_session_write_header(const struct nib_session_shape *shape,
 uint64_t nib_session_tokens_size(uint32_t n_tokens);
 
 /// Checks all of a file, called `name` in messages. Errors: format (it is no such file, or a
-/// damaged one), unsupported (a later version, another model or another cache), context full.
+/// damaged one), unsupported (another version, model or cache), context full.
 enum nib_status nib_session_parse(const struct nib_session_shape *shape, const uint8_t *data,
                                   size_t size, const char *name,
                                   struct nib_session_content *out_content, struct nib_error *err);
