@@ -162,12 +162,16 @@ class JsonTest(cli.Case):
         for entry in result["results"]:
             self.check(entry, tables["results"])
         self.check(self.good(*flags, "--profile").json, tables[""])
+        result = self.good("bench", cli.tiny(), "--host-cost", "-n", "20", "--json").json
+        for member in ("schema", "model", "device", "execution"):
+            del result[member]
+        self.check(result, tables["host_cost"])
 
     def test_devices(self):
         """The CPU comes first."""
         table = self.section("devices")[""]
         result = self.good("devices", "--json").json
-        self.check(result, table)
+        self.check(result, table, ("checks",))
         self.assertEqual(set(result["devices"][0]),
                          {"device", "backend", "type", "name", "driver", "features", "threads",
                           "memory_bytes"})

@@ -143,7 +143,7 @@ static const struct option table[] = {
     {"shared", 0, OPTION_COUNT, COMMAND_BENCH, FIELD(shared), "N",
      "the sequences begin with the same N tokens (default: 0)", 0, MAX_CONTEXT},
     {"host-cost", 0, OPTION_FLAG, COMMAND_BENCH, FIELD(host_cost), NULL,
-     "what a decode step of one sequence costs the host, over -n steps (default: 1000)", 0, 0},
+     "what a decode step costs the host, over -n steps (1000)", 0, 0},
     {"ctx", 0, OPTION_COUNT, (ENGINE & ~COMMAND_BENCH) | COMMAND_INSPECT, FIELD(context), "N",
      "tokens of context (default: at most 8192; of a window: 512)", 4, MAX_CONTEXT},
     {"kv", 0, OPTION_KV, ENGINE | COMMAND_INSPECT, FIELD(kv), "FORMAT",
