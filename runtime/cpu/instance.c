@@ -195,7 +195,7 @@ static enum nib_status create_buffers(struct nib_cpu_instance *instance, struct 
     lay_out(instance, &needs, &layout);
     if (needs.is_too_large || layout.has_overflow)
         return nib_fail_memory(err);
-    instance->buffers = nib_pages_alloc((size_t)layout.used);
+    instance->buffers = nib_pages_alloc_large((size_t)layout.used);
     if (!instance->buffers)
         return nib_fail_memory(err);
     instance->buffers_size = (size_t)layout.used;
