@@ -5,12 +5,17 @@
 #include <dlfcn.h>
 #include <string.h>
 
-/// Read by the leak sanitizer. lavapipe 22.3 keeps the names of objects that go with their pool.
+/// These two are read by the leak sanitizer. lavapipe 22.3 keeps the names of objects that go with their pool.
 /// Whether all objects are gone is counted by the tests themselves.
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {
     return "leak:libvulkan_lvp.so\n";
+}
+const char *__lsan_default_options(void);
+const char *__lsan_default_options(void)
+{
+    return "print_suppressions=0";
 }
 
 #define CHECK(call) cr_assert_eq((call), VK_SUCCESS, "%s", #call)
