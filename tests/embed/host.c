@@ -5,8 +5,8 @@
 #include <dlfcn.h>
 #include <string.h>
 
-/// These two are read by the leak sanitizer. lavapipe 22.3 keeps the names of objects that go with their pool.
-/// Whether all objects are gone is counted by the tests themselves.
+/// These two are read by the leak sanitizer. lavapipe 22.3 keeps the names of objects that go with
+/// their pool. Whether all objects are gone is counted by the tests themselves.
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {
