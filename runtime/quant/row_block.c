@@ -75,6 +75,26 @@ void nib_row_block_init(struct nib_row_block *block, const struct nib_format *fo
     block->sub_min = take(&next, rows * n.sub_min, 1);
 }
 
+void nib_row_block_copy(const struct nib_format *format, const struct nib_row_block *from,
+                        uint64_t first, struct nib_row_block *to)
+{
+    struct lengths n = row_lengths(format, to->cols);
+#define COPY(member)                                            \
+    do {                                                        \
+        if (n.member > 0)                                       \
+            memcpy(to->member, from->member + first * n.member, \
+                   to->rows * n.member * sizeof *to->member);   \
+    } while (0)
+    COPY(values);
+    COPY(codes);
+    COPY(scale);
+    COPY(min);
+    COPY(sub_scale);
+    COPY(sub_min);
+    COPY(zero);
+#undef COPY
+}
+
 void nib_row_group_scales(const struct nib_format *format, const struct nib_row_block *block,
                           uint64_t row, float *out_scale, float *out_min)
 {

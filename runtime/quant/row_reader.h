@@ -24,6 +24,9 @@ size_t nib_row_block_size(const struct nib_format *format, uint64_t rows, uint64
 /// Lays a block out in `memory`, nib_row_block_size bytes aligned to 8.
 void nib_row_block_init(struct nib_row_block *block, const struct nib_format *format, uint64_t rows,
                         uint64_t cols, void *memory);
+/// Copies rows [first, first + to->rows) of `from` to `to`, both of `format` and as wide.
+void nib_row_block_copy(const struct nib_format *format, const struct nib_row_block *from,
+                        uint64_t first, struct nib_row_block *to);
 
 /// Takes one row in the container's own blocks apart into row `row` of `block`. `raw` holds
 /// nib_format_row_bytes bytes, any alignment; safe for untrusted input (scales may come out as

@@ -92,24 +92,7 @@ static enum nib_status read_rows(const struct nib_row_reader *reader, uint64_t f
                                  struct nib_row_block *block, struct nib_error *err)
 {
     (void)err;
-    const struct nib_row_block *from = reader->source;
-    uint64_t n = block->rows, groups = nib_format_groups(&reader->format, from->cols);
-    uint64_t supers =
-        reader->format.super ? nib_format_supers(&reader->format, from->cols) : groups;
-#define COPY(member, length)                                       \
-    do {                                                           \
-        if (block->member)                                         \
-            memcpy(block->member, from->member + first * (length), \
-                   n * (length) * sizeof *block->member);          \
-    } while (0)
-    COPY(values, from->cols);
-    COPY(codes, from->cols);
-    COPY(scale, supers);
-    COPY(min, supers);
-    COPY(sub_scale, groups);
-    COPY(sub_min, groups);
-    COPY(zero, groups);
-#undef COPY
+    nib_row_block_copy(&reader->format, reader->source, first, block);
     return NIB_OK;
 }
 

@@ -12,24 +12,7 @@ static enum nib_status read_block(const struct nib_row_reader *reader, uint64_t 
                                   struct nib_row_block *block, struct nib_error *err)
 {
     (void)err;
-    const struct nib_row_block *from = reader->source;
-    uint64_t cols = from->cols, n = block->rows;
-    uint64_t groups = nib_format_groups(&reader->format, cols);
-    uint64_t supers = reader->format.super ? nib_format_supers(&reader->format, cols) : groups;
-#define COPY(member, length)                                       \
-    do {                                                           \
-        if (block->member)                                         \
-            memcpy(block->member, from->member + first * (length), \
-                   n * (length) * sizeof *block->member);          \
-    } while (0)
-    COPY(values, cols);
-    COPY(codes, cols);
-    COPY(scale, supers);
-    COPY(min, supers);
-    COPY(sub_scale, groups);
-    COPY(sub_min, groups);
-    COPY(zero, groups);
-#undef COPY
+    nib_row_block_copy(&reader->format, reader->source, first, block);
     return NIB_OK;
 }
 
