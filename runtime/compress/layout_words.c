@@ -39,21 +39,23 @@ static void put(const struct plane *plane, uint64_t index, uint64_t line, uint32
 /// Codes of rows, packed along the row.
 static void put_rows(const struct plane *plane, uint64_t first, const struct nib_row_block *block)
 {
-    const uint32_t per_word = 32 / plane->bits;
-    for (uint64_t row = 0; plane->bits == 3 && row < block->rows; row++) {
-        for (uint64_t i = 0; i < block->cols; i++)
-            put(plane, i, first + row, block->codes[row * block->cols + i]);
-    }
-    for (uint64_t row = 0; plane->bits != 3 && row < block->rows; row++) {
+    for (uint64_t row = 0; row < block->rows; row++) {
         const uint8_t *codes = block->codes + row * block->cols;
-        uint8_t *line = plane->data + 4 * (first + row) * plane->line_stride;
-        for (uint64_t i = 0; i < block->cols; i += per_word) {
-            const uint64_t rest = block->cols - i;
-            uint32_t word = 0;
-            for (uint32_t k = 0; k < per_word && k < rest; k++)
-                word |= (uint32_t)codes[i + k] << plane->bits * k;
-            nib_store_u32(line + 4 * (i / per_word) * plane->pack_stride, word);
+        uint8_t *word = plane->data + 4 * (first + row) * plane->line_stride;
+        uint64_t stream = 0;
+        uint32_t n = 0; // bits of it
+        for (uint64_t i = 0; i < block->cols; i++) {
+            stream |= (uint64_t)codes[i] << n;
+            n += plane->bits;
+            if (n < 32 && i + 1 < block->cols)
+                continue;
+            nib_store_u32(word, (uint32_t)stream);
+            word += 4 * plane->pack_stride;
+            stream >>= 32;
+            n = n > 32 ? n - 32 : 0;
         }
+        if (n > 0)
+            nib_store_u32(word, (uint32_t)stream);
     }
 }
 
