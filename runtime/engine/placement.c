@@ -131,6 +131,13 @@ static void destroy_instance(struct nib_part *part)
     part->instance = NULL;
 }
 
+static void close_part(struct nib_part *part)
+{
+    destroy_instance(part);
+    if (part->device)
+        nib_device_release(part->device);
+}
+
 /// Makes an instance of as many of the part's segments as its device can run, and returns their
 /// number in `*out_fits`: 0 where there is no layer among them.
 static enum nib_status create_largest(const struct nib_engine *engine, struct nib_part *part,
@@ -153,19 +160,24 @@ static enum nib_status create_largest(const struct nib_engine *engine, struct ni
     return fits > least ? create_part(engine, part, err) : NIB_OK;
 }
 
-/// Adds a line to those that tell why work went to the CPU. Where memory has run out it is left
-/// out.
+/// Adds a copy of a line to a list of notes. Where memory has run out, or the list is full, it is
+/// left out.
+static void keep_note(char **notes, uint32_t *count, const char *line)
+{
+    size_t size = strlen(line) + 1;
+    char *copy = *count < NIB_ENGINE_MAX_NOTES ? malloc(size) : NULL;
+    if (copy) {
+        memcpy(copy, line, size);
+        notes[(*count)++] = copy;
+    }
+}
+
+/// Adds a line to those that tell why work went to the CPU.
 static void note_fallback(struct nib_engine *engine, const char *reason)
 {
     struct nib_notes *notes = engine->notes;
     nib_log_write(&engine->log, NIB_LOG_WARNING, "the CPU goes on: %s", reason);
-    if (notes->n_kept_fallbacks < NIB_ENGINE_MAX_NOTES) {
-        char *copy = malloc(strlen(reason) + 1);
-        if (copy) {
-            memcpy(copy, reason, strlen(reason) + 1);
-            notes->kept_fallbacks[notes->n_kept_fallbacks++] = copy;
-        }
-    }
+    keep_note(notes->kept_fallbacks, &notes->n_kept_fallbacks, reason);
 }
 
 /// Gives the CPU the segments of part `index` from `first` on: to the next part where it is on the
@@ -241,11 +253,8 @@ enum nib_status nib_placements_create(struct nib_engine *engine,
 
 void nib_placements_close(struct nib_engine *engine)
 {
-    for (uint32_t i = 0; engine->parts && i < engine->n_parts; i++) {
-        destroy_instance(&engine->parts[i]);
-        if (engine->parts[i].device)
-            nib_device_release(engine->parts[i].device);
-    }
+    for (uint32_t i = 0; engine->parts && i < engine->n_parts; i++)
+        close_part(&engine->parts[i]);
     if (engine->fallback_device)
         nib_device_release(engine->fallback_device);
     free(engine->parts);
@@ -282,15 +291,8 @@ static void keep_counters(struct nib_engine *engine, const struct nib_part *part
     part->device->backend->counters(part->instance, &counters);
     engine->past.dispatches += counters.dispatches;
     engine->past.host_ns += counters.host_ns;
-    for (uint32_t i = 0; i < counters.n_replaced && notes->n_kept_replaced < NIB_ENGINE_MAX_NOTES;
-         i++) {
-        size_t size = strlen(counters.replaced[i]) + 1;
-        char *copy = malloc(size);
-        if (copy) {
-            memcpy(copy, counters.replaced[i], size);
-            notes->kept_replaced[notes->n_kept_replaced++] = copy;
-        }
-    }
+    for (uint32_t i = 0; i < counters.n_replaced; i++)
+        keep_note(notes->kept_replaced, &notes->n_kept_replaced, counters.replaced[i]);
 }
 
 /// Makes parts on the CPU for those that are not, in `parts`; the others stay zeroed.
@@ -347,11 +349,8 @@ enum nib_status nib_engine_fall_back(struct nib_engine *engine, const char *reas
     engine->is_lost = false;
 
 fail:
-    for (uint32_t i = 0; i < engine->n_parts; i++) {
-        destroy_instance(&parts[i]);
-        if (parts[i].device)
-            nib_device_release(parts[i].device);
-    }
+    for (uint32_t i = 0; i < engine->n_parts; i++)
+        close_part(&parts[i]);
     free(parts);
     nib_kv_pool_destroy(&pool);
     return status;
