@@ -171,27 +171,21 @@ fail:
     return status;
 }
 
+static void end_sessions(struct bench *bench)
+{
+    while (bench->n_sessions > 0)
+        nib_session_destroy(&bench->sessions[--bench->n_sessions]);
+}
+
 /// Reads one prompt that no other sequence begins like, so that what is measured finds memory that
 /// the system has handed out.
 static enum nib_status warm_up(struct bench *bench, struct nib_error *err)
 {
-    enum nib_status status = NIB_OK;
-    struct nib_session *session = NULL;
-    struct nib_engine_info info;
-    uint32_t length = bench->contexts.values[0] - bench->n_tokens - 1;
-    if (length == 0)
+    struct result result = {.context = bench->contexts.values[0] - 1, .batch = 1};
+    if (result.context == bench->n_tokens)
         return NIB_OK;
-    nib_engine_get_info(bench->engine, &info);
-    TRY(nib_session_create(bench->engine, &session, err));
-    write_prompt(bench, length, info.vocabulary);
-    TRY(nib_session_append(session, bench->ids, length, err));
-    TRY(begin(session, 1, err));
-    uint64_t ns;
-    struct work work = {"warm up", length, NIB_MAX_ROWS};
-    TRY(run_all(bench, &work, &ns, err));
-
-fail:
-    nib_session_destroy(&session);
+    enum nib_status status = prefill(bench, &result, err);
+    end_sessions(bench);
     return status;
 }
 
@@ -257,8 +251,7 @@ static enum nib_status measure_context(struct bench *bench, uint32_t context, st
     }
 
 fail:
-    while (bench->n_sessions > 0)
-        nib_session_destroy(&bench->sessions[--bench->n_sessions]);
+    end_sessions(bench);
     return status;
 }
 
