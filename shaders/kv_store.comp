@@ -10,6 +10,7 @@
 layout(constant_id = NIB_KV_STORE_KEY_IS_HALF) const bool KEY_IS_HALF = true;
 layout(constant_id = NIB_KV_STORE_VALUE_IS_HALF) const bool VALUE_IS_HALF = true;
 layout(constant_id = NIB_KV_STORE_INTERLEAVED) const bool INTERLEAVED = false;
+#include "lib/rope.glsl"
 layout(local_size_x = 64) in;
 
 layout(push_constant) uniform Push {
@@ -26,19 +27,9 @@ layout(std430, set = 0, binding = NIB_BIND_INPUT) writeonly buffer Values {
     uint values[];
 };
 
-// Where pair `j` of a head lies.
-uvec2 pair_of(uint head, uint j)
-{
-    return head + (INTERLEAVED ? uvec2(2u * j, 2u * j + 1u) : uvec2(j, j + p.half_dims));
-}
-
 vec2 turn(uvec2 at, uint row, uint j)
 {
-    uint angle_at = p.angles_at + row * 2u * p.half_dims + j;
-    float cosine = uintBitsToFloat(step.rest[angle_at]);
-    float sine = uintBitsToFloat(step.rest[angle_at + p.half_dims]);
-    float u = x[at.x], v = x[at.y];
-    return vec2(u * cosine - v * sine, u * sine + v * cosine);
+    return turn_pair(x[at.x], x[at.y], p.angles_at, row, j, p.half_dims);
 }
 
 // Number `d` of a head of a key.
@@ -48,7 +39,7 @@ float key_number(uint row, uint head, uint d)
         return x[head + d];
     uint j = INTERLEAVED ? d / 2u : d % p.half_dims;
     bool is_first = INTERLEAVED ? d % 2u == 0u : d < p.half_dims;
-    vec2 turned = turn(pair_of(head, j), row, j);
+    vec2 turned = turn(pair_place(head, j, p.half_dims), row, j);
     return is_first ? turned.x : turned.y;
 }
 
@@ -69,7 +60,7 @@ void main()
     if (i < n_pairs) {
         uint j = i % p.half_dims;
         uint head = row * p.queries.stride + p.queries.at + i / p.half_dims * p.head_dim;
-        uvec2 at = pair_of(head, j);
+        uvec2 at = pair_place(head, j, p.half_dims);
         vec2 turned = turn(at, row, j);
         x[at.x] = turned.x;
         x[at.y] = turned.y;

@@ -6,6 +6,7 @@
 #include "shared/kernels.h"
 
 layout(constant_id = 0) const bool INTERLEAVED = false;
+#include "lib/rope.glsl"
 layout(local_size_x = 64) in;
 
 layout(push_constant) uniform Push {
@@ -27,12 +28,8 @@ void main()
     }
     if (head >= part.n_heads)
         return;
-    uint angle_at = p.angles_at + row * 2u * p.half_dims + j;
-    float cosine = uintBitsToFloat(step.rest[angle_at]);
-    float sine = uintBitsToFloat(step.rest[angle_at + p.half_dims]);
-    uint first = row * part.stride + part.at + head * p.head_dim + (INTERLEAVED ? 2u * j : j);
-    uint second = first + (INTERLEAVED ? 1u : p.half_dims);
-    float u = x[first], v = x[second];
-    x[first] = u * cosine - v * sine;
-    x[second] = u * sine + v * cosine;
+    uvec2 at = pair_place(row * part.stride + part.at + head * p.head_dim, j, p.half_dims);
+    vec2 turned = turn_pair(x[at.x], x[at.y], p.angles_at, row, j, p.half_dims);
+    x[at.x] = turned.x;
+    x[at.y] = turned.y;
 }
