@@ -88,7 +88,9 @@ struct nib_kernel_check {
     double error;       ///< largest difference in a row, as a part of the row's largest number
     double limit;       ///< that it must not exceed
     bool passed;
-    uint64_t ns; ///< time of the check, compilation included
+    uint64_t ns;    ///< time of the check, compilation included
+    uint32_t done;  ///< checks so far, this one included
+    uint32_t total; ///< of all; some may turn out to be another kernel's and are not told
 };
 /// Gets one check, alive for the call; returns false to stop.
 typedef bool nib_kernel_check_fn(void *user, const struct nib_kernel_check *check);

@@ -38,7 +38,8 @@ struct nib_placement {
 struct nib_engine_params {
     uint32_t struct_size;
     struct nib_log log;
-    struct nib_progress progress;           ///< counts bytes of weights
+    struct nib_progress progress;       ///< counts bytes of weights
+    struct nib_progress check_progress; ///< counts kernels that are checked before they are used
     const struct nib_placement *placements; ///< in the order of segments, without a gap; NULL: CPU
     uint32_t n_placements;
     uint32_t context;      ///< tokens a session can hold; 0: the model's, at most 8192

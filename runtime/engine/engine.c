@@ -149,6 +149,8 @@ enum nib_status nib_engine_build(struct nib_model *model, const struct nib_engin
     NIB_TRY(nib_placements_create(engine, params, err));
     NIB_TRY(make_arrays(engine, err));
     engine->load.meter = (struct nib_meter){.progress = params->progress, .what = "load weights"};
+    engine->load.check_meter =
+        (struct nib_meter){.progress = params->check_progress, .what = "check kernels"};
     nib_load_restart(engine);
     *out_engine = engine;
     return NIB_OK;

@@ -129,6 +129,9 @@ struct nib_backend {
     enum nib_status (*ready)(void *self, uint64_t budget_ns, bool *out_ready,
                              struct nib_error *err);
 
+    /// Optional. Tells how many kernels `ready` has checked, and adds those that it knows are due.
+    void (*checks)(const void *self, uint32_t *out_done, uint32_t *out_total);
+
     /// Runs segments [first, last] over `step`. `hidden_in` [n_rows][hidden_size] is read where the
     /// first is not segment 0; NULL there: the hidden states that the last run of this instance
     /// left. `hidden_out` (may be NULL) receives them. The head fills step->logits. May return

@@ -103,6 +103,13 @@ static uint32_t most_rows(const void *self)
     return bucket;
 }
 
+static void checks(const void *self, uint32_t *out_done, uint32_t *out_total)
+{
+    const struct nib_vk_instance *instance = self;
+    *out_done = instance->n_checked + instance->next_probe;
+    *out_total = instance->n_checked + instance->n_probes;
+}
+
 static void memory(const void *self, struct nib_instance_memory *out_memory)
 {
     const struct nib_vk_instance *instance = self;
@@ -152,6 +159,7 @@ const struct nib_backend nib_vulkan_backend = {
     .destroy = nib_vk_instance_destroy,
     .pack = nib_vk_instance_pack,
     .ready = nib_vk_instance_ready,
+    .checks = checks,
     .run = nib_vk_run,
     .wait = nib_vk_instance_wait,
     .synchronize = nib_vk_synchronize,

@@ -1,4 +1,7 @@
 """Models on Vulkan devices, where there are any: several at once, and what goes to the CPU."""
+import os
+import pty
+
 import cli
 
 
@@ -66,3 +69,18 @@ class DevicesTest(cli.Case):
         self.assertEqual(execution["gpu_layers"], 0)
         self.assertEqual(len(execution["fallbacks"]), 1)
         self.assertIn("frobnicate", execution["fallbacks"][0])
+
+    def test_progress(self):
+        """On a terminal the check of the kernels shows its speed and the time that is left."""
+        master, terminal = pty.openpty()
+        cli.nibble("run", cli.tiny("gemma3"), "--prompt-ids=1", "-n1", "--json", "--device",
+                   self.first["device"], "--self-test", "full", stderr=terminal)
+        os.close(terminal)
+        shown = b""
+        try:
+            while block := os.read(master, 65536):
+                shown += block
+        except OSError:  # the terminal's end
+            pass
+        os.close(master)
+        self.assertRegex(shown, rb"check kernels +\d+ %  [0-9.]+ kernels/s  \d+ s left")

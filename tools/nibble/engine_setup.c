@@ -109,7 +109,8 @@ enum nib_status setup_open(const struct options *options, struct setup *out_setu
                            struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    *out_setup = (struct setup){.options = options, .gpu_layers = GPU_LAYERS_AUTO};
+    *out_setup = (struct setup){
+        .options = options, .gpu_layers = GPU_LAYERS_AUTO, .check_progress.unit = PROGRESS_KERNELS};
     struct option_device devices = options->device;
     enum device_choice choice = devices.choice;
     bool gpu = choice == DEVICE_VULKAN_INDEX;
@@ -188,6 +189,7 @@ enum nib_status engine_create(struct nib_model *model, struct setup *setup, uint
     uint32_t n_placements = place(setup, info.layers, placements);
     const struct nib_engine_params *params =
         nib_engine_params(.log = message_log(), .progress = progress_hook(&setup->progress),
+                          .check_progress = progress_hook(&setup->check_progress),
                           .placements = placements, .n_placements = n_placements,
                           .shares = options->split.count > 0 ? setup->shares : NULL,
                           .fallback_reason = left_out->status != NIB_OK ? left_out->message : NULL,
@@ -204,6 +206,7 @@ enum nib_status engine_load(struct nib_engine *engine, struct setup *setup, stru
     bool ready = false;
     enum nib_status status = nib_engine_prepare(engine, 0, &ready, err);
     progress_end(&setup->progress);
+    progress_end(&setup->check_progress);
     return status;
 }
 

@@ -18,7 +18,7 @@ struct setup {
     bool fallback;             ///< the CPU takes over what a GPU cannot do
     bool fit;                  ///< GPUs get as many layers as they have memory for
     struct nib_error left_out; ///< why a GPU is left out, where its status is not NIB_OK
-    struct progress progress;
+    struct progress progress, check_progress;
 };
 
 /// Opens the devices; the options are borrowed. Errors: not found, unsupported, argument.
