@@ -24,6 +24,7 @@ enum nib_device_type {
 struct nib_device_info {
     enum nib_backend_kind backend;
     enum nib_device_type type;
+    bool is_usable;        ///< models can run on it; else `features` says why not
     uint32_t index;        ///< N of `--device vulkan:N`; 0 for the CPU
     uint32_t threads;      ///< CPU: physical cores this process may use; Vulkan: 0
     uint64_t memory_bytes; ///< memory that a model may take: RAM, or the device-local heap

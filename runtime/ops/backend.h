@@ -98,6 +98,8 @@ struct nib_backend {
                                      struct nib_error *err);
     void (*device_close)(void *device);
     void (*device_info)(const void *device, struct nib_device_info *out_info);
+    /// Optional. Returns the bytes that models can still take; NULL: nib_device_info.memory_bytes.
+    uint64_t (*memory_left)(void *device);
     /// Optional. From now on kernels are checked against `reference`, the CPU backend with its
     /// scalar code, before an instance uses them, as the params' `self_test` says; those that fail
     /// are replaced where others can do their work. Called once, before there are instances.

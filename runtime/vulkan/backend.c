@@ -33,6 +33,11 @@ static void describe(const void *device, struct nib_device_info *out_info)
     out_info->index = d->index;
 }
 
+static uint64_t memory_left(void *device)
+{
+    return nib_vk_memory_left(device);
+}
+
 static enum nib_status supports_matmul(const struct nib_vk_device *d, const struct nib_plan *plan,
                                        const struct nib_op_matmul *op, struct nib_error *err)
 {
@@ -139,6 +144,7 @@ const struct nib_backend nib_vulkan_backend = {
     .device_attach = nib_vk_device_attach,
     .device_close = nib_vk_device_close,
     .device_info = describe,
+    .memory_left = memory_left,
     .trust = nib_vk_trust_open,
     .self_test = nib_vk_self_test_all,
     .supports = supports,
