@@ -181,6 +181,16 @@ Test(vulkan_matmul, single_variant)
     check_variant("single");
 }
 
+Test(vulkan_matmul, coop8_variant)
+{
+    check_variant("coop8");
+}
+
+Test(vulkan_matmul, coop16_variant)
+{
+    check_variant("coop16");
+}
+
 Test(vulkan_matmul, scale_types)
 {
     static const enum nib_scale_type types[] = {NIB_SCALE_F32, NIB_SCALE_F16, NIB_SCALE_BF16};
