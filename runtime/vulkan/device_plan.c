@@ -34,6 +34,8 @@ void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
     snapshot->has_subgroups = false;
     snapshot->has_integer_dot = false;
     snapshot->has_fast_integer_dot = false;
+    snapshot->has_fast_mixed_dot = false;
+    snapshot->cooperative = (struct nib_vk_cooperative){0};
     // What is known of the class of device would choose kernels that others do not get.
     snapshot->type = VK_PHYSICAL_DEVICE_TYPE_OTHER;
 }
@@ -138,6 +140,17 @@ static void add_family(const struct nib_vk_snapshot *snapshot, enum nib_vk_famil
     plan->families[plan->n_families++] = family;
     plan->has_texels = plan->has_texels || family == NIB_VK_FAMILY_TEXEL;
     plan->has_integer_dot = plan->has_integer_dot || family == NIB_VK_FAMILY_DOT;
+    plan->has_cooperative = plan->has_cooperative || nib_vk_family_is_cooperative(family);
+}
+
+/// Chooses the tiles of cooperative matrices.
+static void choose_tiles(const struct nib_vk_snapshot *s, struct nib_vk_device_plan *plan)
+{
+    plan->cooperative_subgroup = nib_vk_tile_subgroup(s);
+    for (uint32_t e = 0; e < NIB_VK_ELEMENT_COUNT; e++) {
+        plan->tiles[e][0] = nib_vk_tile_choose(s, (enum nib_vk_element)e, 1);
+        plan->tiles[e][1] = nib_vk_tile_choose(s, (enum nib_vk_element)e, 2);
+    }
 }
 
 uint64_t nib_vk_memory_budget(const struct nib_vk_snapshot *snapshot, uint32_t heap, uint64_t taken)
@@ -178,6 +191,14 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
                                                  NIB_VK_FAMILY_TALL};
     for (uint32_t i = 0; is_cpu && !is_narrow && i < sizeof of_cpus / sizeof of_cpus[0]; i++)
         add_family(snapshot, of_cpus[i], out_plan);
+    choose_tiles(snapshot, out_plan);
+    // Those of Intel's GPUs before Xe2, whose subgroups may have 8, lose against dot products.
+    bool is_old_intel =
+        snapshot->vendor_id == NIB_VK_VENDOR_INTEL && snapshot->cooperative.least_subgroup < 16;
+    if (!is_cpu && !is_old_intel) {
+        add_family(snapshot, NIB_VK_FAMILY_COOP8, out_plan);
+        add_family(snapshot, NIB_VK_FAMILY_COOP16, out_plan);
+    }
     if (!is_cpu && snapshot->has_fast_integer_dot)
         add_family(snapshot, NIB_VK_FAMILY_DOT, out_plan);
     add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
@@ -205,13 +226,16 @@ enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot,
     }
     plan->is_forced = true;
     // Kernels made for GPUs run as they do there.
-    if (plan->forced_family == NIB_VK_FAMILY_WIDE || plan->forced_family == NIB_VK_FAMILY_DOT) {
+    bool is_cooperative = nib_vk_family_is_cooperative(plan->forced_family);
+    if (plan->forced_family == NIB_VK_FAMILY_WIDE || plan->forced_family == NIB_VK_FAMILY_DOT ||
+        is_cooperative) {
         plan->matmul_lanes = GPU_LANES;
         plan->matmul_columns = NIB_VK_MAX_COLUMNS - 1;
     }
     plan->has_texels = plan->has_texels || plan->forced_family == NIB_VK_FAMILY_TEXEL ||
                        plan->forced_family == NIB_VK_FAMILY_SINGLE;
     plan->has_integer_dot = plan->has_integer_dot || plan->forced_family == NIB_VK_FAMILY_DOT;
+    plan->has_cooperative = plan->has_cooperative || is_cooperative;
     return NIB_OK;
 }
 

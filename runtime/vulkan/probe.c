@@ -16,7 +16,7 @@
 #define LIMIT_CODES 2e-2
 /// Rows of a weight: no multiple of a tile.
 #define N_OUTPUTS 37u
-#define N_HIDDEN_ROWS 8u
+#define N_HIDDEN_ROWS 64u // as many as kernels for many rows of input take at once
 /// Values of a probe's plan besides the hidden state.
 #define VALUE_IN 1
 #define VALUE_OUT 2
@@ -137,7 +137,7 @@ static struct nib_op *add_op(struct nib_vk_probe *probe, enum nib_op_kind kind)
 /// output, and values of n_in and n_out columns.
 static void begin(struct nib_vk_probe *probe, uint32_t n_hidden, uint32_t n_in, uint32_t n_out)
 {
-    *probe = (struct nib_vk_probe){.limit = LIMIT_FLOATS, .n_rows = {1, 2, 3, 8}, .random = 99};
+    *probe = (struct nib_vk_probe){.limit = LIMIT_FLOATS, .n_rows = {1, 2, 3, 5, 61}, .random = 99};
     probe->plan = (struct nib_plan){
         .values = {{"hidden", n_hidden}, {"in", n_in}, {"out", n_out}, {"logits", 1}},
         .n_values = 4,
@@ -352,7 +352,7 @@ enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention 
     probe->plan.max_rows = NIB_KV_PAGE_TOKENS * 2;
     probe->plan.key_format = params->key_format;
     probe->plan.value_format = params->value_format;
-    const uint32_t n_rows[4] = {NIB_KV_PAGE_TOKENS + 1, 1, 3, 0};
+    const uint32_t n_rows[NIB_VK_PROBE_STEPS] = {NIB_KV_PAGE_TOKENS + 1, 1, 3};
     memcpy(probe->n_rows, n_rows, sizeof n_rows);
     probe->limit = params->key_format >= NIB_KV_I8 || params->value_format >= NIB_KV_I8
                        ? LIMIT_CODES
@@ -435,6 +435,7 @@ static void make_gather(struct nib_vk_probe *probe)
     const uint32_t width = 131;
     begin(probe, width, 1, 1);
     probe->is_head = true;
+    probe->n_rows[NIB_VK_PROBE_STEPS - 1] = 47; // of which NIB_STEP_MAX_LOGITS at most want some
     probe->plan.vocabulary = width;
     probe->plan.values[VALUE_LOGITS].width = width;
     struct nib_op *op = add_op(probe, NIB_OP_GATHER);
@@ -560,7 +561,7 @@ static enum nib_status run(const struct nib_vk_probe *probe, struct runner runne
         if (status != NIB_OK)
             return status;
     }
-    for (uint32_t i = 0; i < 4 && probe->n_rows[i] > 0; i++) {
+    for (uint32_t i = 0; i < NIB_VK_PROBE_STEPS && probe->n_rows[i] > 0; i++) {
         uint32_t n = probe->n_rows[i], first = probe->plan.n_kv_layers ? position : 0;
         enum nib_status status = run_step(probe, runner, (struct chunk){first, n}, in, out, err);
         if (status != NIB_OK)
@@ -609,7 +610,9 @@ enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk
                                  struct nib_vk_probe_result *out_result, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    uint32_t n_rows = probe->n_rows[0] + probe->n_rows[1] + probe->n_rows[2] + probe->n_rows[3];
+    uint32_t n_rows = 0;
+    for (uint32_t i = 0; i < NIB_VK_PROBE_STEPS; i++)
+        n_rows += probe->n_rows[i];
     size_t size = (size_t)n_rows * probe->plan.hidden_size;
     float *in = calloc(3 * size, sizeof *in), *a = in + size, *b = a + size;
     void *self = NULL, *other = NULL;
@@ -619,7 +622,7 @@ enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk
                                          .n_segments = 1,
                                          .n_pages = {2},
                                          .max_sequences = 1,
-                                         .max_logits = N_HIDDEN_ROWS};
+                                         .max_logits = NIB_STEP_MAX_LOGITS};
     if (!in)
         return nib_fail_memory(err);
     make_input(&probe->plan, n_rows, in);

@@ -103,11 +103,13 @@ static uint64_t hash_probe(const struct nib_vk_probe *probe, const struct nib_vk
         p->has_texels,        p->n_families,
         p->matmul_lanes,      p->matmul_columns,
         p->matmul_width,      p->attention_units,
-        p->attention_numbers, p->attention_parts};
+        p->attention_numbers, p->attention_parts,
+        p->has_cooperative,   p->cooperative_subgroup};
     uint64_t hash = nib_vk_hash(NIB_VK_HASH_BEGIN, probe->name, strlen(probe->name));
     hash = nib_vk_hash(hash, words, sizeof words);
     for (uint32_t i = 0; i < p->n_families; i++)
         hash = nib_vk_hash(hash, &p->families[i], sizeof p->families[i]);
+    hash = nib_vk_hash(hash, p->tiles, sizeof p->tiles);
     return hash;
 }
 
@@ -139,6 +141,14 @@ static struct nib_vk_choices choices_of(const struct nib_vk_device *d)
                                    .distrusted = d->trust ? d->trust->distrusted : 0};
 }
 
+/// Returns which of the kernels that ran are blamed for a wrong result: those for many rows of
+/// input before those for few.
+static uint32_t find_culprits(uint32_t kernels)
+{
+    uint32_t many = kernels & (1u << NIB_VK_FAMILY_COOP8 | 1u << NIB_VK_FAMILY_COOP16);
+    return many ? many : kernels;
+}
+
 /// Runs a probe until the kernels that are left for it pass.
 static enum nib_status check(struct nib_vk_device *d, const struct nib_vk_probe *probe,
                              struct nib_error *err)
@@ -164,14 +174,15 @@ static enum nib_status check(struct nib_vk_device *d, const struct nib_vk_probe 
                             "%s computes wrong results (%s is off by %.2g); use --device cpu",
                             d->snapshot.name, probe->name, result.error);
         }
+        uint32_t culprits = find_culprits(result.kernels & ~trust->distrusted);
         for (uint32_t i = 0; i < NIB_VK_KERNEL_COUNT; i++) {
-            if (result.kernels >> i & 1)
+            if (culprits >> i & 1)
                 nib_log_write(&d->log, NIB_LOG_WARNING,
                               "%s: kernel '%s' computes wrong results and is replaced (%s is off "
                               "by %.2g)",
                               d->snapshot.name, nib_vk_kernel_name(i), probe->name, result.error);
         }
-        trust->distrusted |= result.kernels;
+        trust->distrusted |= culprits;
         trust->is_changed = true;
     }
 }

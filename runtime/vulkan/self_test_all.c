@@ -61,7 +61,8 @@ static enum nib_status check_matmul(struct all *all, const struct nib_vk_probe_m
         // What the plan left out was not enabled when the device was made.
         if (nib_vk_family_missing(&all->device->snapshot, family) ||
             (needs_texels && !all->device->plan.has_texels) ||
-            (family == NIB_VK_FAMILY_DOT && !all->device->plan.has_integer_dot))
+            (family == NIB_VK_FAMILY_DOT && !all->device->plan.has_integer_dot) ||
+            (nib_vk_family_is_cooperative(family) && !all->device->plan.has_cooperative))
             continue;
         struct nib_vk_probe probe = {0};
         enum nib_status status = nib_vk_probe_make_matmul(params, &probe, err);

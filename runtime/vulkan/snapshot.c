@@ -31,6 +31,10 @@ static enum nib_status take_extensions(const struct nib_vk_instance_table *table
             snapshot->has_memory_budget = true;
         else if (strcmp(name, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME) == 0)
             snapshot->has_integer_dot_extension = true;
+        else if (strcmp(name, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME) == 0)
+            snapshot->cooperative.has_extension = true;
+        else if (strcmp(name, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME) == 0)
+            snapshot->cooperative.has_size_extension = true;
     }
     free(extensions);
     return NIB_OK;
@@ -96,8 +100,12 @@ enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
     VkPhysicalDeviceSubgroupProperties subgroup = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES,
         .pNext = out_snapshot->has_integer_dot_extension ? (void *)&dot : (void *)&driver};
+    VkPhysicalDeviceSubgroupSizeControlProperties sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES,
+        .pNext = &subgroup};
     VkPhysicalDeviceMaintenance3Properties maintenance = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &subgroup};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES,
+        .pNext = out_snapshot->cooperative.has_size_extension ? (void *)&sizes : (void *)&subgroup};
     VkPhysicalDeviceProperties2 properties = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &maintenance};
     table->GetPhysicalDeviceProperties2(physical, &properties);
@@ -108,6 +116,11 @@ enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
         VK_SUBGROUP_FEATURE_BALLOT_BIT | VK_SUBGROUP_FEATURE_ARITHMETIC_BIT;
     out_snapshot->has_subgroups = (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
                                   (subgroup.supportedOperations & needed) == needed;
+    out_snapshot->cooperative.least_subgroup = sizes.minSubgroupSize;
+    out_snapshot->cooperative.greatest_subgroup = sizes.maxSubgroupSize;
+    out_snapshot->cooperative.has_size_control =
+        sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT;
+    out_snapshot->driver_id = driver.driverID;
     snprintf(out_snapshot->driver, sizeof out_snapshot->driver, "%.120s %.120s", driver.driverName,
              driver.driverInfo);
 
@@ -116,15 +129,20 @@ enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
     VkPhysicalDeviceShaderIntegerDotProductFeatures dot_features = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
         .pNext = &timeline};
-    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
-                                          .pNext = out_snapshot->has_integer_dot_extension
-                                                       ? (void *)&dot_features
-                                                       : (void *)&timeline};
+    struct nib_vk_cooperative_features cooperative;
+    VkPhysicalDeviceFeatures2 features = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+        .pNext = nib_vk_cooperative_chain(
+            &cooperative, &out_snapshot->cooperative,
+            out_snapshot->has_integer_dot_extension ? (void *)&dot_features : (void *)&timeline)};
     table->GetPhysicalDeviceFeatures2(physical, &features);
     out_snapshot->has_timeline_semaphore = timeline.timelineSemaphore;
     out_snapshot->has_integer_dot = dot_features.shaderIntegerDotProduct;
     out_snapshot->has_fast_integer_dot =
         dot_features.shaderIntegerDotProduct && dot.integerDotProduct4x8BitPackedSignedAccelerated;
+    out_snapshot->has_fast_mixed_dot = out_snapshot->has_fast_integer_dot &&
+                                       dot.integerDotProduct4x8BitPackedMixedSignednessAccelerated;
+    nib_vk_cooperative_take(table, physical, &cooperative, &out_snapshot->cooperative);
 
     out_snapshot->n_families = NIB_VK_MAX_FAMILIES;
     table->GetPhysicalDeviceQueueFamilyProperties(physical, &out_snapshot->n_families,
