@@ -47,8 +47,7 @@ void nib_vk_enabled_read(const struct nib_attach_params *params, struct nib_vk_e
 /// The same of subgroups and cooperative matrices.
 static void limit_subgroups(const struct nib_vk_enabled *enabled, struct nib_vk_snapshot *s)
 {
-    bool has_sizes =
-        enabled->subgroups.has_size_extension || s->api_version >= VK_API_VERSION_1_3;
+    bool has_sizes = enabled->subgroups.has_size_extension || s->api_version >= VK_API_VERSION_1_3;
     s->subgroups.has_size_control =
         s->subgroups.has_size_control && enabled->subgroups.has_size_control && has_sizes;
     s->subgroups.has_full = s->subgroups.has_full && enabled->subgroups.has_full && has_sizes;

@@ -141,7 +141,8 @@ static void add_family(const struct nib_vk_snapshot *snapshot, enum nib_vk_famil
         return;
     plan->families[plan->n_families++] = family;
     plan->has_texels = plan->has_texels || family == NIB_VK_FAMILY_TEXEL;
-    plan->has_integer_dot = plan->has_integer_dot || family == NIB_VK_FAMILY_DOT || family == NIB_VK_FAMILY_SUB;
+    plan->has_integer_dot =
+        plan->has_integer_dot || family == NIB_VK_FAMILY_DOT || family == NIB_VK_FAMILY_SUB;
     plan->has_cooperative = plan->has_cooperative || nib_vk_family_is_cooperative(family);
     plan->has_sizes = plan->has_sizes || nib_vk_family_has_sizes(family);
 }

@@ -63,8 +63,7 @@ uint32_t nib_vk_tile_subgroup(const struct nib_vk_snapshot *snapshot)
 {
     const struct nib_vk_subgroups *subgroups = &snapshot->subgroups;
     // Intel's units are as wide as the smallest subgroup.
-    uint32_t wanted =
-        snapshot->vendor_id == NIB_VK_VENDOR_INTEL ? subgroups->least : TILE_SUBGROUP;
+    uint32_t wanted = snapshot->vendor_id == NIB_VK_VENDOR_INTEL ? subgroups->least : TILE_SUBGROUP;
     return nib_vk_subgroup_choose(subgroups, wanted, snapshot->subgroup_size);
 }
 
@@ -182,11 +181,11 @@ static bool serves(const struct nib_vk_device_plan *plan, enum nib_vk_family fam
 const char *nib_vk_kernel_name(uint32_t bit)
 {
     static const char *const names[NIB_VK_KERNEL_COUNT] = {
-        [NIB_VK_FAMILY_WIDE] = "matmul wide",     [NIB_VK_FAMILY_DOT] = "matmul dot",
-        [NIB_VK_FAMILY_TALL] = "matmul tall",     [NIB_VK_FAMILY_TEXEL] = "matmul texel",
-        [NIB_VK_FAMILY_SINGLE] = "matmul single", [NIB_VK_FAMILY_SUB] = "matmul sub",
-        [NIB_VK_FAMILY_COOP8] = "matmul coop8",
-        [NIB_VK_FAMILY_COOP16] = "matmul coop16", [NIB_VK_FAMILY_COUNT] = "attention texel",
+        [NIB_VK_FAMILY_WIDE] = "matmul wide",      [NIB_VK_FAMILY_DOT] = "matmul dot",
+        [NIB_VK_FAMILY_TALL] = "matmul tall",      [NIB_VK_FAMILY_TEXEL] = "matmul texel",
+        [NIB_VK_FAMILY_SINGLE] = "matmul single",  [NIB_VK_FAMILY_SUB] = "matmul sub",
+        [NIB_VK_FAMILY_COOP8] = "matmul coop8",    [NIB_VK_FAMILY_COOP16] = "matmul coop16",
+        [NIB_VK_FAMILY_COUNT] = "attention texel",
     };
     return names[bit];
 }
