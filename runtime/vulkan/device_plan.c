@@ -285,11 +285,11 @@ void nib_vk_describe(const struct nib_vk_snapshot *snapshot, const struct nib_vk
         [VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU] = NIB_DEVICE_TYPE_VIRTUAL,
         [VK_PHYSICAL_DEVICE_TYPE_CPU] = NIB_DEVICE_TYPE_CPU,
     };
-    // One that cannot be used counts as "other", which `auto` never takes.
-    bool is_known = plan->is_usable && (uint32_t)snapshot->type < sizeof types / sizeof types[0];
+    bool is_known = (uint32_t)snapshot->type < sizeof types / sizeof types[0];
     *out_info = (struct nib_device_info){
         .backend = NIB_BACKEND_VULKAN,
         .type = is_known ? types[snapshot->type] : NIB_DEVICE_TYPE_OTHER,
+        .is_usable = plan->is_usable,
         .memory_bytes = plan->memory_bytes,
     };
     snprintf(out_info->name, sizeof out_info->name, "%s", snapshot->name);

@@ -40,6 +40,7 @@ struct nib_vk_probe_attention {
 struct nib_vk_probe {
     char name[NIB_VK_PROBE_NAME]; ///< the same for the same kernels
     double limit; ///< of the difference from the scalar code, as a part of a row's largest number
+    bool is_head; ///< its ops are the head's, and the logits its output
     uint32_t
         n_rows[NIB_VK_PROBE_STEPS]; ///< of the steps that are run, all of one sequence; 0: no more
     struct nib_plan plan;

@@ -49,6 +49,11 @@ static void *open_device(const char *mask, const char *variant)
     return device;
 }
 
+bool rig_leaves_out(uint32_t i, uint32_t n)
+{
+    return i % n != 0 && getenv("NIB_TEST_SHORT");
+}
+
 void *rig_open(const char *mask)
 {
     return open_device(mask, NULL);

@@ -12,6 +12,9 @@ void *rig_open(const char *mask);
 /// cannot run it.
 void *rig_open_variant(const char *variant);
 void rig_close(void *device);
+/// Returns whether case `i` of a test is left out because NIB_TEST_SHORT asks for one in `n`: for
+/// drivers that compile for seconds.
+bool rig_leaves_out(uint32_t i, uint32_t n);
 
 /// Numbers at the ends of their ranges.
 enum rig_extreme {
