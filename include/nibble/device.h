@@ -67,7 +67,7 @@ struct nib_device_params {
     enum nib_self_test self_test;
     const char *cache_dir;      ///< folder for pipelines and verdicts; NULL: nothing is kept
     const char *vulkan_variant; ///< Vulkan: the matmul kernels ("wide", "dot", "tall", "texel",
-        ///< "single", "coop8", "coop16") that go before those that the device would choose,
+        ///< "single", "sub", "coop8", "coop16") that go before those that the device would choose,
         ///< where they serve; for tests; NULL: none
     uint32_t hang_ms; ///< Vulkan: milliseconds after which what was submitted counts as hung, and
                       ///< the device as lost; 0: a minute, an hour on a driver of type CPU

@@ -32,6 +32,8 @@ void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
     snapshot->max_shared_memory = min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
     snapshot->subgroup_size = 1;
     snapshot->has_subgroups = false;
+    snapshot->has_shuffles = false;
+    snapshot->subgroups = (struct nib_vk_subgroups){0};
     snapshot->has_integer_dot = false;
     snapshot->has_fast_integer_dot = false;
     snapshot->has_fast_mixed_dot = false;
@@ -139,8 +141,10 @@ static void add_family(const struct nib_vk_snapshot *snapshot, enum nib_vk_famil
         return;
     plan->families[plan->n_families++] = family;
     plan->has_texels = plan->has_texels || family == NIB_VK_FAMILY_TEXEL;
-    plan->has_integer_dot = plan->has_integer_dot || family == NIB_VK_FAMILY_DOT;
+    plan->has_integer_dot =
+        plan->has_integer_dot || family == NIB_VK_FAMILY_DOT || family == NIB_VK_FAMILY_SUB;
     plan->has_cooperative = plan->has_cooperative || nib_vk_family_is_cooperative(family);
+    plan->has_sizes = plan->has_sizes || nib_vk_family_has_sizes(family);
 }
 
 /// Chooses the tiles of cooperative matrices.
@@ -194,13 +198,16 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     choose_tiles(snapshot, out_plan);
     // Those of Intel's GPUs before Xe2, whose subgroups may have 8, lose against dot products.
     bool is_old_intel =
-        snapshot->vendor_id == NIB_VK_VENDOR_INTEL && snapshot->cooperative.least_subgroup < 16;
+        snapshot->vendor_id == NIB_VK_VENDOR_INTEL && snapshot->subgroups.least < 16;
     if (!is_cpu && !is_old_intel) {
         add_family(snapshot, NIB_VK_FAMILY_COOP8, out_plan);
         add_family(snapshot, NIB_VK_FAMILY_COOP16, out_plan);
     }
-    if (!is_cpu && snapshot->has_fast_integer_dot)
+    out_plan->matmul_subgroup = nib_vk_matmul_subgroup(snapshot);
+    if (!is_cpu && snapshot->has_fast_integer_dot) {
+        add_family(snapshot, NIB_VK_FAMILY_SUB, out_plan);
         add_family(snapshot, NIB_VK_FAMILY_DOT, out_plan);
+    }
     add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
     out_plan->matmul_lanes = is_cpu ? 1 : GPU_LANES;
     out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : NIB_VK_MAX_COLUMNS - 1;
@@ -228,13 +235,15 @@ enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot,
     // Kernels made for GPUs run as they do there.
     bool is_cooperative = nib_vk_family_is_cooperative(plan->forced_family);
     if (plan->forced_family == NIB_VK_FAMILY_WIDE || plan->forced_family == NIB_VK_FAMILY_DOT ||
-        is_cooperative) {
+        nib_vk_family_has_sizes(plan->forced_family)) {
         plan->matmul_lanes = GPU_LANES;
         plan->matmul_columns = NIB_VK_MAX_COLUMNS - 1;
     }
     plan->has_texels = plan->has_texels || plan->forced_family == NIB_VK_FAMILY_TEXEL ||
                        plan->forced_family == NIB_VK_FAMILY_SINGLE;
-    plan->has_integer_dot = plan->has_integer_dot || plan->forced_family == NIB_VK_FAMILY_DOT;
+    plan->has_integer_dot = plan->has_integer_dot || plan->forced_family == NIB_VK_FAMILY_DOT ||
+                            plan->forced_family == NIB_VK_FAMILY_SUB;
+    plan->has_sizes = plan->has_sizes || nib_vk_family_has_sizes(plan->forced_family);
     plan->has_cooperative = plan->has_cooperative || is_cooperative;
     return NIB_OK;
 }
