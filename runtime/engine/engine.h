@@ -8,7 +8,7 @@
 
 #include "runtime/engine/kv_pool.h"
 #include "runtime/engine/progress.h"
-#include "runtime/engine/sampler.h"
+#include "runtime/ops/sampler.h"
 #include "runtime/engine/shared_model.h"
 #include "runtime/engine/stop_filter.h"
 #include "runtime/model/model.h"

@@ -1,7 +1,7 @@
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include "runtime/engine/engine.h"
-#include "runtime/engine/logits.h"
+#include "runtime/ops/logits.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -23,6 +23,17 @@ struct nib_step_sequence {
     nib_uint n_rows;
 };
 
+// How the token behind a row is drawn on the device. Weights are e^((logit - largest logit) ·
+// inverse_temperature) in units of 2^-30.
+struct nib_step_draw {
+    float inverse_temperature; // 0: the largest logit is taken
+    nib_uint top_k;            // 0: all
+    nib_uint top_share;        // keep the fewest whose weights sum to this · 2^-32 of all; 0: all
+    nib_uint least_weight;     // keep those that weigh so much
+    nib_uint random;           // where the draw falls, in units of 2^-32
+};
+#define NIB_STEP_DRAW_WORDS 5
+
 // The header of the step block; the arrays of rows, sequences and page tables follow in buffers of
 // their own. The page table of KV class c begins at page_table + c · page_table_stride.
 struct nib_step_header {
