@@ -357,6 +357,13 @@ static uint32_t draw(const struct nib_sampler *sampler, uint32_t random)
     }
 }
 
+enum nib_status nib_sampler_fail(struct nib_error *err)
+{
+    return nib_fail(err, NIB_ERROR_ARGUMENT,
+                    "no token can come next: every logit is minus infinity or NaN, or the mask "
+                    "forbids all");
+}
+
 enum nib_status nib_sampler_choose(struct nib_sampler *sampler, const float *logits,
                                    const struct nib_choice *choice, int32_t *out_id,
                                    struct nib_error *err)
@@ -373,9 +380,7 @@ enum nib_status nib_sampler_choose(struct nib_sampler *sampler, const float *log
 
     uint32_t best = nib_logits_argmax(logits, sampler->n);
     if (best == sampler->n)
-        return nib_fail(err, NIB_ERROR_ARGUMENT,
-                        "no token can come next: every logit is minus infinity or NaN, or the "
-                        "mask forbids all");
+        return nib_sampler_fail(err);
     if (sampling->temperature == 0.0f) {
         *out_id = (int32_t)best;
         return NIB_OK;

@@ -46,6 +46,9 @@ enum nib_status nib_sampler_choose(struct nib_sampler *sampler, const float *log
                                    const struct nib_choice *choice, int32_t *out_id,
                                    struct nib_error *err);
 
+/// Fails as nib_sampler_choose does where no token is left.
+enum nib_status nib_sampler_fail(struct nib_error *err);
+
 /// Returns memory for a mask, ceil(vocabulary / 32) words, with all bits set.
 uint32_t *nib_sampler_mask(struct nib_sampler *sampler);
 

@@ -7,9 +7,11 @@
 // Buckets of rows that a segment is recorded for: the powers of two up to this.
 #define NIB_STEP_MAX_ROWS 512
 
+#define NIB_STEP_DRAWN 0x80000000u
+
 // One row of a step: a token at a position of a sequence.
 struct nib_step_row {
-    nib_uint token;
+    nib_uint token;     // or NIB_STEP_DRAWN and a line: the token that the run before drew there
     nib_uint position;
     nib_uint sequence;  // index into the step's sequences; NIB_NONE: padding, which writes nowhere
     nib_uint logit_row; // index of the row's logits; NIB_NONE: it wants none
@@ -45,7 +47,8 @@ struct nib_step_header {
     nib_uint first_logit;       // rows whose logit_row is in [first_logit, first_logit + n_logits)
                                 // take part in this run of the head
     nib_uint step;              // counts steps; the timeline's value
-    nib_uint reserved;
+    nib_uint slot;              // of the backend's, where it leaves what is drawn
 };
+#define NIB_STEP_HEADER_WORDS 8
 
 #endif
