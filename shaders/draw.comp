@@ -118,7 +118,7 @@ uint sample_token(uint line)
     most = logit_of(best_keys[0]);
     find_levels(line);
     Filter how = find_filter(line);
-    uvec2 total = shared_sum(LEVEL_LEAST);
+    uvec2 total = shared_sum(LEVEL_LEAST), all = shared_sum(LEVEL_ALL);
     barrier();
     bool is_filtered = how.by_rank || how.by_sum;
     has_list = how.has_list;
@@ -127,12 +127,12 @@ uint sample_token(uint line)
     keep_key = 0u;
     keep_id = NIB_NONE;
     Sum what = Sum(true, 0u, ~0u, NIB_NONE, least_of(line, LEVEL_LEAST));
-    if (how.by_rank)
+    if (how.by_rank) {
         keep_most(line, false, uvec2(draw_word(line, DRAW_TOP_K), 0u));
-    if (how.by_sum) {
-        Sum all = Sum(true, 0u, ~0u, NIB_NONE, 0u);
-        keep_most(line, true, share_of(sum_of(line, all), draw_word(line, DRAW_TOP_SHARE)));
+        all = sum_of(line, Sum(true, 0u, ~0u, NIB_NONE, 0u));
     }
+    if (how.by_sum)
+        keep_most(line, true, share_of(all, draw_word(line, DRAW_TOP_SHARE)));
     if (is_filtered)
         total = sum_of(line, what);
     uint high, low;
