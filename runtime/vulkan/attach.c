@@ -37,25 +37,24 @@ void nib_vk_enabled_read(const struct nib_attach_params *params, struct nib_vk_e
         .has_matrices =
             f.cooperative_matrix && *f.cooperative_matrix && f.memory_model && *f.memory_model,
         .has_bytes = f.int8 && *f.int8,
-        .has_halves = f.float16 && *f.float16,
+        .has_halves = f.float16 && *f.float16};
+    out->subgroups = (struct nib_vk_subgroups){
         .has_size_extension = is_listed(device, n, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME),
         .has_size_control = f.size_control && *f.size_control,
-        .has_full_subgroups = f.full_subgroups && *f.full_subgroups};
+        .has_full = f.full_subgroups && *f.full_subgroups};
 }
 
-/// The same of cooperative matrices.
-static void limit_cooperative(const struct nib_vk_cooperative *enabled, uint32_t api_version,
-                              struct nib_vk_cooperative *c)
+/// The same of subgroups and cooperative matrices.
+static void limit_subgroups(const struct nib_vk_enabled *enabled, struct nib_vk_snapshot *s)
 {
-    bool has_sizes = enabled->has_size_extension || api_version >= VK_API_VERSION_1_3;
-    if (!enabled->has_extension || !enabled->has_matrices) {
-        *c = (struct nib_vk_cooperative){0};
-        return;
-    }
-    c->has_bytes = c->has_bytes && enabled->has_bytes;
-    c->has_halves = c->has_halves && enabled->has_halves;
-    c->has_size_control = c->has_size_control && enabled->has_size_control && has_sizes;
-    c->has_full_subgroups = c->has_full_subgroups && enabled->has_full_subgroups && has_sizes;
+    bool has_sizes = enabled->subgroups.has_size_extension || s->api_version >= VK_API_VERSION_1_3;
+    s->subgroups.has_size_control =
+        s->subgroups.has_size_control && enabled->subgroups.has_size_control && has_sizes;
+    s->subgroups.has_full = s->subgroups.has_full && enabled->subgroups.has_full && has_sizes;
+    if (!enabled->cooperative.has_extension || !enabled->cooperative.has_matrices)
+        s->cooperative = (struct nib_vk_cooperative){0};
+    s->cooperative.has_bytes = s->cooperative.has_bytes && enabled->cooperative.has_bytes;
+    s->cooperative.has_halves = s->cooperative.has_halves && enabled->cooperative.has_halves;
 }
 
 void nib_vk_snapshot_limit(const struct nib_vk_enabled *enabled, struct nib_vk_snapshot *snapshot)
@@ -70,7 +69,8 @@ void nib_vk_snapshot_limit(const struct nib_vk_enabled *enabled, struct nib_vk_s
     s->has_integer_dot = s->has_integer_dot && enabled->has_integer_dot &&
                          (s->api_version >= VK_API_VERSION_1_3 || s->has_integer_dot_extension);
     s->has_fast_integer_dot = s->has_fast_integer_dot && s->has_integer_dot;
-    limit_cooperative(&enabled->cooperative, s->api_version, &s->cooperative);
+    s->has_fast_mixed_dot = s->has_fast_mixed_dot && s->has_integer_dot;
+    limit_subgroups(enabled, s);
     s->has_host_family = true;
     s->host_family = enabled->queue_family;
 }

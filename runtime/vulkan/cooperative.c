@@ -16,12 +16,10 @@ void *nib_vk_cooperative_chain(struct nib_vk_cooperative_features *features,
     *features = (struct nib_vk_cooperative_features){
         .matrices.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
         .memory_model.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES,
-        .types.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES,
-        .sizes.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES};
+        .types.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES};
     if (!cooperative->has_extension)
         return next;
-    features->sizes.pNext = next;
-    features->types.pNext = cooperative->has_size_extension ? &features->sizes : next;
+    features->types.pNext = next;
     features->memory_model.pNext = &features->types;
     features->matrices.pNext = &features->memory_model;
     return &features->matrices;
@@ -69,9 +67,6 @@ void nib_vk_cooperative_take(const struct nib_vk_instance_table *table, VkPhysic
         features->matrices.cooperativeMatrix && features->memory_model.vulkanMemoryModel;
     cooperative->has_bytes = features->types.shaderInt8;
     cooperative->has_halves = features->types.shaderFloat16;
-    cooperative->has_size_control =
-        cooperative->has_size_control && features->sizes.subgroupSizeControl;
-    cooperative->has_full_subgroups = features->sizes.computeFullSubgroups;
     if (cooperative->has_matrices && table->GetPhysicalDeviceCooperativeMatrixPropertiesKHR)
         take_tiles(table, physical, cooperative);
 }
@@ -83,15 +78,13 @@ void nib_vk_cooperative_enable(const struct nib_vk_cooperative *cooperative,
     out_features->memory_model.vulkanMemoryModel = VK_TRUE;
     out_features->types.shaderInt8 = cooperative->has_bytes;
     out_features->types.shaderFloat16 = cooperative->has_halves;
-    out_features->sizes.subgroupSizeControl = cooperative->has_size_control;
-    out_features->sizes.computeFullSubgroups = cooperative->has_full_subgroups;
 }
 
-uint32_t nib_vk_cooperative_subgroup(const struct nib_vk_cooperative *cooperative, uint32_t wanted,
-                                     uint32_t usual)
+uint32_t nib_vk_subgroup_choose(const struct nib_vk_subgroups *subgroups, uint32_t wanted,
+                                uint32_t usual)
 {
-    uint32_t least = cooperative->least_subgroup, greatest = cooperative->greatest_subgroup;
-    if (!cooperative->has_size_control || least > greatest)
+    uint32_t least = subgroups->least, greatest = subgroups->greatest;
+    if (!subgroups->has_size_control || least > greatest)
         return usual;
     return greatest < wanted ? greatest : least > wanted ? least : wanted;
 }

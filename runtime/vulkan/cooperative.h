@@ -1,4 +1,4 @@
-/// Cooperative matrices: what a device says of them, and what is used of it.
+/// Subgroups and cooperative matrices: what a device says of them, and what is used of it.
 #ifndef RUNTIME_VULKAN_COOPERATIVE_H
 #define RUNTIME_VULKAN_COOPERATIVE_H
 
@@ -21,29 +21,32 @@ struct nib_vk_tile {
 
 #define NIB_VK_MAX_TILES 16
 
-/// What a device says.
-struct nib_vk_cooperative {
-    bool has_extension;      ///< VK_KHR_cooperative_matrix is listed
-    bool has_matrices;       ///< the feature, with that of the memory model that it needs
-    bool has_bytes;          ///< shaders may have int8
-    bool has_halves;         ///< and fp16
+/// What a device says of subgroups whose size a kernel can know.
+struct nib_vk_subgroups {
     bool has_size_extension; ///< VK_EXT_subgroup_size_control is listed
-    bool has_size_control;   ///< a kernel can require the size of its subgroups
-    bool has_full_subgroups; ///< and that none is short of invocations
-    uint32_t least_subgroup; ///< sizes that it can require
-    uint32_t greatest_subgroup;
+    bool has_size_control;   ///< a kernel can require a size
+    bool has_full;           ///< and that no subgroup is short of invocations
+    uint32_t least;          ///< sizes that it can require
+    uint32_t greatest;
+};
+
+/// What it says of cooperative matrices.
+struct nib_vk_cooperative {
+    bool has_extension; ///< VK_KHR_cooperative_matrix is listed
+    bool has_matrices;  ///< the feature, with that of the memory model that it needs
+    bool has_bytes;     ///< shaders may have int8
+    bool has_halves;    ///< and fp16
     uint32_t n_tiles;
     struct nib_vk_tile tiles[NIB_VK_MAX_TILES]; ///< those of our elements
 };
 
-/// Features, as a chain to ask for them or to enable them.
+/// Features of cooperative matrices, as a chain to ask for them or to enable them.
 struct nib_vk_cooperative_features {
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrices;
     VkPhysicalDeviceVulkanMemoryModelFeatures memory_model;
     VkPhysicalDeviceShaderFloat16Int8Features types;
-    VkPhysicalDeviceSubgroupSizeControlFeatures sizes;
 };
-/// Links the structs that the device knows before `next`, and returns the first.
+/// Links the structs, where the device knows them, before `next`, and returns the first.
 void *nib_vk_cooperative_chain(struct nib_vk_cooperative_features *features,
                                const struct nib_vk_cooperative *cooperative, void *next);
 /// Reads what a chain says, and asks the device for its tiles; it has none of what it does not say.
@@ -56,8 +59,8 @@ void nib_vk_cooperative_enable(const struct nib_vk_cooperative *cooperative,
 
 /// Returns the subgroup that kernels are made for: as near to `wanted` as the device lets them
 /// require, or else its `usual` one.
-uint32_t nib_vk_cooperative_subgroup(const struct nib_vk_cooperative *cooperative, uint32_t wanted,
-                                     uint32_t usual);
+uint32_t nib_vk_subgroup_choose(const struct nib_vk_subgroups *subgroups, uint32_t wanted,
+                                uint32_t usual);
 /// Returns the largest tile for such a subgroup that divides blocks of `rows` rows, and granules
 /// cut into `halves`; its m is 0 where there is none.
 struct nib_vk_tile nib_vk_cooperative_tile(const struct nib_vk_cooperative *cooperative,

@@ -30,14 +30,21 @@ static enum nib_status create_device(struct nib_vk_device *d, struct nib_error *
         extensions[n_extensions++] = VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME;
     if (d->plan.has_integer_dot)
         extensions[n_extensions++] = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
-    struct nib_vk_cooperative_features cooperative;
     void *chain = d->plan.has_integer_dot ? (void *)&dot : (void *)&timeline;
+    VkPhysicalDeviceSubgroupSizeControlFeatures sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES,
+        .pNext = chain,
+        .subgroupSizeControl = d->snapshot.subgroups.has_size_control,
+        .computeFullSubgroups = d->snapshot.subgroups.has_full};
+    if (d->plan.has_sizes && d->snapshot.subgroups.has_size_extension) {
+        chain = &sizes;
+        extensions[n_extensions++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
+    }
+    struct nib_vk_cooperative_features cooperative;
     if (d->plan.has_cooperative) {
         chain = nib_vk_cooperative_chain(&cooperative, &d->snapshot.cooperative, chain);
         nib_vk_cooperative_enable(&d->snapshot.cooperative, &cooperative);
         extensions[n_extensions++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
-        if (d->snapshot.cooperative.has_size_extension)
-            extensions[n_extensions++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
     }
     VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
                                .pNext = chain,
@@ -234,8 +241,8 @@ enum nib_status nib_vk_pipeline_create(const struct nib_vk_device *d,
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-                  .pNext = has_subgroups && d->snapshot.cooperative.has_size_control ? &size : NULL,
-                  .flags = has_subgroups && d->snapshot.cooperative.has_full_subgroups ? full : 0,
+                  .pNext = has_subgroups && d->snapshot.subgroups.has_size_control ? &size : NULL,
+                  .flags = has_subgroups && d->snapshot.subgroups.has_full ? full : 0,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .module = module,
                   .pName = "main",

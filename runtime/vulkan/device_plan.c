@@ -13,6 +13,8 @@
 #define LEAST_ALIGNMENT 256u
 /// Invocations of a GPU that share a row of a weight.
 #define GPU_LANES 8u
+/// Parts of a sequence's pages that fill a GPU.
+#define GPU_PARTS 32u
 /// Of a heap without a budget, what is left to others.
 #define HEAD_ROOM_NUMERATOR 9
 #define HEAD_ROOM_DENOMINATOR 10
@@ -32,6 +34,8 @@ void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
     snapshot->max_shared_memory = min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
     snapshot->subgroup_size = 1;
     snapshot->has_subgroups = false;
+    snapshot->has_shuffles = false;
+    snapshot->subgroups = (struct nib_vk_subgroups){0};
     snapshot->has_integer_dot = false;
     snapshot->has_fast_integer_dot = false;
     snapshot->has_fast_mixed_dot = false;
@@ -139,8 +143,10 @@ static void add_family(const struct nib_vk_snapshot *snapshot, enum nib_vk_famil
         return;
     plan->families[plan->n_families++] = family;
     plan->has_texels = plan->has_texels || family == NIB_VK_FAMILY_TEXEL;
-    plan->has_integer_dot = plan->has_integer_dot || family == NIB_VK_FAMILY_DOT;
+    plan->has_integer_dot =
+        plan->has_integer_dot || family == NIB_VK_FAMILY_DOT || family == NIB_VK_FAMILY_SUB;
     plan->has_cooperative = plan->has_cooperative || nib_vk_family_is_cooperative(family);
+    plan->has_sizes = plan->has_sizes || nib_vk_family_has_sizes(family);
 }
 
 /// Chooses the tiles of cooperative matrices.
@@ -194,13 +200,16 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     choose_tiles(snapshot, out_plan);
     // Those of Intel's GPUs before Xe2, whose subgroups may have 8, lose against dot products.
     bool is_old_intel =
-        snapshot->vendor_id == NIB_VK_VENDOR_INTEL && snapshot->cooperative.least_subgroup < 16;
+        snapshot->vendor_id == NIB_VK_VENDOR_INTEL && snapshot->subgroups.least < 16;
     if (!is_cpu && !is_old_intel) {
         add_family(snapshot, NIB_VK_FAMILY_COOP8, out_plan);
         add_family(snapshot, NIB_VK_FAMILY_COOP16, out_plan);
     }
-    if (!is_cpu && snapshot->has_fast_integer_dot)
+    out_plan->matmul_subgroup = nib_vk_matmul_subgroup(snapshot);
+    if (!is_cpu && snapshot->has_fast_integer_dot) {
+        add_family(snapshot, NIB_VK_FAMILY_SUB, out_plan);
         add_family(snapshot, NIB_VK_FAMILY_DOT, out_plan);
+    }
     add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
     out_plan->matmul_lanes = is_cpu ? 1 : GPU_LANES;
     out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : NIB_VK_MAX_COLUMNS - 1;
@@ -210,7 +219,8 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     // Such a driver neither keeps numbers in registers nor gains by sharing a token.
     out_plan->attention_units = is_cpu ? 8 : 1;
     out_plan->attention_numbers = is_cpu ? 512 : 128;
-    out_plan->attention_parts = is_cpu ? 8 : 32;
+    // A dispatch that puts parts together costs a CPU more than a few cores gain by them.
+    out_plan->attention_parts = is_cpu ? 1 : GPU_PARTS;
 }
 
 enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot, const char *name,
@@ -228,13 +238,16 @@ enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot,
     // Kernels made for GPUs run as they do there.
     bool is_cooperative = nib_vk_family_is_cooperative(plan->forced_family);
     if (plan->forced_family == NIB_VK_FAMILY_WIDE || plan->forced_family == NIB_VK_FAMILY_DOT ||
-        is_cooperative) {
+        nib_vk_family_has_sizes(plan->forced_family)) {
         plan->matmul_lanes = GPU_LANES;
         plan->matmul_columns = NIB_VK_MAX_COLUMNS - 1;
+        plan->attention_parts = GPU_PARTS;
     }
     plan->has_texels = plan->has_texels || plan->forced_family == NIB_VK_FAMILY_TEXEL ||
                        plan->forced_family == NIB_VK_FAMILY_SINGLE;
-    plan->has_integer_dot = plan->has_integer_dot || plan->forced_family == NIB_VK_FAMILY_DOT;
+    plan->has_integer_dot = plan->has_integer_dot || plan->forced_family == NIB_VK_FAMILY_DOT ||
+                            plan->forced_family == NIB_VK_FAMILY_SUB;
+    plan->has_sizes = plan->has_sizes || nib_vk_family_has_sizes(plan->forced_family);
     plan->has_cooperative = plan->has_cooperative || is_cooperative;
     return NIB_OK;
 }

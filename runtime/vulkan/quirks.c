@@ -1,5 +1,6 @@
 #include "runtime/vulkan/quirks.h"
 
+#define VENDOR_AMD 0x1002u
 #define COOPERATIVE (1u << NIB_VK_FAMILY_COOP8 | 1u << NIB_VK_FAMILY_COOP16)
 
 struct quirk {
@@ -13,6 +14,17 @@ struct quirk {
 static bool is_before_rdna3(const struct nib_vk_snapshot *s)
 {
     return !s->has_fast_mixed_dot;
+}
+
+static bool is_any(const struct nib_vk_snapshot *s)
+{
+    (void)s;
+    return true;
+}
+
+static bool is_amd(const struct nib_vk_snapshot *s)
+{
+    return s->vendor_id == VENDOR_AMD;
 }
 
 /// Intel's drivers for Windows keep 14 bits for the last part of their version.
@@ -30,6 +42,12 @@ static const struct quirk quirks[] = {
     // https://github.com/ggml-org/llama.cpp/issues/22034
     {VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS, COOPERATIVE, is_before_101_8860,
      "matrices lose the device before driver 101.8860"},
+    // https://github.com/Tencent/ncnn/issues/6778
+    {VK_DRIVER_ID_QUALCOMM_PROPRIETARY, 1u << NIB_VK_FAMILY_SUB, is_any,
+     "this driver's shuffles are wrong"},
+    // https://github.com/ggml-org/llama.cpp/issues/15846
+    {VK_DRIVER_ID_MOLTENVK, 1u << NIB_VK_FAMILY_SUB, is_amd,
+     "shuffles are wrong on AMD's GPUs of Macs"},
 };
 
 const char *nib_vk_quirk_find(const struct nib_vk_snapshot *snapshot, enum nib_vk_family family)

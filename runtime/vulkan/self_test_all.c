@@ -62,6 +62,8 @@ static enum nib_status check_matmul(struct all *all, const struct nib_vk_probe_m
         if (nib_vk_family_missing(&all->device->snapshot, family) ||
             (needs_texels && !all->device->plan.has_texels) ||
             (family == NIB_VK_FAMILY_DOT && !all->device->plan.has_integer_dot) ||
+            (family == NIB_VK_FAMILY_SUB &&
+             !(all->device->plan.has_integer_dot && all->device->plan.has_sizes)) ||
             (nib_vk_family_is_cooperative(family) && !all->device->plan.has_cooperative))
             continue;
         struct nib_vk_probe probe = {0};

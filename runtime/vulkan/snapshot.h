@@ -38,6 +38,8 @@ struct nib_vk_snapshot {
     bool has_fast_integer_dot;      ///< and what it does to signed bytes is accelerated
     bool has_fast_mixed_dot;        ///< and to signed times unsigned ones
     bool has_subgroups;             ///< broadcasts and reductions within a subgroup, in compute
+    bool has_shuffles;              ///< an invocation reads of others in its subgroup
+    struct nib_vk_subgroups subgroups;
     struct nib_vk_cooperative cooperative;
     float timestamp_ns;   ///< a tick of the queue's clock
     bool has_host_family; ///< the queue is a host's, of `host_family`
@@ -67,6 +69,7 @@ enum nib_vk_family {
     NIB_VK_FAMILY_TALL,   ///< few invocations of many rows; runs everywhere
     NIB_VK_FAMILY_TEXEL,  ///< the same through texel buffers
     NIB_VK_FAMILY_SINGLE, ///< the same, a single row being prepared by the matmul
+    NIB_VK_FAMILY_SUB,    ///< as dot, few rows of input being summed by shuffles
     NIB_VK_FAMILY_COOP8,  ///< many rows of input by cooperative matrices of bytes
     NIB_VK_FAMILY_COOP16, ///< the same of halves
     NIB_VK_FAMILY_COUNT
@@ -86,6 +89,8 @@ struct nib_vk_device_plan {
     // Matmuls.
     bool has_texels;               ///< texel buffers are bound beside storage buffers
     bool has_integer_dot;          ///< the feature is enabled
+    bool has_sizes;                ///< the features of subgroups' sizes are enabled, if there
+    uint32_t matmul_subgroup;      ///< invocations of a subgroup of kernels for few rows of input
     bool has_cooperative;          ///< the features of cooperative matrices are enabled
     uint32_t cooperative_subgroup; ///< invocations of a subgroup of their kernels
     struct nib_vk_tile tiles[NIB_VK_ELEMENT_COUNT][2]; ///< of whole granules and of halves

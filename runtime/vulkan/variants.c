@@ -9,6 +9,7 @@
 #define TEXEL_BYTES 16u
 /// With smaller subgroups AMD's matrix units need fewer registers for as many products.
 #define TILE_SUBGROUP 32u
+#define INTEL_SUBGROUP 16u
 
 static const struct nib_vk_family_info families[NIB_VK_FAMILY_COUNT] = {
     [NIB_VK_FAMILY_WIDE] = {"wide",
@@ -28,8 +29,14 @@ static const struct nib_vk_family_info families[NIB_VK_FAMILY_COUNT] = {
         {"texel", {{"matmul_texel_x1", 8}, {"matmul_texel_x2", 8}, {"matmul_texel_x4", 8}}},
     [NIB_VK_FAMILY_SINGLE] =
         {"single", {{"matmul_texel_single", 8}, {"matmul_texel_x2", 8}, {"matmul_texel_x4", 8}}},
-    [NIB_VK_FAMILY_COOP8] = {"coop8", {[6] = {"matmul_coop8", 16, true}}},
-    [NIB_VK_FAMILY_COOP16] = {"coop16", {[6] = {"matmul_coop16", 8, true}}},
+    [NIB_VK_FAMILY_SUB] = {"sub",
+                           {{"matmul_sub_2x1", 2, true},
+                            {"matmul_sub_2x2", 2, true},
+                            {"matmul_sub_4x4", 4, true},
+                            {"matmul_sub_4x8", 4, true},
+                            [6] = {"matmul_dot_tile", 16}}},
+    [NIB_VK_FAMILY_COOP8] = {"coop8", {[6] = {"matmul_coop8", 16, true, true}}},
+    [NIB_VK_FAMILY_COOP16] = {"coop16", {[6] = {"matmul_coop16", 8, true, true}}},
 };
 
 const struct nib_vk_family_info *nib_vk_family_get(enum nib_vk_family family)
@@ -48,16 +55,39 @@ enum nib_status nib_vk_family_find(const char *name, enum nib_vk_family *out_fam
     }
     return nib_fail(
         err, NIB_ERROR_UNSUPPORTED,
-        "Vulkan variant '%s'; there are wide, dot, tall, texel, single, coop8 and coop16", name);
+        "Vulkan variant '%s'; there are wide, dot, tall, texel, single, sub, coop8 and coop16",
+        name);
 }
 
 uint32_t nib_vk_tile_subgroup(const struct nib_vk_snapshot *snapshot)
 {
-    const struct nib_vk_cooperative *cooperative = &snapshot->cooperative;
+    const struct nib_vk_subgroups *subgroups = &snapshot->subgroups;
     // Intel's units are as wide as the smallest subgroup.
-    uint32_t wanted =
-        snapshot->vendor_id == NIB_VK_VENDOR_INTEL ? cooperative->least_subgroup : TILE_SUBGROUP;
-    return nib_vk_cooperative_subgroup(cooperative, wanted, snapshot->subgroup_size);
+    uint32_t wanted = snapshot->vendor_id == NIB_VK_VENDOR_INTEL ? subgroups->least : TILE_SUBGROUP;
+    return nib_vk_subgroup_choose(subgroups, wanted, snapshot->subgroup_size);
+}
+
+uint32_t nib_vk_matmul_subgroup(const struct nib_vk_snapshot *snapshot)
+{
+    // Intel's compilers fill the registers of larger ones.
+    uint32_t usual = snapshot->subgroup_size;
+    uint32_t wanted = snapshot->vendor_id == NIB_VK_VENDOR_INTEL ? INTEL_SUBGROUP : usual;
+    return nib_vk_subgroup_choose(&snapshot->subgroups, wanted, usual);
+}
+
+static const char *missing_for_shuffles(const struct nib_vk_snapshot *s)
+{
+    uint32_t size = nib_vk_matmul_subgroup(s);
+    if (!s->has_integer_dot)
+        return "no integer dot products";
+    if (!s->has_shuffles)
+        return "no shuffles in subgroups";
+    // Invocations are told apart by their subgroup: there must be no gaps.
+    if (!s->subgroups.has_full)
+        return "subgroups may be short of invocations";
+    if (size < 8 || size > 64 || (size & (size - 1)))
+        return "no subgroups of 8 to 64";
+    return nib_vk_quirk_find(s, NIB_VK_FAMILY_SUB);
 }
 
 static enum nib_vk_family family_of(enum nib_vk_element element)
@@ -116,6 +146,8 @@ const char *nib_vk_family_missing(const struct nib_vk_snapshot *snapshot, enum n
         return has_texels ? NULL : "small texel buffers";
     case NIB_VK_FAMILY_TEXEL:
         return has_texels ? NULL : "small texel buffers";
+    case NIB_VK_FAMILY_SUB:
+        return missing_for_shuffles(snapshot);
     case NIB_VK_FAMILY_COOP8:
         return missing_for_tiles(snapshot, NIB_VK_ELEMENT_BYTE);
     case NIB_VK_FAMILY_COOP16:
@@ -132,6 +164,7 @@ static bool serves(const struct nib_vk_device_plan *plan, enum nib_vk_family fam
     bool is_plain = !need->has_book && !need->has_outliers && (need->bits == 4 || need->bits == 8);
     switch (family) {
     case NIB_VK_FAMILY_DOT:
+    case NIB_VK_FAMILY_SUB:
         return need->has_codes;
     case NIB_VK_FAMILY_TEXEL:
         return is_plain;
@@ -152,10 +185,11 @@ static bool serves(const struct nib_vk_device_plan *plan, enum nib_vk_family fam
 const char *nib_vk_kernel_name(uint32_t bit)
 {
     static const char *const names[NIB_VK_KERNEL_COUNT] = {
-        [NIB_VK_FAMILY_WIDE] = "matmul wide",     [NIB_VK_FAMILY_DOT] = "matmul dot",
-        [NIB_VK_FAMILY_TALL] = "matmul tall",     [NIB_VK_FAMILY_TEXEL] = "matmul texel",
-        [NIB_VK_FAMILY_SINGLE] = "matmul single", [NIB_VK_FAMILY_COOP8] = "matmul coop8",
-        [NIB_VK_FAMILY_COOP16] = "matmul coop16", [NIB_VK_FAMILY_COUNT] = "attention texel",
+        [NIB_VK_FAMILY_WIDE] = "matmul wide",      [NIB_VK_FAMILY_DOT] = "matmul dot",
+        [NIB_VK_FAMILY_TALL] = "matmul tall",      [NIB_VK_FAMILY_TEXEL] = "matmul texel",
+        [NIB_VK_FAMILY_SINGLE] = "matmul single",  [NIB_VK_FAMILY_SUB] = "matmul sub",
+        [NIB_VK_FAMILY_COOP8] = "matmul coop8",    [NIB_VK_FAMILY_COOP16] = "matmul coop16",
+        [NIB_VK_FAMILY_COUNT] = "attention texel",
     };
     return names[bit];
 }
@@ -172,16 +206,20 @@ enum nib_vk_family nib_vk_family_choose(const struct nib_vk_device_plan *plan,
         if (serves(plan, plan->families[i], need) && !(distrusted & 1u << plan->families[i]))
             return plan->families[i];
     }
-    return nib_vk_family_few(
-        plan, &(struct nib_vk_choices){.distrusted = distrusted | 1u << NIB_VK_FAMILY_DOT});
+    distrusted |= 1u << NIB_VK_FAMILY_SUB | 1u << NIB_VK_FAMILY_DOT;
+    return nib_vk_family_few(plan, &(struct nib_vk_choices){.distrusted = distrusted});
 }
 
 enum nib_vk_family nib_vk_family_few(const struct nib_vk_device_plan *plan,
                                      const struct nib_vk_choices *choices)
 {
     uint32_t distrusted = choices->distrusted;
-    if (plan->has_integer_dot && !(distrusted & 1u << NIB_VK_FAMILY_DOT))
-        return NIB_VK_FAMILY_DOT;
+    for (uint32_t i = 0; i < plan->n_families; i++) {
+        enum nib_vk_family family = plan->families[i];
+        bool is_dot = family == NIB_VK_FAMILY_SUB || family == NIB_VK_FAMILY_DOT;
+        if (is_dot && !(distrusted & 1u << family))
+            return family;
+    }
     return distrusted & 1u << NIB_VK_FAMILY_WIDE && !(distrusted & 1u << NIB_VK_FAMILY_TALL)
                ? NIB_VK_FAMILY_TALL
                : NIB_VK_FAMILY_WIDE;

@@ -8,7 +8,8 @@
 struct nib_vk_variant {
     const char *shader; ///< NULL: the one for fewer rows of input serves
     uint32_t rows;
-    bool is_cooperative; ///< its constants name a tile, and its subgroups have a known size
+    bool has_size;       ///< its subgroups have a known size
+    bool is_cooperative; ///< and its constants name a tile
 };
 
 struct nib_vk_family_info {
@@ -26,8 +27,15 @@ static inline bool nib_vk_family_is_cooperative(enum nib_vk_family family)
 {
     return family == NIB_VK_FAMILY_COOP8 || family == NIB_VK_FAMILY_COOP16;
 }
+/// Returns whether it has kernels that must know the size of their subgroups.
+static inline bool nib_vk_family_has_sizes(enum nib_vk_family family)
+{
+    return family == NIB_VK_FAMILY_SUB || nib_vk_family_is_cooperative(family);
+}
 #define NIB_VK_VENDOR_INTEL 0x8086u
-/// Returns the size of the subgroups that multiply cooperative matrices on the device.
+/// Returns the size of the subgroups that add up by shuffles on the device.
+uint32_t nib_vk_matmul_subgroup(const struct nib_vk_snapshot *snapshot);
+/// Returns the size of those that multiply cooperative matrices.
 uint32_t nib_vk_tile_subgroup(const struct nib_vk_snapshot *snapshot);
 /// Returns the tile that they multiply, of granules cut into `halves` (1 or 2); m is 0: none fits.
 struct nib_vk_tile nib_vk_tile_choose(const struct nib_vk_snapshot *snapshot,

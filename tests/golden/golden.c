@@ -21,7 +21,8 @@ static void open_devices(struct golden *golden)
         enum nib_status status =
             nib_device_open(nib_device_params(.backend = NIB_BACKEND_VULKAN,
                                               .index = (uint32_t)strtoul(index, &end, 10),
-                                              .vulkan_mask = getenv("NIB_TEST_VULKAN_MASK")),
+                                              .vulkan_mask = getenv("NIB_TEST_VULKAN_MASK"),
+                                              .vulkan_variant = getenv("NIB_TEST_VULKAN_VARIANT")),
                             &golden->devices[golden->n_devices], &error);
         if (status == NIB_ERROR_NOT_FOUND)
             cr_skip_test("no Vulkan device: %s", error.message);

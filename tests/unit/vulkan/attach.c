@@ -105,17 +105,17 @@ Test(vulkan_attach, nothing_is_used_that_was_not_enabled)
     cr_assert(!s.has_timeline_semaphore, "the feature is of no use without its extension");
 
     // Cooperative matrices need their extension and the memory model.
-    const struct nib_vk_cooperative all = {.has_extension = true,
-                                           .has_matrices = true,
-                                           .has_bytes = true,
-                                           .has_size_control = true,
-                                           .n_tiles = 1};
+    const struct nib_vk_cooperative all = {
+        .has_extension = true, .has_matrices = true, .has_bytes = true, .n_tiles = 1};
     s = make_able();
     s.cooperative = all;
-    enabled = (struct nib_vk_enabled){.api_version = VK_API_VERSION_1_2, .cooperative = all};
+    s.subgroups = (struct nib_vk_subgroups){.has_size_control = true, .has_full = true};
+    enabled = (struct nib_vk_enabled){
+        .api_version = VK_API_VERSION_1_2, .subgroups = s.subgroups, .cooperative = all};
     nib_vk_snapshot_limit(&enabled, &s);
     cr_assert(s.cooperative.has_matrices && s.cooperative.has_bytes && s.cooperative.n_tiles == 1);
-    cr_assert(!s.cooperative.has_size_control, "1.2 has it as an extension alone");
+    cr_assert(!s.subgroups.has_size_control && !s.subgroups.has_full,
+              "1.2 has it as an extension alone");
     enabled.cooperative.has_matrices = false;
     nib_vk_snapshot_limit(&enabled, &s);
     cr_assert(!s.cooperative.has_extension && s.cooperative.n_tiles == 0);

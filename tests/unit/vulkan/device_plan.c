@@ -163,14 +163,12 @@ static struct nib_vk_snapshot make_cooperative(void)
 {
     struct nib_vk_snapshot s = make_discrete();
     s.has_integer_dot = s.has_fast_integer_dot = s.has_fast_mixed_dot = true;
+    s.subgroups = (struct nib_vk_subgroups){.has_size_control = true, .least = 32, .greatest = 64};
     s.cooperative = (struct nib_vk_cooperative){
         .has_extension = true,
         .has_matrices = true,
         .has_bytes = true,
         .has_halves = true,
-        .has_size_control = true,
-        .least_subgroup = 32,
-        .greatest_subgroup = 64,
         .n_tiles = 2,
         .tiles = {{16, 16, 16, NIB_VK_ELEMENT_BYTE}, {16, 16, 16, NIB_VK_ELEMENT_HALF}}};
     return s;
@@ -209,6 +207,33 @@ Test(vulkan_device_plan, cooperative_matrices_multiply_codes)
     cr_assert_not(plan.has_cooperative);
 }
 
+Test(vulkan_device_plan, few_rows_are_summed_by_shuffles)
+{
+    struct nib_vk_snapshot s = make_cooperative();
+    const struct nib_vk_matmul_need need = {.bits = 4, .has_codes = true};
+    struct nib_vk_device_plan plan;
+    s.cooperative = (struct nib_vk_cooperative){0};
+    s.has_shuffles = true;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_DOT, "subgroups may have gaps");
+    s.subgroups.has_full = true;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_SUB);
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert_eq(plan.matmul_subgroup, 64, "the usual one");
+    struct nib_vk_choices choices = {0};
+    cr_assert_eq(nib_vk_family_few(&plan, &choices), NIB_VK_FAMILY_SUB);
+    choices.distrusted = 1u << NIB_VK_FAMILY_SUB;
+    cr_assert_eq(nib_vk_family_few(&plan, &choices), NIB_VK_FAMILY_DOT);
+    s.vendor_id = NIB_VK_VENDOR_INTEL;
+    s.subgroups.least = 8;
+    cr_assert_eq(nib_vk_matmul_subgroup(&s), 16);
+    s.driver_id = VK_DRIVER_ID_QUALCOMM_PROPRIETARY;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_DOT);
+    s.driver_id = VK_DRIVER_ID_MESA_TURNIP;
+    s.subgroups.has_size_control = false;
+    s.subgroup_size = 128;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_DOT, "too large");
+}
+
 Test(vulkan_device_plan, tiles_fit_a_workgroups_block)
 {
     struct nib_vk_snapshot s = make_cooperative();
@@ -223,12 +248,12 @@ Test(vulkan_device_plan, tiles_fit_a_workgroups_block)
 
     // Intel's smallest subgroups; those of a driver that lets nobody choose.
     s.vendor_id = NIB_VK_VENDOR_INTEL;
-    c->least_subgroup = 16;
+    s.subgroups.least = 16;
     cr_assert_eq(nib_vk_tile_subgroup(&s), 16);
     cr_assert_eq(nib_vk_tile_choose(&s, NIB_VK_ELEMENT_HALF, 1).m, 0, "8 · 256 results at once");
     c->tiles[1].m = 8;
     cr_assert_eq(nib_vk_tile_choose(&s, NIB_VK_ELEMENT_HALF, 1).m, 8);
-    c->has_size_control = false;
+    s.subgroups.has_size_control = false;
     cr_assert_eq(nib_vk_tile_subgroup(&s), s.subgroup_size);
 }
 

@@ -189,6 +189,11 @@ Test(vulkan_matmul, single_variant)
     check_variant("single");
 }
 
+Test(vulkan_matmul, sub_variant)
+{
+    check_variant("sub");
+}
+
 Test(vulkan_matmul, coop8_variant)
 {
     check_variant("coop8");
