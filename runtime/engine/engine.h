@@ -41,6 +41,10 @@ struct nib_load {
     uint64_t done_bytes;
     uint64_t reported_bytes;
     struct nib_meter meter;
+    uint32_t n_checked; ///< kernels
+    uint32_t n_checks;  ///< that are known to be due, these included
+    uint32_t reported_checks;
+    struct nib_meter check_meter;
     bool ready;
     uint64_t ns;
 };

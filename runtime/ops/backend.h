@@ -91,6 +91,8 @@ struct nib_backend {
                                      struct nib_error *err);
     void (*device_close)(void *device);
     void (*device_info)(const void *device, struct nib_device_info *out_info);
+    /// Optional. Returns the bytes that models can still take; NULL: nib_device_info.memory_bytes.
+    uint64_t (*memory_left)(void *device);
     /// Optional. From now on kernels are checked against `reference`, the CPU backend with its
     /// scalar code, before an instance uses them, as the params' `self_test` says; those that fail
     /// are replaced where others can do their work. Called once, before there are instances.
@@ -119,6 +121,9 @@ struct nib_backend {
     /// Optional. Goes on making kernels ready for `budget_ns` (0: to the end).
     enum nib_status (*ready)(void *self, uint64_t budget_ns, bool *out_ready,
                              struct nib_error *err);
+
+    /// Optional. Tells how many kernels `ready` has checked, and adds those that it knows are due.
+    void (*checks)(const void *self, uint32_t *out_done, uint32_t *out_total);
 
     /// Runs segments [first, last] over `step`. `hidden_in` [n_rows][hidden_size] is read where the
     /// first is not segment 0; NULL there: the hidden states that the last run of this instance

@@ -29,14 +29,30 @@ static enum nib_status create_device(struct nib_vk_device *d, struct nib_error *
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
         .pNext = &timeline,
         .shaderIntegerDotProduct = VK_TRUE};
-    const char *extensions[2];
+    const char *extensions[4];
     uint32_t n_extensions = 0;
     if (d->plan.needs_timeline_extension)
         extensions[n_extensions++] = VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME;
     if (d->plan.has_integer_dot)
         extensions[n_extensions++] = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
+    void *chain = d->plan.has_integer_dot ? (void *)&dot : (void *)&timeline;
+    VkPhysicalDeviceSubgroupSizeControlFeatures sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES,
+        .pNext = chain,
+        .subgroupSizeControl = d->snapshot.subgroups.has_size_control,
+        .computeFullSubgroups = d->snapshot.subgroups.has_full};
+    if (d->plan.has_sizes && d->snapshot.subgroups.has_size_extension) {
+        chain = &sizes;
+        extensions[n_extensions++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
+    }
+    struct nib_vk_cooperative_features cooperative;
+    if (d->plan.has_cooperative) {
+        chain = nib_vk_cooperative_chain(&cooperative, &d->snapshot.cooperative, chain);
+        nib_vk_cooperative_enable(&d->snapshot.cooperative, &cooperative);
+        extensions[n_extensions++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
+    }
     VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-                               .pNext = d->plan.has_integer_dot ? (void *)&dot : (void *)&timeline,
+                               .pNext = chain,
                                .queueCreateInfoCount = 1,
                                .pQueueCreateInfos = &queue,
                                .enabledExtensionCount = n_extensions,
@@ -215,9 +231,18 @@ static enum nib_status create_pipeline(struct nib_vk_device *d, const struct nib
                                   .pMapEntries = entries,
                                   .dataSize = sizeof kernel->specs,
                                   .pData = kernel->specs};
+    // A kernel that shares its work between subgroups must know their size.
+    bool has_subgroups = kernel->specs[NIB_SPEC_SUBGROUP] > 0;
+    VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = kernel->specs[NIB_SPEC_SUBGROUP]};
+    VkPipelineShaderStageCreateFlags full =
+        VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .pNext = has_subgroups && d->snapshot.subgroups.has_size_control ? &size : NULL,
+                  .flags = has_subgroups && d->snapshot.subgroups.has_full ? full : 0,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .module = module,
                   .pName = "main",

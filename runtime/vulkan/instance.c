@@ -377,6 +377,7 @@ void nib_vk_instance_destroy(void *self)
     nib_vk_points_free(&instance->waits);
     nib_vk_points_free(&instance->signals);
     free(instance->views);
+    free(instance->probes);
     free(instance->op_calls);
     free(instance->op_ns);
     free(instance->timestamps);

@@ -156,9 +156,12 @@ struct nib_vk_instance {
     bool is_ready;
 
     struct nib_vk_choices choices;
-    bool is_trusted;     ///< `choices` stand
-    uint32_t next_probe; ///< op whose kernels are to be checked next
-    uint32_t kernels;    ///< bits of those that are used
+    bool is_trusted;  ///< `choices` stand
+    uint32_t *probes; ///< [n_probes] ops whose kernels are to be checked, or NULL: not known yet
+    uint32_t n_probes;
+    uint32_t next_probe;
+    uint32_t n_checked; ///< in earlier lists, which ended where a kernel was replaced
+    uint32_t kernels;   ///< bits of those that are used
     const char *replaced[NIB_VK_KERNEL_COUNT];
     uint32_t n_replaced;
 

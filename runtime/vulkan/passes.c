@@ -118,6 +118,13 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
             each[i] = columns;
             uint32_t tiles = d->plan.matmul_width * variant->rows / NIB_TILE_ROWS;
             kernel.shader = variant->shader;
+            bool is_cooperative = variant->is_cooperative;
+            kernel.specs[NIB_SPEC_TILE_M] = is_cooperative ? params->tile->m : 0;
+            kernel.specs[NIB_SPEC_TILE_N] = is_cooperative ? params->tile->n : 0;
+            kernel.specs[NIB_SPEC_TILE_K] = is_cooperative ? params->tile->k : 0;
+            kernel.specs[NIB_SPEC_SUBGROUP] = is_cooperative      ? d->plan.cooperative_subgroup
+                                              : variant->has_size ? d->plan.matmul_subgroup
+                                                                  : 0;
             pass->groups[i] = (uint32_t)nib_ceil_div_u64(params->groups, tiles);
         }
         enum nib_status status =

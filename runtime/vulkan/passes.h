@@ -40,6 +40,7 @@ struct pass_params {
     uint64_t groups; ///< workgroups; of a matmul tiles
     bool is_matmul;
     const struct nib_vk_variant *variants; ///< [NIB_VK_MAX_COLUMNS], of a matmul
+    const struct nib_vk_tile *tile;        ///< of its variants with cooperative matrices
 };
 
 /// Appends a pass; its accesses are added by the caller. `*out_pass` stays valid.

@@ -46,7 +46,11 @@
 #define NIB_SPEC_HAS_ADD 13      // the output is added to what is there
 #define NIB_SPEC_SOURCE 14       // what a single row is computed from: NIB_PREPARE_SOURCE_*
 #define NIB_SPEC_IS_GROUP 15     // a granule is a group
-#define NIB_SPECS 16
+#define NIB_SPEC_TILE_M 16       // a tile of cooperative matrices: rows of the weight,
+#define NIB_SPEC_TILE_N 17       // rows of the input,
+#define NIB_SPEC_TILE_K 18       // and weights of a row
+#define NIB_SPEC_SUBGROUP 19     // invocations of a subgroup
+#define NIB_SPECS 20
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17

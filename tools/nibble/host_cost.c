@@ -113,7 +113,7 @@ static void print(const struct options *options, struct nib_engine *engine,
     json_put_real(&json, "step_us", step_us);
     for (uint32_t i = 0; i < N_PARTS; i++)
         json_put_real(&json, part_names[i], median_us(steps, i, sorted));
-    report_execution(&json, &info);
+    report_execution(&json, engine);
     json_end(&json);
 }
 
