@@ -1,7 +1,12 @@
 #version 450
 // y = x · weight^T + bias. An invocation makes ROWS rows of the weight for COLS rows of x.
 // 16 / ROWS neighbours make a tile; LANES of them, in y, share each row and take every LANES-th
-// granule. Codes are multiplied with codes in integers, numbers with numbers in fp32.
+// granule. Codes are multiplied with codes in integers, numbers with numbers in fp32. With
+// HAS_SUBGROUPS, lanes add up by shuffles: four neighbours, which read 64 bytes of a plane, have
+// rows of their own, the fours of a subgroup are its lanes.
+#ifdef HAS_SUBGROUPS
+#extension GL_KHR_shader_subgroup_shuffle : require
+#endif
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "lib/weights.glsl"
@@ -16,7 +21,17 @@ layout(constant_id = NIB_SPEC_HAS_BIAS) const bool HAS_BIAS = false;
 layout(constant_id = NIB_SPEC_WIDTH) const uint WIDTH = 16;
 layout(constant_id = NIB_SPEC_HAS_OUTLIERS) const bool HAS_OUTLIERS = false;
 layout(constant_id = NIB_SPEC_HAS_ADD) const bool HAS_ADD = false;
+#ifdef HAS_SUBGROUPS
+#define FOUR 4u
+layout(constant_id = NIB_SPEC_SUBGROUP) const uint SUBGROUP = 32;
+layout(local_size_x = 64) in; // WIDTH * LANES, both 8
+const uint MOST = FOUR * LANES; // invocations with the same rows, and their neighbours
+const uint TOGETHER = SUBGROUP < MOST ? SUBGROUP : MOST;
+const uint PARTS = MOST / TOGETHER; // of a row's sum
+#else
 layout(local_size_x_id = NIB_SPEC_WIDTH, local_size_y_id = NIB_SPEC_LANES) in;
+const uint PARTS = LANES;
+#endif
 
 const bool HAS_HALVES = HALVES == 2u;
 
@@ -43,7 +58,7 @@ layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Bias {
     float bias[];
 };
 
-shared float partial[COLS][WIDTH * LANES];
+shared float partial[COLS][WIDTH * PARTS];
 
 // Products of a granule's weights, of both halves apart, where they have groups of their own.
 void multiply_floats(const Granule granule[ROWS], uint g, uint first, out vec2 products[ROWS][COLS])
@@ -161,9 +176,26 @@ void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][
     }
 }
 
+// Adds up what the lanes of the same subgroup have, so that each has the sum.
+float add_lanes(float sum)
+{
+#ifdef HAS_SUBGROUPS
+    [[unroll]] for (uint mask = FOUR; mask < TOGETHER; mask *= 2u)
+        sum += subgroupShuffleXor(sum, mask);
+#endif
+    return sum;
+}
+
 void main()
 {
-    uint place = gl_LocalInvocationID.x, lane = gl_LocalInvocationID.y;
+#ifdef HAS_SUBGROUPS
+    // Local indices need not be in the order of subgroups.
+    uint thread = gl_SubgroupID * SUBGROUP + gl_SubgroupInvocationID;
+    uint place = thread % FOUR + thread / MOST * FOUR, lane = thread / FOUR % LANES;
+    uint own = lane / (TOGETHER / FOUR);
+#else
+    uint place = gl_LocalInvocationID.x, lane = gl_LocalInvocationID.y, own = lane;
+#endif
     uint tile = gl_WorkGroupID.x * (WIDTH / TILE_THREADS) + place / TILE_THREADS;
     uint r = place % TILE_THREADS, first = gl_WorkGroupID.y * COLS;
     uint n_tiles = (p.n_rows + TILE_ROWS - 1u) / TILE_ROWS;
@@ -182,19 +214,23 @@ void main()
 
     [[unroll]] for (uint k = 0u; k < ROWS; k++) {
         uint row = tile * TILE_ROWS + r + k * TILE_THREADS;
-        if (LANES > 1u) {
+        [[unroll]] for (uint c = 0u; c < COLS; c++)
+            total[k][c] = add_lanes(total[k][c]);
+        if (PARTS > 1u) {
             if (k > 0u)
                 barrier();
-            [[unroll]] for (uint c = 0u; c < COLS; c++)
-                partial[c][lane * WIDTH + place] = total[k][c];
+            [[unroll]] for (uint c = 0u; c < COLS; c++) {
+                if (lane % (LANES / PARTS) == 0u)
+                    partial[c][own * WIDTH + place] = total[k][c];
+            }
             barrier();
         }
         [[unroll]] for (uint c = 0u; c < COLS; c++) {
             // The lanes write columns in turn.
             if (c % LANES != lane || !is_used || row >= p.n_rows)
                 continue;
-            float sum = LANES > 1u ? 0.0 : total[k][c];
-            for (uint i = 0u; LANES > 1u && i < LANES; i++)
+            float sum = PARTS > 1u ? 0.0 : total[k][c];
+            for (uint i = 0u; PARTS > 1u && i < PARTS; i++)
                 sum += partial[c][i * WIDTH + place];
             if (HAS_BIAS)
                 sum += bias[p.bias_at + row];

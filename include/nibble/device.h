@@ -24,6 +24,7 @@ enum nib_device_type {
 struct nib_device_info {
     enum nib_backend_kind backend;
     enum nib_device_type type;
+    bool is_usable;        ///< models can run on it; else `features` says why not
     uint32_t index;        ///< N of `--device vulkan:N`; 0 for the CPU
     uint32_t threads;      ///< CPU: physical cores this process may use; Vulkan: 0
     uint64_t memory_bytes; ///< memory that a model may take: RAM, or the device-local heap
@@ -66,8 +67,12 @@ struct nib_device_params {
     enum nib_self_test self_test;
     const char *cache_dir;      ///< folder for pipelines and verdicts; NULL: nothing is kept
     const char *vulkan_variant; ///< Vulkan: the matmul kernels ("wide", "dot", "tall", "texel",
-                                ///< "single") that go before those that the device would choose,
-                                ///< where they serve; for tests; NULL: none
+        ///< "single", "sub", "coop8", "coop16") that go before those that the device would choose,
+        ///< where they serve; for tests; NULL: none
+    const char *shader_dir; ///< Vulkan, builds with NIB_RUNTIME_COMPILE: a folder like Nibble's own
+                            ///< shaders, whose kernels are taken instead of those that are built
+                            ///< in, and again, between steps, when one of its files has changed;
+                            ///< nothing is kept in `cache_dir` then. NULL: those that are built in
     uint32_t hang_ms; ///< Vulkan: milliseconds after which what was submitted counts as hung, and
                       ///< the device as lost; 0: a minute, an hour on a driver of type CPU
 };
@@ -87,7 +92,9 @@ struct nib_kernel_check {
     double error;       ///< largest difference in a row, as a part of the row's largest number
     double limit;       ///< that it must not exceed
     bool passed;
-    uint64_t ns; ///< time of the check, compilation included
+    uint64_t ns;    ///< time of the check, compilation included
+    uint32_t done;  ///< checks so far, this one included
+    uint32_t total; ///< of all; some may turn out to be another kernel's and are not told
 };
 /// Gets one check, alive for the call; returns false to stop.
 typedef bool nib_kernel_check_fn(void *user, const struct nib_kernel_check *check);

@@ -21,11 +21,13 @@ extern "C" {
 struct nib_engine;
 
 /// A run of segments on one device. Segment 0 is the embedding, segments 1 to `layers` are the
-/// layers, the last one is the head.
+/// layers, the last one is the head. Neighbouring placements without segments divide between them
+/// all that lies up to the next one that has some (nib_engine_params.shares); they are cut between
+/// layers, and each gets one at least.
 struct nib_placement {
     struct nib_device *device; ///< NULL: a CPU device of the engine's own, with every default
-    uint32_t first_segment;
-    uint32_t n_segments;
+    uint32_t first_segment;    ///< not looked at where n_segments is 0
+    uint32_t n_segments;       ///< 0: a share
 };
 
 /// Default of nib_engine_params.max_rows, and the largest bucket.
@@ -36,7 +38,8 @@ struct nib_placement {
 struct nib_engine_params {
     uint32_t struct_size;
     struct nib_log log;
-    struct nib_progress progress;           ///< counts bytes of weights
+    struct nib_progress progress;       ///< counts bytes of weights
+    struct nib_progress check_progress; ///< counts kernels that are checked before they are used
     const struct nib_placement *placements; ///< in the order of segments, without a gap; NULL: CPU
     uint32_t n_placements;
     uint32_t context;      ///< tokens a session can hold; 0: the model's, at most 8192
@@ -54,15 +57,21 @@ struct nib_engine_params {
     /// Takes what goes to the CPU; NULL: a CPU device that has a placement, else one with every
     /// default.
     struct nib_device *fallback_device;
-    bool fit; ///< let the CPU have the segments at a placement's end that the device has no memory
-              ///< for, as long as it has some for one layer
+    bool fit; ///< let the next placement, and behind the last one the CPU, have the segments at a
+              ///< placement's end that the device has no memory for, as long as it has some for one
+              ///< layer
+    const float *shares; ///< [n_placements], for placements without segments: how the bytes of
+                         ///< weights and cache are divided between them, positive numbers of any
+                         ///< sum; NULL: as the memory that the devices have left
+    const char *fallback_reason; ///< why a device that was wanted has no placement, which
+                                 ///< nib_execution.fallbacks is to begin with; copied; NULL: none
 };
 #define nib_engine_params(...) \
     (&(struct nib_engine_params){.struct_size = sizeof(struct nib_engine_params), __VA_ARGS__})
 
 /// Makes an engine for `model` without loading a weight: placements and memory are checked, the KV
-/// pool is reserved. Errors: argument, unsupported (a format or op on a device), memory,
-/// device memory.
+/// pool is reserved. Errors: argument (also more devices than layers to divide), unsupported (a
+/// format or op on a device), memory, device memory.
 NIB_API enum nib_status nib_engine_create(struct nib_model *model,
                                           const struct nib_engine_params *params,
                                           struct nib_engine **out_engine, struct nib_error *err);
@@ -117,10 +126,24 @@ struct nib_engine_info {
     uint64_t kv_used_bytes; ///< of memory.kv_bytes: pages that sessions hold, shared ones once
     uint64_t kv_idle_bytes; ///< pages kept for sessions that begin as earlier ones did, until
                             ///< pages are needed
+    uint32_t n_placements;  ///< at work, which may be other ones than were asked for
 };
 /// Describes the engine. While a thread of nib_engine_prepare loads, what the devices have taken
 /// and done is not known, and 0.
 NIB_API void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info *out_info);
+
+/// A placement at work.
+struct nib_engine_placement {
+    struct nib_device_info device;
+    uint32_t first_segment;
+    uint32_t n_segments;
+    uint32_t layers; ///< of these segments
+};
+/// Describes placement `index` of nib_engine_info.n_placements, in the order of segments. Errors:
+/// not found.
+NIB_API enum nib_status nib_engine_get_placement(const struct nib_engine *engine, uint32_t index,
+                                                 struct nib_engine_placement *out_placement,
+                                                 struct nib_error *err);
 
 /// Time and traffic of one op, summed over all steps (nib_engine_params.profile).
 struct nib_op_profile {

@@ -4,6 +4,7 @@
 #include "runtime/base/status.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/registry.h"
+#include "runtime/vulkan/features.h"
 
 enum nib_status nib_device_attach(const struct nib_attach_params *params,
                                   struct nib_device **out_device, struct nib_error *err)
@@ -23,48 +24,15 @@ const char *const *nib_vulkan_required_extensions(uint32_t api_version)
 const char *const *nib_vulkan_recommended_extensions(uint32_t api_version)
 {
     static const char *const before_1_3[] = {VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME,
-                                             NULL};
-    return api_version < VK_API_VERSION_1_3 ? before_1_3 : before_1_3 + 1;
-}
-
-/// The features that are used, by their places in a chain; NULL where it has no struct for them.
-struct used_features {
-    VkBool32 *timeline_semaphore;
-    VkBool32 *integer_dot;
-};
-
-static struct used_features find_features(VkPhysicalDeviceFeatures2 *features)
-{
-    struct used_features used = {NULL, NULL};
-    VkBaseOutStructure *link = (VkBaseOutStructure *)features;
-    for (; link; link = link->pNext) {
-        void *f = link;
-        switch ((int)link->sType) {
-        case VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES:
-            used.timeline_semaphore =
-                &((VkPhysicalDeviceTimelineSemaphoreFeatures *)f)->timelineSemaphore;
-            break;
-        case VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES:
-            used.timeline_semaphore = &((VkPhysicalDeviceVulkan12Features *)f)->timelineSemaphore;
-            break;
-        case VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES:
-            used.integer_dot =
-                &((VkPhysicalDeviceShaderIntegerDotProductFeatures *)f)->shaderIntegerDotProduct;
-            break;
-        case VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES:
-            used.integer_dot = &((VkPhysicalDeviceVulkan13Features *)f)->shaderIntegerDotProduct;
-            break;
-        default:
-            break;
-        }
-    }
-    return used;
+                                             VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME,
+                                             VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME, NULL};
+    return api_version < VK_API_VERSION_1_3 ? before_1_3 : before_1_3 + 2;
 }
 
 enum nib_status nib_vulkan_required_features(VkPhysicalDeviceFeatures2 *features,
                                              struct nib_error *err)
 {
-    struct used_features used = find_features(features);
+    struct nib_vk_features used = nib_vk_features_find(features);
     if (!used.timeline_semaphore) {
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "the chain of features has no "
@@ -78,10 +46,22 @@ enum nib_status nib_vulkan_required_features(VkPhysicalDeviceFeatures2 *features
 void nib_vulkan_recommended_features(const VkPhysicalDeviceFeatures2 *supported,
                                      VkPhysicalDeviceFeatures2 *features)
 {
-    struct used_features has = find_features((VkPhysicalDeviceFeatures2 *)(uintptr_t)supported);
-    struct used_features used = find_features(features);
-    if (used.integer_dot && has.integer_dot && *has.integer_dot)
-        *used.integer_dot = VK_TRUE;
+    struct nib_vk_features has =
+        nib_vk_features_find((VkPhysicalDeviceFeatures2 *)(uintptr_t)supported);
+    struct nib_vk_features used = nib_vk_features_find(features);
+    VkBool32 *const pairs[][2] = {
+        {has.integer_dot, used.integer_dot},
+        {has.cooperative_matrix, used.cooperative_matrix},
+        {has.memory_model, used.memory_model},
+        {has.float16, used.float16},
+        {has.int8, used.int8},
+        {has.size_control, used.size_control},
+        {has.full_subgroups, used.full_subgroups},
+    };
+    for (uint32_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        if (pairs[i][0] && pairs[i][1] && *pairs[i][0])
+            *pairs[i][1] = VK_TRUE;
+    }
 }
 
 enum nib_status nib_engine_synchronize(struct nib_engine *engine,

@@ -12,6 +12,7 @@ static void describe(const void *device, struct nib_device_info *out_info)
     *out_info = (struct nib_device_info){
         .backend = NIB_BACKEND_CPU,
         .type = NIB_DEVICE_TYPE_CPU,
+        .is_usable = true,
         .threads = nib_cpu_cores(),
         .memory_bytes = nib_memory_size(),
     };

@@ -149,6 +149,8 @@ enum nib_status nib_engine_build(struct nib_model *model, const struct nib_engin
     NIB_TRY(nib_placements_create(engine, params, err));
     NIB_TRY(make_arrays(engine, err));
     engine->load.meter = (struct nib_meter){.progress = params->progress, .what = "load weights"};
+    engine->load.check_meter =
+        (struct nib_meter){.progress = params->check_progress, .what = "check kernels"};
     nib_load_restart(engine);
     *out_engine = engine;
     return NIB_OK;
@@ -220,19 +222,26 @@ static void add_kept(struct nib_notes *notes, struct nib_execution *execution)
                  (const char *const *)notes->kept_fallbacks, notes->n_kept_fallbacks);
 }
 
+static uint32_t count_layers(const struct nib_engine *engine, const struct nib_part *part)
+{
+    uint32_t count = 0;
+    for (uint32_t s = part->first_segment; s < part->first_segment + part->n_segments; s++)
+        count += engine->plan->segments[s].kind == NIB_SEGMENT_LAYER;
+    return count;
+}
+
 /// Adds what the placement is.
 static void add_placement(const struct nib_engine *engine, const struct nib_part *part,
                           struct nib_engine_info *info)
 {
     struct nib_device_info device = {0};
     part->device->backend->device_info(part->device->impl, &device);
-    for (uint32_t s = part->first_segment; s < part->first_segment + part->n_segments; s++) {
-        bool layer = engine->plan->segments[s].kind == NIB_SEGMENT_LAYER;
-        info->execution.gpu_layers += layer && device.backend == NIB_BACKEND_VULKAN;
-        info->execution.cpu_layers += layer && device.backend == NIB_BACKEND_CPU;
-        if (s == (info->n_segments > 1 ? 1 : 0))
-            info->device = device;
-    }
+    uint32_t *layers = device.backend == NIB_BACKEND_VULKAN ? &info->execution.gpu_layers
+                                                            : &info->execution.cpu_layers;
+    *layers += count_layers(engine, part);
+    uint32_t first = info->n_segments > 1 ? 1 : 0;
+    if (first - part->first_segment < part->n_segments)
+        info->device = device;
 }
 
 /// Adds what the placement holds and has done.
@@ -277,6 +286,7 @@ void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info
         .max_rows = engine->plan->max_rows,
         .vocabulary = engine->plan->vocabulary,
         .n_segments = engine->plan->n_segments,
+        .n_placements = engine->n_parts,
         .load_ns = engine->load.ns,
         .steps = engine->n_steps,
         .host_ns = engine->host_ns + engine->past.host_ns,
@@ -294,4 +304,19 @@ void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info
     memory->total_bytes = memory->weights_bytes + memory->kv_bytes + memory->scratch_bytes;
     out_info->execution.replaced = engine->notes->replaced;
     out_info->execution.fallbacks = engine->notes->fallbacks;
+}
+
+enum nib_status nib_engine_get_placement(const struct nib_engine *engine, uint32_t index,
+                                         struct nib_engine_placement *out_placement,
+                                         struct nib_error *err)
+{
+    if (index >= engine->n_parts)
+        return nib_fail(err, NIB_ERROR_NOT_FOUND, "there is no placement %u, there are %u", index,
+                        engine->n_parts);
+    const struct nib_part *part = &engine->parts[index];
+    *out_placement = (struct nib_engine_placement){.first_segment = part->first_segment,
+                                                   .n_segments = part->n_segments,
+                                                   .layers = count_layers(engine, part)};
+    part->device->backend->device_info(part->device->impl, &out_placement->device);
+    return NIB_OK;
 }

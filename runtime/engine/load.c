@@ -49,6 +49,10 @@ void nib_load_restart(struct nib_engine *engine)
     load->ready = false;
     load->meter.total = nib_load_total(engine);
     load->meter.next_ns = 0;
+    load->n_checked = 0;
+    load->n_checks = 0;
+    load->reported_checks = 0;
+    load->check_meter.next_ns = 0;
 }
 
 /// Asks the system to read the weight's mapped rows, so that they are there when they are used.
@@ -97,6 +101,23 @@ static enum nib_status load_next(struct nib_engine *engine, struct nib_error *er
     return NIB_OK;
 }
 
+/// Adds up what the placements have checked.
+static void count_checks(struct nib_engine *engine)
+{
+    struct nib_load *load = &engine->load;
+    load->n_checked = 0;
+    load->n_checks = 0;
+    for (uint32_t i = 0; i < engine->n_parts; i++) {
+        const struct nib_part *part = &engine->parts[i];
+        uint32_t done, total;
+        if (!part->device->backend->checks)
+            continue;
+        part->device->backend->checks(part->instance, &done, &total);
+        load->n_checked += done;
+        load->n_checks += total;
+    }
+}
+
 /// Lets the placements make kernels ready, a piece of them.
 static enum nib_status make_ready(struct nib_engine *engine, bool *out_ready, struct nib_error *err)
 {
@@ -112,6 +133,7 @@ static enum nib_status make_ready(struct nib_engine *engine, bool *out_ready, st
             return status;
         }
     }
+    count_checks(engine);
     return NIB_OK;
 }
 

@@ -2,6 +2,7 @@
 
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
+#include "runtime/engine/division.h"
 #include "runtime/engine/registry.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,17 +32,28 @@ static enum nib_status take_cpu(struct nib_engine *engine, struct nib_part *part
     return nib_registry_open(nib_device_params(.log = engine->log), &part->device, err);
 }
 
-static enum nib_status check_placements(const struct nib_placement *placements, uint32_t count,
-                                        uint32_t n_segments, struct nib_error *err)
+/// Adds a copy of a line to a list of notes. Where memory has run out, or the list is full, it is
+/// left out.
+static void keep_note(char **notes, uint32_t *count, const char *line)
 {
-    uint32_t next = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (placements[i].first_segment != next || placements[i].n_segments == 0 ||
-            placements[i].n_segments > n_segments - next)
+    size_t size = strlen(line) + 1;
+    char *copy = *count < NIB_ENGINE_MAX_NOTES ? malloc(size) : NULL;
+    if (copy) {
+        memcpy(copy, line, size);
+        notes[(*count)++] = copy;
+    }
+}
+
+static enum nib_status check_parts(const struct nib_engine *engine, struct nib_error *err)
+{
+    uint32_t next = 0, n_segments = engine->plan->n_segments;
+    for (uint32_t i = 0; i < engine->n_parts; i++) {
+        const struct nib_part *part = &engine->parts[i];
+        if (part->first_segment != next || part->n_segments > n_segments - next)
             return nib_fail(err, NIB_ERROR_ARGUMENT,
                             "placement %u must begin at segment %u and end by segment %u", i, next,
                             n_segments);
-        next += placements[i].n_segments;
+        next += part->n_segments;
     }
     if (next != n_segments)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "the placements end at segment %u of %u", next,
@@ -56,9 +68,10 @@ enum nib_status nib_placements_open(struct nib_engine *engine,
     const struct nib_placement whole = {.n_segments = n_segments};
     const struct nib_placement *placements = params->n_placements ? params->placements : &whole;
     uint32_t count = params->n_placements ? params->n_placements : 1;
-    enum nib_status status = check_placements(placements, count, n_segments, err);
-    if (status != NIB_OK)
-        return status;
+    enum nib_status status = NIB_OK;
+    if (params->fallback_reason)
+        keep_note(engine->notes->kept_fallbacks, &engine->notes->n_kept_fallbacks,
+                  params->fallback_reason);
     if (params->fallback_device) {
         if (!is_cpu(params->fallback_device))
             return nib_fail(err, NIB_ERROR_ARGUMENT, "fallback_device is not a CPU device");
@@ -83,7 +96,8 @@ enum nib_status nib_placements_open(struct nib_engine *engine,
         if (status != NIB_OK)
             return status;
     }
-    return NIB_OK;
+    status = nib_placements_divide(engine, params->shares, err);
+    return status == NIB_OK ? check_parts(engine, err) : status;
 }
 
 static enum nib_status check_ops(const struct nib_engine *engine, const struct nib_part *part,
@@ -160,18 +174,6 @@ static enum nib_status create_largest(const struct nib_engine *engine, struct ni
     return fits > least ? create_part(engine, part, err) : NIB_OK;
 }
 
-/// Adds a copy of a line to a list of notes. Where memory has run out, or the list is full, it is
-/// left out.
-static void keep_note(char **notes, uint32_t *count, const char *line)
-{
-    size_t size = strlen(line) + 1;
-    char *copy = *count < NIB_ENGINE_MAX_NOTES ? malloc(size) : NULL;
-    if (copy) {
-        memcpy(copy, line, size);
-        notes[(*count)++] = copy;
-    }
-}
-
 /// Adds a line to those that tell why work went to the CPU.
 static void note_fallback(struct nib_engine *engine, const char *reason)
 {
@@ -180,20 +182,18 @@ static void note_fallback(struct nib_engine *engine, const char *reason)
     keep_note(notes->kept_fallbacks, &notes->n_kept_fallbacks, reason);
 }
 
-/// Gives the CPU the segments of part `index` from `first` on: to the next part where it is on the
-/// CPU as well, else to a new one.
+/// Gives the segments of part `index` that it has not got, up to `end`, to the next part, and to a
+/// new one on the CPU where there is none.
 static enum nib_status move_rest(struct nib_engine *engine, uint32_t index, uint32_t end,
                                  struct nib_error *err)
 {
     struct nib_part *part = &engine->parts[index], *next = part + 1;
     uint32_t first = part->first_segment + part->n_segments;
-    if (index + 1 == engine->n_parts || !is_cpu(next->device)) {
-        struct nib_part rest = {.first_segment = end};
-        enum nib_status status = take_cpu(engine, &rest, err);
+    if (index + 1 == engine->n_parts) {
+        *next = (struct nib_part){.first_segment = end};
+        enum nib_status status = take_cpu(engine, next, err);
         if (status != NIB_OK)
             return status;
-        memmove(next + 1, next, (engine->n_parts - index - 1) * sizeof *next);
-        *next = rest;
         engine->n_parts++;
     }
     next->n_segments += next->first_segment - first;

@@ -17,6 +17,8 @@ struct nib_loader {
     struct nib_engine *engine;
     struct nib_thread *thread;
     _Atomic uint64_t done_bytes;
+    _Atomic uint32_t n_checked;
+    _Atomic uint32_t n_checks;
     _Atomic bool stops; ///< it should end before all is done
     struct nib_mutex *mutex;
     struct nib_condition *condition; ///< is_over
@@ -31,7 +33,10 @@ struct nib_loader {
 /// Tells how far the loader has come, and returns whether it is to go on.
 static bool publish(struct nib_loader *loader)
 {
-    atomic_store(&loader->done_bytes, loader->engine->load.done_bytes);
+    const struct nib_load *load = &loader->engine->load;
+    atomic_store(&loader->done_bytes, load->done_bytes);
+    atomic_store(&loader->n_checked, load->n_checked);
+    atomic_store(&loader->n_checks, load->n_checks);
     return !atomic_load(&loader->stops);
 }
 
@@ -97,13 +102,26 @@ fail:
     return status;
 }
 
+/// How far loading has come, as the caller sees it.
+struct state {
+    uint64_t done_bytes;
+    uint32_t n_checked;
+    uint32_t n_checks;
+};
+
 /// Reports progress where there is any; returns false where the caller wants to stop.
-static bool report(struct nib_load *load, uint64_t done_bytes)
+static bool report(struct nib_load *load, struct state state)
 {
-    if (done_bytes == load->reported_bytes)
-        return true;
-    load->reported_bytes = done_bytes;
-    return nib_meter_report(&load->meter, done_bytes);
+    bool goes_on = true;
+    if (state.done_bytes != load->reported_bytes)
+        goes_on = nib_meter_report(&load->meter, state.done_bytes);
+    if (goes_on && state.n_checked != load->reported_checks) {
+        load->check_meter.total = state.n_checks;
+        goes_on = nib_meter_report(&load->check_meter, state.n_checked);
+    }
+    load->reported_bytes = state.done_bytes;
+    load->reported_checks = state.n_checked;
+    return goes_on;
 }
 
 static enum nib_status fail_cancelled(struct nib_error *err)
@@ -144,7 +162,10 @@ static enum nib_status load_beside(struct nib_engine *engine, uint64_t end_ns,
     bool is_over = false;
     do {
         is_over = wait_for_loader(engine->loader, end_ns ? end_ns : nib_clock_ns() + LOOK_NS);
-        if (!report(&engine->load, atomic_load(&engine->loader->done_bytes))) {
+        const struct state state = {.done_bytes = atomic_load(&engine->loader->done_bytes),
+                                    .n_checked = atomic_load(&engine->loader->n_checked),
+                                    .n_checks = atomic_load(&engine->loader->n_checks)};
+        if (!report(&engine->load, state)) {
             atomic_store(&engine->loader->stops, true);
             return fail_cancelled(err);
         }
@@ -165,7 +186,8 @@ static enum nib_status load_here(struct nib_engine *engine, struct nib_error *er
     enum nib_status status = NIB_OK;
     while (status == NIB_OK && !load->ready) {
         status = nib_load_piece(engine, &load->ready, err);
-        if (status == NIB_OK && !report(load, load->done_bytes))
+        const struct state state = {load->done_bytes, load->n_checked, load->n_checks};
+        if (status == NIB_OK && !report(load, state))
             status = fail_cancelled(err);
     }
     load->ns += nib_clock_ns() - start_ns;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "runtime/base/status.h"
+#include "runtime/vulkan/features.h"
 
 static bool is_listed(const char *const *names, uint32_t n, const char *name)
 {
@@ -27,24 +28,33 @@ void nib_vk_enabled_read(const struct nib_attach_params *params, struct nib_vk_e
         .has_debug_utils = is_listed(params->instance_extensions, params->n_instance_extensions,
                                      VK_EXT_DEBUG_UTILS_EXTENSION_NAME),
     };
-    const VkBaseInStructure *link = (const VkBaseInStructure *)params->features;
-    for (; link; link = link->pNext) {
-        const void *features = link;
-        if (link->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES) {
-            const VkPhysicalDeviceTimelineSemaphoreFeatures *f = features;
-            out->has_timeline_semaphore |= f->timelineSemaphore != VK_FALSE;
-        } else if (link->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES) {
-            const VkPhysicalDeviceVulkan12Features *f = features;
-            out->has_timeline_semaphore |= f->timelineSemaphore != VK_FALSE;
-        } else if (link->sType ==
-                   VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES) {
-            const VkPhysicalDeviceShaderIntegerDotProductFeatures *f = features;
-            out->has_integer_dot |= f->shaderIntegerDotProduct != VK_FALSE;
-        } else if (link->sType == VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES) {
-            const VkPhysicalDeviceVulkan13Features *f = features;
-            out->has_integer_dot |= f->shaderIntegerDotProduct != VK_FALSE;
-        }
-    }
+    struct nib_vk_features f =
+        nib_vk_features_find((VkPhysicalDeviceFeatures2 *)(uintptr_t)params->features);
+    out->has_timeline_semaphore = f.timeline_semaphore && *f.timeline_semaphore;
+    out->has_integer_dot = f.integer_dot && *f.integer_dot;
+    out->cooperative = (struct nib_vk_cooperative){
+        .has_extension = is_listed(device, n, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME),
+        .has_matrices =
+            f.cooperative_matrix && *f.cooperative_matrix && f.memory_model && *f.memory_model,
+        .has_bytes = f.int8 && *f.int8,
+        .has_halves = f.float16 && *f.float16};
+    out->subgroups = (struct nib_vk_subgroups){
+        .has_size_extension = is_listed(device, n, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME),
+        .has_size_control = f.size_control && *f.size_control,
+        .has_full = f.full_subgroups && *f.full_subgroups};
+}
+
+/// The same of subgroups and cooperative matrices.
+static void limit_subgroups(const struct nib_vk_enabled *enabled, struct nib_vk_snapshot *s)
+{
+    bool has_sizes = enabled->subgroups.has_size_extension || s->api_version >= VK_API_VERSION_1_3;
+    s->subgroups.has_size_control =
+        s->subgroups.has_size_control && enabled->subgroups.has_size_control && has_sizes;
+    s->subgroups.has_full = s->subgroups.has_full && enabled->subgroups.has_full && has_sizes;
+    if (!enabled->cooperative.has_extension || !enabled->cooperative.has_matrices)
+        s->cooperative = (struct nib_vk_cooperative){0};
+    s->cooperative.has_bytes = s->cooperative.has_bytes && enabled->cooperative.has_bytes;
+    s->cooperative.has_halves = s->cooperative.has_halves && enabled->cooperative.has_halves;
 }
 
 void nib_vk_snapshot_limit(const struct nib_vk_enabled *enabled, struct nib_vk_snapshot *snapshot)
@@ -59,6 +69,8 @@ void nib_vk_snapshot_limit(const struct nib_vk_enabled *enabled, struct nib_vk_s
     s->has_integer_dot = s->has_integer_dot && enabled->has_integer_dot &&
                          (s->api_version >= VK_API_VERSION_1_3 || s->has_integer_dot_extension);
     s->has_fast_integer_dot = s->has_fast_integer_dot && s->has_integer_dot;
+    s->has_fast_mixed_dot = s->has_fast_mixed_dot && s->has_integer_dot;
+    limit_subgroups(enabled, s);
     s->has_host_family = true;
     s->host_family = enabled->queue_family;
 }

@@ -12,6 +12,8 @@ struct nib_vk_enabled {
     bool has_timeline_extension;
     bool has_integer_dot;
     bool has_integer_dot_extension;
+    struct nib_vk_subgroups subgroups;     ///< without sizes
+    struct nib_vk_cooperative cooperative; ///< without tiles
     bool has_debug_utils;
     uint32_t queue_family;
 };

@@ -33,6 +33,11 @@ static void describe(const void *device, struct nib_device_info *out_info)
     out_info->index = d->index;
 }
 
+static uint64_t memory_left(void *device)
+{
+    return nib_vk_memory_left(device);
+}
+
 static enum nib_status supports_matmul(const struct nib_vk_device *d, const struct nib_plan *plan,
                                        const struct nib_op_matmul *op, struct nib_error *err)
 {
@@ -98,6 +103,22 @@ static uint32_t most_rows(const void *self)
     return bucket;
 }
 
+static void checks(const void *self, uint32_t *out_done, uint32_t *out_total)
+{
+    const struct nib_vk_instance *instance = self;
+    *out_done = instance->n_checked + instance->next_probe;
+    *out_total = instance->n_checked + instance->n_probes;
+}
+
+/// A host that shares the queue has to wait for what is under way; a profile needs runs apart.
+static uint32_t most_runs(const void *self)
+{
+    const struct nib_vk_instance *instance = self;
+    if (!instance->has_draw)
+        return 0;
+    return instance->device->is_attached || instance->queries ? 1 : NIB_VK_SLOTS;
+}
+
 static void memory(const void *self, struct nib_instance_memory *out_memory)
 {
     const struct nib_vk_instance *instance = self;
@@ -139,6 +160,7 @@ const struct nib_backend nib_vulkan_backend = {
     .device_attach = nib_vk_device_attach,
     .device_close = nib_vk_device_close,
     .device_info = describe,
+    .memory_left = memory_left,
     .trust = nib_vk_trust_open,
     .self_test = nib_vk_self_test_all,
     .supports = supports,
@@ -146,11 +168,13 @@ const struct nib_backend nib_vulkan_backend = {
     .destroy = nib_vk_instance_destroy,
     .pack = nib_vk_instance_pack,
     .ready = nib_vk_instance_ready,
+    .checks = checks,
     .run = nib_vk_run,
-    .wait = nib_vk_instance_wait,
+    .wait = nib_vk_wait_oldest,
     .synchronize = nib_vk_synchronize,
     .end_step = nib_vk_end_step,
     .most_rows = most_rows,
+    .most_runs = most_runs,
     .kv_copy = nib_vk_kv_copy,
     .kv_export = nib_vk_kv_export,
     .kv_import = nib_vk_kv_import,

@@ -7,13 +7,8 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/loss.h"
 #include "runtime/vulkan/pipeline_cache.h"
+#include "runtime/vulkan/reload.h"
 #include "runtime/vulkan/self_test.h"
-#include "runtime/vulkan/shaders.h"
-
-struct nib_vk_pipeline {
-    struct nib_vk_kernel kernel;
-    VkPipeline pipeline;
-};
 
 static enum nib_status create_device(struct nib_vk_device *d, struct nib_error *err)
 {
@@ -29,14 +24,30 @@ static enum nib_status create_device(struct nib_vk_device *d, struct nib_error *
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
         .pNext = &timeline,
         .shaderIntegerDotProduct = VK_TRUE};
-    const char *extensions[2];
+    const char *extensions[4];
     uint32_t n_extensions = 0;
     if (d->plan.needs_timeline_extension)
         extensions[n_extensions++] = VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME;
     if (d->plan.has_integer_dot)
         extensions[n_extensions++] = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
+    void *chain = d->plan.has_integer_dot ? (void *)&dot : (void *)&timeline;
+    VkPhysicalDeviceSubgroupSizeControlFeatures sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES,
+        .pNext = chain,
+        .subgroupSizeControl = d->snapshot.subgroups.has_size_control,
+        .computeFullSubgroups = d->snapshot.subgroups.has_full};
+    if (d->plan.has_sizes && d->snapshot.subgroups.has_size_extension) {
+        chain = &sizes;
+        extensions[n_extensions++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
+    }
+    struct nib_vk_cooperative_features cooperative;
+    if (d->plan.has_cooperative) {
+        chain = nib_vk_cooperative_chain(&cooperative, &d->snapshot.cooperative, chain);
+        nib_vk_cooperative_enable(&d->snapshot.cooperative, &cooperative);
+        extensions[n_extensions++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
+    }
     VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
-                               .pNext = d->plan.has_integer_dot ? (void *)&dot : (void *)&timeline,
+                               .pNext = chain,
                                .queueCreateInfoCount = 1,
                                .pQueueCreateInfos = &queue,
                                .enabledExtensionCount = n_extensions,
@@ -144,7 +155,9 @@ enum nib_status nib_vk_device_open(const struct nib_device_params *params, void 
     d->table.GetDeviceQueue(d->device, d->plan.queue_family, 0, &d->queue);
     nib_vk_name(d, VK_OBJECT_TYPE_DEVICE, (uint64_t)(uintptr_t)d->device, "device");
     nib_vk_name(d, VK_OBJECT_TYPE_QUEUE, (uint64_t)(uintptr_t)d->queue, "queue");
-    NIB_TRY(nib_vk_device_finish(d, params->cache_dir, err));
+    NIB_TRY(nib_vk_shaders_open(d, params->shader_dir, err));
+    // What is kept is true of the shaders that are built in.
+    NIB_TRY(nib_vk_device_finish(d, params->shader_dir ? NULL : params->cache_dir, err));
     *out_device = d;
     return NIB_OK;
 
@@ -163,6 +176,7 @@ void nib_vk_device_close(void *device)
     if (d->device && d->table.DestroyDevice && !is_abandoned) {
         if (d->n_pipelines > 0)
             nib_vk_pipeline_cache_save(d);
+        nib_vk_shaders_close(d);
         for (size_t i = 0; i < d->n_pipelines; i++)
             d->table.DestroyPipeline(d->device, d->pipelines[i].pipeline, NULL);
         d->table.DestroyPipelineCache(d->device, d->cache, NULL);
@@ -181,32 +195,34 @@ void nib_vk_device_close(void *device)
     free(d);
 }
 
-static const struct nib_vk_shader *find_shader(const char *name)
+static enum nib_status create_module(const struct nib_vk_device *d, const char *name,
+                                     VkShaderModule *out_module, struct nib_error *err)
 {
-    for (uint32_t i = 0; i < nib_vk_shader_count; i++) {
-        if (strcmp(nib_vk_shaders[i].name, name) == 0 && *nib_vk_shaders[i].size > 0)
-            return &nib_vk_shaders[i];
-    }
-    return NULL;
-}
-
-static enum nib_status create_pipeline(struct nib_vk_device *d, const struct nib_vk_kernel *kernel,
-                                       VkPipeline *out_pipeline, struct nib_error *err)
-{
-    const struct nib_vk_shader *shader = find_shader(kernel->shader);
+    const struct nib_vk_shader *shader = nib_vk_shader_find(name);
     if (!shader) {
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "this build has no shader %s: its compiler was too old", kernel->shader);
+                        "this build has no shader %s: its compiler was too old", name);
     }
-    VkShaderModuleCreateInfo module_info = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-                                            .codeSize = *shader->size,
-                                            .pCode = shader->words};
-    VkShaderModule module;
+    VkShaderModuleCreateInfo info = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO};
+    uint32_t *memory;
     enum nib_status status =
-        nib_vk_check(d->table.CreateShaderModule(d->device, &module_info, NULL, &module),
-                     "vkCreateShaderModule", err);
+        nib_vk_shader_words(d, shader, &info.pCode, &info.codeSize, &memory, err);
     if (status != NIB_OK)
-        return nib_fail_context(err, status, "shader %s", kernel->shader);
+        return status;
+    status = nib_vk_check(d->table.CreateShaderModule(d->device, &info, NULL, out_module),
+                          "vkCreateShaderModule", err);
+    free(memory);
+    return status == NIB_OK ? NIB_OK : nib_fail_context(err, status, "shader %s", name);
+}
+
+enum nib_status nib_vk_pipeline_create(const struct nib_vk_device *d,
+                                       const struct nib_vk_kernel *kernel, VkPipeline *out_pipeline,
+                                       struct nib_error *err)
+{
+    VkShaderModule module;
+    enum nib_status status = create_module(d, kernel->shader, &module, err);
+    if (status != NIB_OK)
+        return status;
     nib_vk_name(d, VK_OBJECT_TYPE_SHADER_MODULE, (uint64_t)module, "%s", kernel->shader);
     VkSpecializationMapEntry entries[NIB_SPECS];
     for (uint32_t i = 0; i < NIB_SPECS; i++)
@@ -215,9 +231,18 @@ static enum nib_status create_pipeline(struct nib_vk_device *d, const struct nib
                                   .pMapEntries = entries,
                                   .dataSize = sizeof kernel->specs,
                                   .pData = kernel->specs};
+    // A kernel that shares its work between subgroups must know their size.
+    bool has_subgroups = kernel->specs[NIB_SPEC_SUBGROUP] > 0;
+    VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = kernel->specs[NIB_SPEC_SUBGROUP]};
+    VkPipelineShaderStageCreateFlags full =
+        VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .pNext = has_subgroups && d->snapshot.subgroups.has_size_control ? &size : NULL,
+                  .flags = has_subgroups && d->snapshot.subgroups.has_full ? full : 0,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .module = module,
                   .pName = "main",
@@ -247,11 +272,12 @@ static enum nib_status find_or_create(struct nib_vk_device *d, const struct nib_
                                                sizeof *d->pipelines, err);
     d->pipelines = array;
     if (status == NIB_OK)
-        status = create_pipeline(d, kernel, out_pipeline, err);
+        status = nib_vk_pipeline_create(d, kernel, out_pipeline, err);
     if (status != NIB_OK)
         return status;
     nib_vk_name(d, VK_OBJECT_TYPE_PIPELINE, (uint64_t)*out_pipeline, "%s", kernel->shader);
-    d->pipelines[d->n_pipelines++] = (struct nib_vk_pipeline){*kernel, *out_pipeline};
+    d->pipelines[d->n_pipelines++] =
+        (struct nib_vk_pipeline){.kernel = *kernel, .pipeline = *out_pipeline};
     return status;
 }
 

@@ -13,6 +13,8 @@
 #define LEAST_ALIGNMENT 256u
 /// Invocations of a GPU that share a row of a weight.
 #define GPU_LANES 8u
+/// Parts of a sequence's pages that fill a GPU.
+#define GPU_PARTS 32u
 /// Of a heap without a budget, what is left to others.
 #define HEAD_ROOM_NUMERATOR 9
 #define HEAD_ROOM_DENOMINATOR 10
@@ -32,8 +34,12 @@ void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
     snapshot->max_shared_memory = min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
     snapshot->subgroup_size = 1;
     snapshot->has_subgroups = false;
+    snapshot->has_shuffles = false;
+    snapshot->subgroups = (struct nib_vk_subgroups){0};
     snapshot->has_integer_dot = false;
     snapshot->has_fast_integer_dot = false;
+    snapshot->has_fast_mixed_dot = false;
+    snapshot->cooperative = (struct nib_vk_cooperative){0};
     // What is known of the class of device would choose kernels that others do not get.
     snapshot->type = VK_PHYSICAL_DEVICE_TYPE_OTHER;
 }
@@ -137,7 +143,20 @@ static void add_family(const struct nib_vk_snapshot *snapshot, enum nib_vk_famil
         return;
     plan->families[plan->n_families++] = family;
     plan->has_texels = plan->has_texels || family == NIB_VK_FAMILY_TEXEL;
-    plan->has_integer_dot = plan->has_integer_dot || family == NIB_VK_FAMILY_DOT;
+    plan->has_integer_dot =
+        plan->has_integer_dot || family == NIB_VK_FAMILY_DOT || family == NIB_VK_FAMILY_SUB;
+    plan->has_cooperative = plan->has_cooperative || nib_vk_family_is_cooperative(family);
+    plan->has_sizes = plan->has_sizes || nib_vk_family_has_sizes(family);
+}
+
+/// Chooses the tiles of cooperative matrices.
+static void choose_tiles(const struct nib_vk_snapshot *s, struct nib_vk_device_plan *plan)
+{
+    plan->cooperative_subgroup = nib_vk_tile_subgroup(s);
+    for (uint32_t e = 0; e < NIB_VK_ELEMENT_COUNT; e++) {
+        plan->tiles[e][0] = nib_vk_tile_choose(s, (enum nib_vk_element)e, 1);
+        plan->tiles[e][1] = nib_vk_tile_choose(s, (enum nib_vk_element)e, 2);
+    }
 }
 
 uint64_t nib_vk_memory_budget(const struct nib_vk_snapshot *snapshot, uint32_t heap, uint64_t taken)
@@ -178,8 +197,19 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
                                                  NIB_VK_FAMILY_TALL};
     for (uint32_t i = 0; is_cpu && !is_narrow && i < sizeof of_cpus / sizeof of_cpus[0]; i++)
         add_family(snapshot, of_cpus[i], out_plan);
-    if (!is_cpu && snapshot->has_fast_integer_dot)
+    choose_tiles(snapshot, out_plan);
+    // Those of Intel's GPUs before Xe2, whose subgroups may have 8, lose against dot products.
+    bool is_old_intel =
+        snapshot->vendor_id == NIB_VK_VENDOR_INTEL && snapshot->subgroups.least < 16;
+    if (!is_cpu && !is_old_intel) {
+        add_family(snapshot, NIB_VK_FAMILY_COOP8, out_plan);
+        add_family(snapshot, NIB_VK_FAMILY_COOP16, out_plan);
+    }
+    out_plan->matmul_subgroup = nib_vk_matmul_subgroup(snapshot);
+    if (!is_cpu && snapshot->has_fast_integer_dot) {
+        add_family(snapshot, NIB_VK_FAMILY_SUB, out_plan);
         add_family(snapshot, NIB_VK_FAMILY_DOT, out_plan);
+    }
     add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
     out_plan->matmul_lanes = is_cpu ? 1 : GPU_LANES;
     out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : NIB_VK_MAX_COLUMNS - 1;
@@ -189,7 +219,8 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     // Such a driver neither keeps numbers in registers nor gains by sharing a token.
     out_plan->attention_units = is_cpu ? 8 : 1;
     out_plan->attention_numbers = is_cpu ? 512 : 128;
-    out_plan->attention_parts = is_cpu ? 8 : 32;
+    // A dispatch that puts parts together costs a CPU more than a few cores gain by them.
+    out_plan->attention_parts = is_cpu ? 1 : GPU_PARTS;
 }
 
 enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot, const char *name,
@@ -205,13 +236,19 @@ enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot,
     }
     plan->is_forced = true;
     // Kernels made for GPUs run as they do there.
-    if (plan->forced_family == NIB_VK_FAMILY_WIDE || plan->forced_family == NIB_VK_FAMILY_DOT) {
+    bool is_cooperative = nib_vk_family_is_cooperative(plan->forced_family);
+    if (plan->forced_family == NIB_VK_FAMILY_WIDE || plan->forced_family == NIB_VK_FAMILY_DOT ||
+        nib_vk_family_has_sizes(plan->forced_family)) {
         plan->matmul_lanes = GPU_LANES;
         plan->matmul_columns = NIB_VK_MAX_COLUMNS - 1;
+        plan->attention_parts = GPU_PARTS;
     }
     plan->has_texels = plan->has_texels || plan->forced_family == NIB_VK_FAMILY_TEXEL ||
                        plan->forced_family == NIB_VK_FAMILY_SINGLE;
-    plan->has_integer_dot = plan->has_integer_dot || plan->forced_family == NIB_VK_FAMILY_DOT;
+    plan->has_integer_dot = plan->has_integer_dot || plan->forced_family == NIB_VK_FAMILY_DOT ||
+                            plan->forced_family == NIB_VK_FAMILY_SUB;
+    plan->has_sizes = plan->has_sizes || nib_vk_family_has_sizes(plan->forced_family);
+    plan->has_cooperative = plan->has_cooperative || is_cooperative;
     return NIB_OK;
 }
 
@@ -252,11 +289,11 @@ void nib_vk_describe(const struct nib_vk_snapshot *snapshot, const struct nib_vk
         [VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU] = NIB_DEVICE_TYPE_VIRTUAL,
         [VK_PHYSICAL_DEVICE_TYPE_CPU] = NIB_DEVICE_TYPE_CPU,
     };
-    // One that cannot be used counts as "other", which `auto` never takes.
-    bool is_known = plan->is_usable && (uint32_t)snapshot->type < sizeof types / sizeof types[0];
+    bool is_known = (uint32_t)snapshot->type < sizeof types / sizeof types[0];
     *out_info = (struct nib_device_info){
         .backend = NIB_BACKEND_VULKAN,
         .type = is_known ? types[snapshot->type] : NIB_DEVICE_TYPE_OTHER,
+        .is_usable = plan->is_usable,
         .memory_bytes = plan->memory_bytes,
     };
     snprintf(out_info->name, sizeof out_info->name, "%s", snapshot->name);

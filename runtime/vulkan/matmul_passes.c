@@ -359,6 +359,7 @@ static enum nib_vk_family choose_family(const struct builder *b, const struct ni
                                       .has_book = specs[NIB_SPEC_HAS_BOOK],
                                       .has_codes = specs[NIB_SPEC_HAS_CODES],
                                       .has_outliers = specs[NIB_SPEC_HAS_OUTLIERS],
+                                      .has_halves = specs[NIB_SPEC_HALVES] == 2,
                                       .may_be_single = may_be_single(b, op, add)};
     return nib_vk_family_choose(&b->self->device->plan, &b->self->choices, &need);
 }
@@ -381,6 +382,28 @@ static void take_single(const struct builder *b, const struct nib_op_matmul *op,
     args->up_at = from.up_at;
     args->epsilon = from.epsilon;
     args->n_cols = op->in.width;
+}
+
+/// Fills in the kernels for each number of rows of input: of cooperative matrices there are some
+/// for many rows alone.
+static void take_variants(struct builder *b, enum nib_vk_family family,
+                          struct nib_vk_variant variants[NIB_VK_MAX_COLUMNS],
+                          struct pass_params *params)
+{
+    const struct nib_vk_device_plan *plan = &b->self->device->plan;
+    const struct nib_vk_variant *many = nib_vk_family_get(family)->variants;
+    bool is_cooperative = nib_vk_family_is_cooperative(family);
+    enum nib_vk_family few = is_cooperative ? nib_vk_family_few(plan, &b->self->choices) : family;
+    memcpy(variants, nib_vk_family_get(few)->variants, NIB_VK_MAX_COLUMNS * sizeof *variants);
+    for (uint32_t i = 0; i < NIB_VK_MAX_COLUMNS; i++) {
+        if (many[i].shader)
+            variants[i] = many[i];
+    }
+    enum nib_vk_element element =
+        family == NIB_VK_FAMILY_COOP8 ? NIB_VK_ELEMENT_BYTE : NIB_VK_ELEMENT_HALF;
+    params->variants = variants;
+    params->tile = &plan->tiles[element][params->kernel.specs[NIB_SPEC_HALVES] == 2];
+    b->self->kernels |= 1u << few;
 }
 
 static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul *op,
@@ -411,8 +434,9 @@ static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul
         .groups = nib_ceil_div_u64(n_rows, NIB_TILE_ROWS),
         .is_matmul = true,
     };
-    params.variants = nib_vk_family_get(choose_family(b, op, add))->variants;
+    struct nib_vk_variant variants[NIB_VK_MAX_COLUMNS];
     make_specs(b, op, add, params.kernel.specs);
+    take_variants(b, choose_family(b, op, add), variants, &params);
     struct nib_vk_pass *pass;
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)

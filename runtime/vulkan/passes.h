@@ -35,6 +35,7 @@ struct builder {
 
 /// What a pass is made of.
 struct pass_params {
+    const char *name; ///< of a pass that belongs to no op, or NULL; static
     struct nib_vk_kernel kernel;
     struct bindings bind;
     const void *push;
@@ -42,6 +43,7 @@ struct pass_params {
     uint64_t groups; ///< workgroups; of a matmul tiles
     bool is_matmul;
     const struct nib_vk_variant *variants; ///< [NIB_VK_MAX_COLUMNS], of a matmul
+    const struct nib_vk_tile *tile;        ///< of its variants with cooperative matrices
 };
 
 /// Appends a pass; its accesses are added by the caller. `*out_pass` stays valid.

@@ -16,7 +16,7 @@
 #define LIMIT_CODES 2e-2
 /// Rows of a weight: no multiple of a tile.
 #define N_OUTPUTS 37u
-#define N_HIDDEN_ROWS 8u
+#define N_HIDDEN_ROWS 64u // as many as kernels for many rows of input take at once
 /// Values of a probe's plan besides the hidden state.
 #define VALUE_IN 1
 #define VALUE_OUT 2
@@ -137,7 +137,7 @@ static struct nib_op *add_op(struct nib_vk_probe *probe, enum nib_op_kind kind)
 /// output, and values of n_in and n_out columns.
 static void begin(struct nib_vk_probe *probe, uint32_t n_hidden, uint32_t n_in, uint32_t n_out)
 {
-    *probe = (struct nib_vk_probe){.limit = LIMIT_FLOATS, .n_rows = {1, 2, 3, 8}, .random = 99};
+    *probe = (struct nib_vk_probe){.limit = LIMIT_FLOATS, .n_rows = {1, 2, 3, 5, 61}, .random = 99};
     probe->plan = (struct nib_plan){
         .values = {{"hidden", n_hidden}, {"in", n_in}, {"out", n_out}, {"logits", 1}},
         .n_values = 4,
@@ -169,8 +169,10 @@ static void finish(struct nib_vk_probe *probe, enum ending ending)
         add_op(probe, NIB_OP_ADD)->add =
             (struct nib_op_add){.in = out, .out = {.width = out.width}, .scale = 1.0f};
     probe->segments[0] = (struct nib_segment){.kind = NIB_SEGMENT_EMBEDDING};
-    probe->segments[1] = (struct nib_segment){.kind = NIB_SEGMENT_LAYER, .n_ops = plan->n_ops};
-    probe->segments[2] = (struct nib_segment){.kind = NIB_SEGMENT_HEAD, .first_op = plan->n_ops};
+    uint32_t n_layer_ops = probe->is_head ? 0 : plan->n_ops;
+    probe->segments[1] = (struct nib_segment){.kind = NIB_SEGMENT_LAYER, .n_ops = n_layer_ops};
+    probe->segments[2] = (struct nib_segment){
+        .kind = NIB_SEGMENT_HEAD, .first_op = n_layer_ops, .n_ops = plan->n_ops - n_layer_ops};
     plan->ops = probe->ops;
     plan->segments = probe->segments;
     plan->n_segments = 3;
@@ -350,7 +352,7 @@ enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention 
     probe->plan.max_rows = NIB_KV_PAGE_TOKENS * 2;
     probe->plan.key_format = params->key_format;
     probe->plan.value_format = params->value_format;
-    const uint32_t n_rows[4] = {NIB_KV_PAGE_TOKENS + 1, 1, 3, 0};
+    const uint32_t n_rows[NIB_VK_PROBE_STEPS] = {NIB_KV_PAGE_TOKENS + 1, 1, 3};
     memcpy(probe->n_rows, n_rows, sizeof n_rows);
     probe->limit = params->key_format >= NIB_KV_I8 || params->value_format >= NIB_KV_I8
                        ? LIMIT_CODES
@@ -427,6 +429,22 @@ static enum nib_status make_embed(const struct nib_op_embed *embed, const struct
     return status;
 }
 
+/// The head's first op: rows that want logits, put side by side.
+static void make_gather(struct nib_vk_probe *probe)
+{
+    const uint32_t width = 131;
+    begin(probe, width, 1, 1);
+    probe->is_head = true;
+    probe->n_rows[NIB_VK_PROBE_STEPS - 1] = 47; // of which NIB_STEP_MAX_LOGITS at most want some
+    probe->plan.vocabulary = width;
+    probe->plan.values[VALUE_LOGITS].width = width;
+    struct nib_op *op = add_op(probe, NIB_OP_GATHER);
+    op->segment = 2;
+    op->gather = (struct nib_op_gather){{.width = width}, {.value = VALUE_LOGITS, .width = width}};
+    append_name(probe, "gather");
+    finish(probe, IN_PLACE);
+}
+
 enum nib_status nib_vk_probe_make_op(const struct nib_op *op, const struct nib_plan *plan,
                                      struct nib_vk_probe *out_probe, struct nib_error *err)
 {
@@ -437,10 +455,12 @@ enum nib_status nib_vk_probe_make_op(const struct nib_op *op, const struct nib_p
         return make_norm(&op->norm, out_probe, err);
     if (op->kind == NIB_OP_EMBED)
         return make_embed(&op->embed, plan, out_probe, err);
-    if (op->kind == NIB_OP_ROPE) {
+    if (op->kind == NIB_OP_ROPE)
         make_rope(&op->rope, plan, out_probe);
+    if (op->kind == NIB_OP_GATHER)
+        make_gather(out_probe);
+    if (op->kind == NIB_OP_ROPE || op->kind == NIB_OP_GATHER)
         return NIB_OK;
-    }
     begin(out_probe, 2 * width, 1, width);
     struct nib_op *copy = add_op(out_probe, op->kind);
     append_name(out_probe, "%s", nib_op_name(op->kind));
@@ -478,14 +498,32 @@ static void make_input(const struct nib_plan *plan, uint32_t n_rows, float *out)
     }
 }
 
+/// An instance of a backend that runs probes.
+struct runner {
+    const struct nib_backend *backend;
+    void *self;
+};
+
 /// Rows of a step, all of one sequence.
 struct chunk {
     uint32_t position;
     uint32_t n_rows;
 };
 
-static enum nib_status run_step(const struct nib_backend *backend, void *self, struct chunk chunk,
-                                const float *in, float *out, struct nib_error *err)
+/// Of the rows of a head two of three want logits, and of these the first is another run's.
+static void want_logits(struct nib_step *step, struct nib_step_row *rows, float *out)
+{
+    uint32_t n = 0;
+    for (uint32_t r = 0; r < step->header.n_used_rows; r++)
+        rows[r].logit_row = r % 3 == 1 ? NIB_NONE : n++;
+    step->header.first_logit = n > 2 ? 1 : 0;
+    step->header.n_logits = n - step->header.first_logit;
+    step->logits = out;
+}
+
+static enum nib_status run_step(const struct nib_vk_probe *probe, struct runner runner,
+                                struct chunk chunk, const float *in, float *out,
+                                struct nib_error *err)
 {
     uint32_t position = chunk.position, n_rows = chunk.n_rows;
     static const uint32_t pages[2] = {1, 0};
@@ -504,23 +542,28 @@ static enum nib_status run_step(const struct nib_backend *backend, void *self, s
                             .rows = rows,
                             .sequences = &sequence,
                             .page_tables = pages};
-    enum nib_status status = backend->run(self, 1, 1, &step, in, out, err);
-    return status == NIB_OK && backend->wait ? backend->wait(self, err) : status;
+    if (probe->is_head)
+        want_logits(&step, rows, out);
+    uint32_t segment = probe->is_head ? 2 : 1;
+    enum nib_status status = runner.backend->run(runner.self, segment, segment, &step, in,
+                                                 probe->is_head ? NULL : out, err);
+    return status == NIB_OK && runner.backend->wait ? runner.backend->wait(runner.self, err)
+                                                    : status;
 }
 
 /// Runs all steps, one's rows behind the other's in `out`.
-static enum nib_status run(const struct nib_vk_probe *probe, const struct nib_backend *backend,
-                           void *self, const float *in, float *out, struct nib_error *err)
+static enum nib_status run(const struct nib_vk_probe *probe, struct runner runner, const float *in,
+                           float *out, struct nib_error *err)
 {
     uint32_t position = 0;
     for (uint32_t w = 0; w < probe->plan.n_weights; w++) {
-        enum nib_status status = backend->pack(self, w, &probe->readers[w], err);
+        enum nib_status status = runner.backend->pack(runner.self, w, &probe->readers[w], err);
         if (status != NIB_OK)
             return status;
     }
-    for (uint32_t i = 0; i < 4 && probe->n_rows[i] > 0; i++) {
+    for (uint32_t i = 0; i < NIB_VK_PROBE_STEPS && probe->n_rows[i] > 0; i++) {
         uint32_t n = probe->n_rows[i], first = probe->plan.n_kv_layers ? position : 0;
-        enum nib_status status = run_step(backend, self, (struct chunk){first, n}, in, out, err);
+        enum nib_status status = run_step(probe, runner, (struct chunk){first, n}, in, out, err);
         if (status != NIB_OK)
             return status;
         out += (size_t)n * probe->plan.hidden_size;
@@ -567,17 +610,19 @@ enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk
                                  struct nib_vk_probe_result *out_result, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    uint32_t n_rows = probe->n_rows[0] + probe->n_rows[1] + probe->n_rows[2] + probe->n_rows[3];
+    uint32_t n_rows = 0;
+    for (uint32_t i = 0; i < NIB_VK_PROBE_STEPS; i++)
+        n_rows += probe->n_rows[i];
     size_t size = (size_t)n_rows * probe->plan.hidden_size;
     float *in = calloc(3 * size, sizeof *in), *a = in + size, *b = a + size;
     void *self = NULL, *other = NULL;
     struct nib_instance_params params = {.plan = &probe->plan,
                                          .device = device,
-                                         .first_segment = 1,
+                                         .first_segment = probe->is_head ? 2 : 1,
                                          .n_segments = 1,
                                          .n_pages = {2},
                                          .max_sequences = 1,
-                                         .max_logits = 1};
+                                         .max_logits = NIB_STEP_MAX_LOGITS};
     if (!in)
         return nib_fail_memory(err);
     make_input(&probe->plan, n_rows, in);
@@ -585,10 +630,10 @@ enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk
     struct nib_vk_instance *instance = self;
     instance->choices = *choices;
     instance->is_trusted = true;
-    NIB_TRY(run(probe, &nib_vulkan_backend, self, in, b, err));
+    NIB_TRY(run(probe, (struct runner){&nib_vulkan_backend, self}, in, b, err));
     params.device = reference->device;
     NIB_TRY(reference->backend->create(&params, &other, err));
-    NIB_TRY(run(probe, reference->backend, other, in, a, err));
+    NIB_TRY(run(probe, (struct runner){reference->backend, other}, in, a, err));
     *out_result = (struct nib_vk_probe_result){.error = compare(&probe->plan, n_rows, a, b),
                                                .kernels = instance->kernels};
 fail:

@@ -9,6 +9,7 @@
 #define NIB_VK_PROBE_OPS 6
 #define NIB_VK_PROBE_WEIGHTS 3
 #define NIB_VK_PROBE_NAME 160
+#define NIB_VK_PROBE_STEPS 5
 
 /// What a matmul multiplies, and what stands before and behind it.
 struct nib_vk_probe_matmul {
@@ -39,7 +40,9 @@ struct nib_vk_probe_attention {
 struct nib_vk_probe {
     char name[NIB_VK_PROBE_NAME]; ///< the same for the same kernels
     double limit; ///< of the difference from the scalar code, as a part of a row's largest number
-    uint32_t n_rows[4]; ///< of the steps that are run, all of one sequence; 0: no more
+    bool is_head; ///< its ops are the head's, and the logits its output
+    uint32_t
+        n_rows[NIB_VK_PROBE_STEPS]; ///< of the steps that are run, all of one sequence; 0: no more
     struct nib_plan plan;
     struct nib_op ops[NIB_VK_PROBE_OPS];
     struct nib_weight weights[NIB_VK_PROBE_WEIGHTS];

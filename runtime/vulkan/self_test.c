@@ -103,11 +103,14 @@ static uint64_t hash_probe(const struct nib_vk_probe *probe, const struct nib_vk
         p->has_texels,        p->n_families,
         p->matmul_lanes,      p->matmul_columns,
         p->matmul_width,      p->attention_units,
-        p->attention_numbers, p->attention_parts};
+        p->attention_numbers, p->attention_parts,
+        p->has_cooperative,   p->cooperative_subgroup,
+        p->has_sizes,         p->matmul_subgroup};
     uint64_t hash = nib_vk_hash(NIB_VK_HASH_BEGIN, probe->name, strlen(probe->name));
     hash = nib_vk_hash(hash, words, sizeof words);
     for (uint32_t i = 0; i < p->n_families; i++)
         hash = nib_vk_hash(hash, &p->families[i], sizeof p->families[i]);
+    hash = nib_vk_hash(hash, p->tiles, sizeof p->tiles);
     return hash;
 }
 
@@ -139,6 +142,14 @@ static struct nib_vk_choices choices_of(const struct nib_vk_device *d)
                                    .distrusted = d->trust ? d->trust->distrusted : 0};
 }
 
+/// Returns which of the kernels that ran are blamed for a wrong result: those for many rows of
+/// input before those for few.
+static uint32_t find_culprits(uint32_t kernels)
+{
+    uint32_t many = kernels & (1u << NIB_VK_FAMILY_COOP8 | 1u << NIB_VK_FAMILY_COOP16);
+    return many ? many : kernels;
+}
+
 /// Runs a probe until the kernels that are left for it pass.
 static enum nib_status check(struct nib_vk_device *d, const struct nib_vk_probe *probe,
                              struct nib_error *err)
@@ -164,14 +175,15 @@ static enum nib_status check(struct nib_vk_device *d, const struct nib_vk_probe 
                             "%s computes wrong results (%s is off by %.2g); use --device cpu",
                             d->snapshot.name, probe->name, result.error);
         }
+        uint32_t culprits = find_culprits(result.kernels & ~trust->distrusted);
         for (uint32_t i = 0; i < NIB_VK_KERNEL_COUNT; i++) {
-            if (result.kernels >> i & 1)
+            if (culprits >> i & 1)
                 nib_log_write(&d->log, NIB_LOG_WARNING,
                               "%s: kernel '%s' computes wrong results and is replaced (%s is off "
                               "by %.2g)",
                               d->snapshot.name, nib_vk_kernel_name(i), probe->name, result.error);
         }
-        trust->distrusted |= result.kernels;
+        trust->distrusted |= culprits;
         trust->is_changed = true;
     }
 }
@@ -240,8 +252,8 @@ static enum nib_status make_probe(const struct nib_vk_instance *instance, uint32
 {
     const struct nib_plan *plan = instance->plan;
     const struct nib_op *o = &plan->ops[op];
-    *out_is_needed = o->segment - instance->first_segment < instance->n_segments &&
-                     o->kind != NIB_OP_KV_STORE && o->kind != NIB_OP_GATHER;
+    *out_is_needed =
+        o->segment - instance->first_segment < instance->n_segments && o->kind != NIB_OP_KV_STORE;
     if (!*out_is_needed)
         return NIB_OK;
     if (o->kind == NIB_OP_MATMUL)
@@ -260,28 +272,82 @@ static enum nib_status make_probe(const struct nib_vk_instance *instance, uint32
     return nib_vk_probe_make_attention(&params, probe, err);
 }
 
-/// Checks the ops' kernels, one op after the other.
+/// Adds the op to the list unless its probe has passed or is there already. `hashes` are those of
+/// the list.
+static enum nib_status list_op(struct nib_vk_instance *instance, uint32_t op, uint64_t *hashes,
+                               struct nib_error *err)
+{
+    struct nib_vk_device *d = instance->device;
+    const struct nib_vk_choices choices = choices_of(d);
+    struct nib_vk_probe probe = {0};
+    bool is_needed;
+    enum nib_status status = make_probe(instance, op, &probe, &is_needed, err);
+    if (status == NIB_OK && is_needed) {
+        uint64_t hash = hash_probe(&probe, d, &choices);
+        bool is_listed = has_passed(d->trust, hash);
+        for (uint32_t i = 0; i < instance->n_probes; i++)
+            is_listed = is_listed || hashes[i] == hash;
+        hashes[instance->n_probes] = hash;
+        instance->probes[instance->n_probes] = op;
+        instance->n_probes += !is_listed;
+    }
+    nib_vk_probe_free(&probe);
+    return status;
+}
+
+/// Makes the list of what is to be checked with the choices as they are.
+static enum nib_status list_probes(struct nib_vk_instance *instance, struct nib_error *err)
+{
+    uint32_t n_ops = instance->plan->n_ops;
+    uint64_t *hashes = calloc(n_ops + 1ull, sizeof *hashes);
+    enum nib_status status = NIB_OK;
+    free(instance->probes);
+    instance->probes = calloc(n_ops + 1ull, sizeof *instance->probes);
+    instance->n_checked += instance->next_probe;
+    instance->n_probes = 0;
+    instance->next_probe = 0;
+    if (!hashes || !instance->probes)
+        NIB_TRY(nib_fail_memory(err));
+    for (uint32_t op = 0; op < n_ops; op++)
+        NIB_TRY(list_op(instance, op, hashes, err));
+fail:
+    free(hashes);
+    if (status != NIB_OK) {
+        free(instance->probes);
+        instance->probes = NULL;
+    }
+    return status;
+}
+
+/// Checks the listed ops' kernels, one op after the other.
 static enum nib_status check_ops(struct nib_vk_instance *instance, uint64_t end_ns,
                                  struct nib_error *err)
 {
     struct nib_vk_trust *trust = instance->device->trust;
-    while (instance->next_probe < instance->plan->n_ops) {
+    enum nib_status status = instance->probes ? NIB_OK : list_probes(instance, err);
+    while (status == NIB_OK && instance->next_probe < instance->n_probes) {
         uint32_t before = trust->distrusted;
         bool is_needed;
         struct nib_vk_probe probe = {0};
-        enum nib_status status =
-            make_probe(instance, instance->next_probe, &probe, &is_needed, err);
-        if (status == NIB_OK && is_needed)
+        status =
+            make_probe(instance, instance->probes[instance->next_probe], &probe, &is_needed, err);
+        if (status == NIB_OK)
             status = check(instance->device, &probe, err);
         nib_vk_probe_free(&probe);
-        if (status != NIB_OK)
-            return status;
+        instance->next_probe += status == NIB_OK;
         // What replaces a kernel is new to the ops before.
-        instance->next_probe = trust->distrusted == before ? instance->next_probe + 1 : 0;
+        if (status == NIB_OK && trust->distrusted != before)
+            status = list_probes(instance, err);
         if (end_ns && nib_clock_ns() >= end_ns)
-            return NIB_OK;
+            break;
     }
-    return NIB_OK;
+    return status;
+}
+
+/// Returns whether all listed kernels have been checked.
+static bool is_over(const struct nib_vk_instance *instance)
+{
+    return instance->probes && instance->next_probe == instance->n_probes;
 }
 
 enum nib_status nib_vk_self_test(struct nib_vk_instance *instance, uint64_t end_ns,
@@ -292,15 +358,14 @@ enum nib_status nib_vk_self_test(struct nib_vk_instance *instance, uint64_t end_
     if (d->trust) {
         nib_mutex_lock(d->trust->mutex);
         status = check_ops(instance, end_ns, err);
-        if (status != NIB_OK || instance->next_probe == instance->plan->n_ops)
+        if (status != NIB_OK || is_over(instance))
             write_verdict(d, d->trust);
         instance->choices = choices_of(d);
         nib_mutex_unlock(d->trust->mutex);
     } else {
         instance->choices = choices_of(d);
     }
-    instance->is_trusted =
-        status == NIB_OK && (!d->trust || instance->next_probe == instance->plan->n_ops);
+    instance->is_trusted = status == NIB_OK && (!d->trust || is_over(instance));
     instance->n_replaced = 0;
     for (uint32_t i = 0; instance->is_trusted && i < NIB_VK_KERNEL_COUNT; i++) {
         if (instance->choices.distrusted >> i & 1)

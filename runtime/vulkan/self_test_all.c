@@ -10,19 +10,28 @@ struct all {
     struct nib_vk_reference reference;
     nib_kernel_check_fn *on_check;
     void *user;
+    bool counts; ///< nothing is run: probes are counted
+    uint32_t n_done;
+    uint32_t n_probes;
 };
 
 /// Runs a probe and reports it, if it uses kernel `bit` (NIB_VK_KERNEL_COUNT: none that others can
 /// replace). Frees the probe.
-static enum nib_status report(const struct all *all, struct nib_vk_probe *probe,
+static enum nib_status report(struct all *all, struct nib_vk_probe *probe,
                               const struct nib_vk_choices *choices, uint32_t bit,
                               struct nib_error *err)
 {
     struct nib_vk_probe_result result;
     uint64_t start_ns = nib_clock_ns();
+    if (all->counts) {
+        all->n_probes++;
+        nib_vk_probe_free(probe);
+        return NIB_OK;
+    }
     enum nib_status status =
         nib_vk_probe_run(probe, all->device, choices, &all->reference, &result, err);
     bool is_used = bit == NIB_VK_KERNEL_COUNT || (status == NIB_OK && result.kernels >> bit & 1);
+    all->n_done++;
     if (status == NIB_OK && is_used) {
         const struct nib_kernel_check check = {
             .kernel = bit == NIB_VK_KERNEL_COUNT ? "" : nib_vk_kernel_name(bit),
@@ -30,7 +39,9 @@ static enum nib_status report(const struct all *all, struct nib_vk_probe *probe,
             .error = result.error,
             .limit = probe->limit,
             .passed = result.error <= probe->limit,
-            .ns = nib_clock_ns() - start_ns};
+            .ns = nib_clock_ns() - start_ns,
+            .done = all->n_done,
+            .total = all->n_probes};
         if (!all->on_check(all->user, &check))
             status = nib_fail(err, NIB_ERROR_CANCELLED, "the self-test was cancelled");
     }
@@ -40,7 +51,7 @@ static enum nib_status report(const struct all *all, struct nib_vk_probe *probe,
 }
 
 /// Checks a matmul with each family of kernels that serves it.
-static enum nib_status check_matmul(const struct all *all, const struct nib_vk_probe_matmul *params,
+static enum nib_status check_matmul(struct all *all, const struct nib_vk_probe_matmul *params,
                                     struct nib_error *err)
 {
     for (uint32_t i = 0; i < NIB_VK_FAMILY_COUNT; i++) {
@@ -50,7 +61,10 @@ static enum nib_status check_matmul(const struct all *all, const struct nib_vk_p
         // What the plan left out was not enabled when the device was made.
         if (nib_vk_family_missing(&all->device->snapshot, family) ||
             (needs_texels && !all->device->plan.has_texels) ||
-            (family == NIB_VK_FAMILY_DOT && !all->device->plan.has_integer_dot))
+            (family == NIB_VK_FAMILY_DOT && !all->device->plan.has_integer_dot) ||
+            (family == NIB_VK_FAMILY_SUB &&
+             !(all->device->plan.has_integer_dot && all->device->plan.has_sizes)) ||
+            (nib_vk_family_is_cooperative(family) && !all->device->plan.has_cooperative))
             continue;
         struct nib_vk_probe probe = {0};
         enum nib_status status = nib_vk_probe_make_matmul(params, &probe, err);
@@ -65,7 +79,7 @@ static enum nib_status check_matmul(const struct all *all, const struct nib_vk_p
     return NIB_OK;
 }
 
-static enum nib_status check_formats(const struct all *all, struct nib_error *err)
+static enum nib_status check_formats(struct all *all, struct nib_error *err)
 {
     static const enum nib_activation activations[] = {
         NIB_ACTIVATION_F32, NIB_ACTIVATION_INT8_GROUP, NIB_ACTIVATION_INT8_TOKEN,
@@ -89,7 +103,7 @@ static enum nib_status check_formats(const struct all *all, struct nib_error *er
 }
 
 /// What matmuls take in: norms and activations before, a sum behind.
-static enum nib_status check_fused(const struct all *all, struct nib_error *err)
+static enum nib_status check_fused(struct all *all, struct nib_error *err)
 {
     for (uint32_t i = 0; i < 5 * 2 * 2; i++) {
         uint32_t what = i / 4;
@@ -110,7 +124,7 @@ static enum nib_status check_fused(const struct all *all, struct nib_error *err)
     return NIB_OK;
 }
 
-static enum nib_status check_attention(const struct all *all, struct nib_error *err)
+static enum nib_status check_attention(struct all *all, struct nib_error *err)
 {
     static const uint32_t dims[] = {64, 96, 128, 256};
     static const enum nib_kv_format formats[] = {NIB_KV_F32, NIB_KV_F16, NIB_KV_I8, NIB_KV_I4};
@@ -143,7 +157,7 @@ static enum nib_status check_attention(const struct all *all, struct nib_error *
 }
 
 /// The rest, of which there is one kernel each.
-static enum nib_status check_others(const struct all *all, struct nib_error *err)
+static enum nib_status check_others(struct all *all, struct nib_error *err)
 {
     const struct nib_op ops[] = {
         {.kind = NIB_OP_NORM, .norm = {.weight = NIB_NO_WEIGHT, .n_groups = 1}},
@@ -155,6 +169,7 @@ static enum nib_status check_others(const struct all *all, struct nib_error *err
         {.kind = NIB_OP_ACTIVATE, .activate.function = NIB_GATE_GELU},
         {.kind = NIB_OP_ADD},
         {.kind = NIB_OP_SOFTCAP, .softcap.cap = 2.0f},
+        {.kind = NIB_OP_GATHER},
     };
     const uint32_t n_ops = sizeof ops / sizeof ops[0];
     const struct nib_op embed = {.kind = NIB_OP_EMBED, .embed.scale = 2.0f};
@@ -178,18 +193,27 @@ static enum nib_status check_others(const struct all *all, struct nib_error *err
     return NIB_OK;
 }
 
+static enum nib_status check_all(struct all *all, struct nib_error *err)
+{
+    enum nib_status status = check_formats(all, err);
+    if (status == NIB_OK)
+        status = check_fused(all, err);
+    if (status == NIB_OK)
+        status = check_attention(all, err);
+    return status == NIB_OK ? check_others(all, err) : status;
+}
+
 enum nib_status nib_vk_self_test_all(void *device, const struct nib_backend *reference,
                                      nib_kernel_check_fn *on_check, void *user,
                                      struct nib_error *err)
 {
-    struct all all = {.device = device, .on_check = on_check, .user = user};
+    struct all all = {.device = device, .on_check = on_check, .user = user, .counts = true};
     enum nib_status status = nib_vk_reference_open(reference, &all.reference, err);
     if (status != NIB_OK)
         return status;
-    NIB_TRY(check_formats(&all, err));
-    NIB_TRY(check_fused(&all, err));
-    NIB_TRY(check_attention(&all, err));
-    NIB_TRY(check_others(&all, err));
+    NIB_TRY(check_all(&all, err));
+    all.counts = false;
+    NIB_TRY(check_all(&all, err));
 fail:
     nib_vk_reference_close(&all.reference);
     return status;

@@ -31,6 +31,10 @@ static enum nib_status take_extensions(const struct nib_vk_instance_table *table
             snapshot->has_memory_budget = true;
         else if (strcmp(name, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME) == 0)
             snapshot->has_integer_dot_extension = true;
+        else if (strcmp(name, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME) == 0)
+            snapshot->cooperative.has_extension = true;
+        else if (strcmp(name, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME) == 0)
+            snapshot->subgroups.has_size_extension = true;
     }
     free(extensions);
     return NIB_OK;
@@ -78,6 +82,72 @@ void nib_vk_snapshot_refresh(const struct nib_vk_instance_table *table, VkPhysic
     }
 }
 
+/// Asks for limits and properties. Structs of extensions that a device lacks stay as they are.
+static void take_properties(const struct nib_vk_instance_table *table, VkPhysicalDevice physical,
+                            struct nib_vk_snapshot *s)
+{
+    VkPhysicalDeviceDriverProperties driver = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
+    VkPhysicalDeviceShaderIntegerDotProductProperties dot = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES,
+        .pNext = &driver};
+    VkPhysicalDeviceSubgroupProperties subgroup = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES,
+        .pNext = s->has_integer_dot_extension ? (void *)&dot : (void *)&driver};
+    VkPhysicalDeviceSubgroupSizeControlProperties sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES,
+        .pNext = &subgroup};
+    VkPhysicalDeviceMaintenance3Properties maintenance = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES,
+        .pNext = s->subgroups.has_size_extension ? (void *)&sizes : (void *)&subgroup};
+    VkPhysicalDeviceProperties2 properties = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &maintenance};
+    table->GetPhysicalDeviceProperties2(physical, &properties);
+    take_limits(&properties.properties, s);
+    s->max_allocation = maintenance.maxMemoryAllocationSize;
+    s->subgroup_size = subgroup.subgroupSize;
+    const VkSubgroupFeatureFlags needed =
+        VK_SUBGROUP_FEATURE_BALLOT_BIT | VK_SUBGROUP_FEATURE_ARITHMETIC_BIT;
+    bool is_in_compute = subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT;
+    s->has_subgroups = is_in_compute && (subgroup.supportedOperations & needed) == needed;
+    s->has_shuffles =
+        is_in_compute && (subgroup.supportedOperations & VK_SUBGROUP_FEATURE_SHUFFLE_BIT);
+    s->subgroups.least = sizes.minSubgroupSize;
+    s->subgroups.greatest = sizes.maxSubgroupSize;
+    s->subgroups.has_size_control = sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT;
+    s->has_fast_integer_dot = dot.integerDotProduct4x8BitPackedSignedAccelerated;
+    s->has_fast_mixed_dot = dot.integerDotProduct4x8BitPackedMixedSignednessAccelerated;
+    s->driver_id = driver.driverID;
+    snprintf(s->driver, sizeof s->driver, "%.120s %.120s", driver.driverName, driver.driverInfo);
+}
+
+/// Asks for features, and takes away properties of those that are missing.
+static void take_features(const struct nib_vk_instance_table *table, VkPhysicalDevice physical,
+                          struct nib_vk_snapshot *s)
+{
+    VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES};
+    VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
+        .pNext = &timeline};
+    void *chain = s->has_integer_dot_extension ? (void *)&dot : (void *)&timeline;
+    VkPhysicalDeviceSubgroupSizeControlFeatures sizes = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES, .pNext = chain};
+    chain = s->subgroups.has_size_extension ? &sizes : chain;
+    struct nib_vk_cooperative_features cooperative;
+    VkPhysicalDeviceFeatures2 features = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+        .pNext = nib_vk_cooperative_chain(&cooperative, &s->cooperative, chain)};
+    table->GetPhysicalDeviceFeatures2(physical, &features);
+    s->has_timeline_semaphore = timeline.timelineSemaphore;
+    s->has_integer_dot = dot.shaderIntegerDotProduct;
+    s->has_fast_integer_dot = s->has_fast_integer_dot && s->has_integer_dot;
+    s->has_fast_mixed_dot = s->has_fast_mixed_dot && s->has_integer_dot;
+    s->subgroups.has_size_control = s->subgroups.has_size_control && sizes.subgroupSizeControl;
+    s->subgroups.has_full = sizes.computeFullSubgroups;
+    nib_vk_cooperative_take(table, physical, &cooperative, &s->cooperative);
+}
+
 enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
                                      VkPhysicalDevice physical,
                                      struct nib_vk_snapshot *out_snapshot, struct nib_error *err)
@@ -86,46 +156,8 @@ enum nib_status nib_vk_snapshot_take(const struct nib_vk_instance_table *table,
     enum nib_status status = take_extensions(table, physical, out_snapshot, err);
     if (status != NIB_OK)
         return status;
-
-    VkPhysicalDeviceDriverProperties driver = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES};
-    // Structs of extensions that a device lacks stay as they are.
-    VkPhysicalDeviceShaderIntegerDotProductProperties dot = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES,
-        .pNext = &driver};
-    VkPhysicalDeviceSubgroupProperties subgroup = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES,
-        .pNext = out_snapshot->has_integer_dot_extension ? (void *)&dot : (void *)&driver};
-    VkPhysicalDeviceMaintenance3Properties maintenance = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = &subgroup};
-    VkPhysicalDeviceProperties2 properties = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &maintenance};
-    table->GetPhysicalDeviceProperties2(physical, &properties);
-    take_limits(&properties.properties, out_snapshot);
-    out_snapshot->max_allocation = maintenance.maxMemoryAllocationSize;
-    out_snapshot->subgroup_size = subgroup.subgroupSize;
-    const VkSubgroupFeatureFlags needed =
-        VK_SUBGROUP_FEATURE_BALLOT_BIT | VK_SUBGROUP_FEATURE_ARITHMETIC_BIT;
-    out_snapshot->has_subgroups = (subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
-                                  (subgroup.supportedOperations & needed) == needed;
-    snprintf(out_snapshot->driver, sizeof out_snapshot->driver, "%.120s %.120s", driver.driverName,
-             driver.driverInfo);
-
-    VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES};
-    VkPhysicalDeviceShaderIntegerDotProductFeatures dot_features = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES,
-        .pNext = &timeline};
-    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
-                                          .pNext = out_snapshot->has_integer_dot_extension
-                                                       ? (void *)&dot_features
-                                                       : (void *)&timeline};
-    table->GetPhysicalDeviceFeatures2(physical, &features);
-    out_snapshot->has_timeline_semaphore = timeline.timelineSemaphore;
-    out_snapshot->has_integer_dot = dot_features.shaderIntegerDotProduct;
-    out_snapshot->has_fast_integer_dot =
-        dot_features.shaderIntegerDotProduct && dot.integerDotProduct4x8BitPackedSignedAccelerated;
-
+    take_properties(table, physical, out_snapshot);
+    take_features(table, physical, out_snapshot);
     out_snapshot->n_families = NIB_VK_MAX_FAMILIES;
     table->GetPhysicalDeviceQueueFamilyProperties(physical, &out_snapshot->n_families,
                                                   out_snapshot->families);

@@ -3,7 +3,7 @@
 #ifndef RUNTIME_VULKAN_SNAPSHOT_H
 #define RUNTIME_VULKAN_SNAPSHOT_H
 
-#include "runtime/vulkan/table.h"
+#include "runtime/vulkan/cooperative.h"
 #include <nibble/device.h>
 
 #define NIB_VK_MAX_FAMILIES 16
@@ -16,6 +16,7 @@ struct nib_vk_snapshot {
     uint32_t vendor_id;
     uint32_t device_id;
     uint32_t driver_version;
+    VkDriverId driver_id;
     uint8_t cache_uuid[VK_UUID_SIZE]; ///< changes where compiled pipelines do
     VkPhysicalDeviceType type;
     bool is_software;             ///< it runs on the CPU, also where `type` is capped
@@ -35,9 +36,13 @@ struct nib_vk_snapshot {
     bool has_integer_dot;           ///< the feature, of packed bytes
     bool has_integer_dot_extension; ///< VK_KHR_shader_integer_dot_product is listed
     bool has_fast_integer_dot;      ///< and what it does to signed bytes is accelerated
+    bool has_fast_mixed_dot;        ///< and to signed times unsigned ones
     bool has_subgroups;             ///< broadcasts and reductions within a subgroup, in compute
-    float timestamp_ns;             ///< a tick of the queue's clock
-    bool has_host_family;           ///< the queue is a host's, of `host_family`
+    bool has_shuffles;              ///< an invocation reads of others in its subgroup
+    struct nib_vk_subgroups subgroups;
+    struct nib_vk_cooperative cooperative;
+    float timestamp_ns;   ///< a tick of the queue's clock
+    bool has_host_family; ///< the queue is a host's, of `host_family`
     uint32_t host_family;
     uint32_t n_families;
     VkQueueFamilyProperties families[NIB_VK_MAX_FAMILIES];
@@ -64,6 +69,9 @@ enum nib_vk_family {
     NIB_VK_FAMILY_TALL,   ///< few invocations of many rows; runs everywhere
     NIB_VK_FAMILY_TEXEL,  ///< the same through texel buffers
     NIB_VK_FAMILY_SINGLE, ///< the same, a single row being prepared by the matmul
+    NIB_VK_FAMILY_SUB,    ///< as dot, few rows of input being summed by shuffles
+    NIB_VK_FAMILY_COOP8,  ///< many rows of input by cooperative matrices of bytes
+    NIB_VK_FAMILY_COOP16, ///< the same of halves
     NIB_VK_FAMILY_COUNT
 };
 
@@ -79,9 +87,14 @@ struct nib_vk_device_plan {
     bool is_direct;                ///< the host writes device memory itself
     uint64_t memory_bytes;         ///< that weights, cache and buffers may take
     // Matmuls.
-    bool has_texels;      ///< texel buffers are bound beside storage buffers
-    bool has_integer_dot; ///< the feature is enabled
-    bool is_forced;       ///< `forced_family` goes first
+    bool has_texels;               ///< texel buffers are bound beside storage buffers
+    bool has_integer_dot;          ///< the feature is enabled
+    bool has_sizes;                ///< the features of subgroups' sizes are enabled, if there
+    uint32_t matmul_subgroup;      ///< invocations of a subgroup of kernels for few rows of input
+    bool has_cooperative;          ///< the features of cooperative matrices are enabled
+    uint32_t cooperative_subgroup; ///< invocations of a subgroup of their kernels
+    struct nib_vk_tile tiles[NIB_VK_ELEMENT_COUNT][2]; ///< of whole granules and of halves
+    bool is_forced;                                    ///< `forced_family` goes first
     enum nib_vk_family forced_family;
     enum nib_vk_family families[NIB_VK_FAMILY_COUNT]; ///< the best first
     uint32_t n_families;

@@ -15,6 +15,9 @@ enum nib_status nib_vk_instance_table_load(PFN_vkGetInstanceProcAddr get, VkInst
         missing = "vk" #name;
     NIB_VK_INSTANCE_FUNCTIONS(X)
 #undef X
+    out_table->GetPhysicalDeviceCooperativeMatrixPropertiesKHR =
+        (PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)(void (*)(void))get(
+            instance, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
     if (missing)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED, "the Vulkan loader has no %s", missing);
     return NIB_OK;

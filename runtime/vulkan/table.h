@@ -3,8 +3,8 @@
 #ifndef RUNTIME_VULKAN_TABLE_H
 #define RUNTIME_VULKAN_TABLE_H
 
+#include "runtime/vulkan/vk_compat.h"
 #include <nibble/base.h>
-#include <vulkan/vulkan_core.h>
 
 #define NIB_VK_INSTANCE_FUNCTIONS(X)          \
     X(DestroyInstance)                        \
@@ -69,6 +69,9 @@ struct nib_vk_instance_table {
 #define X(name) PFN_vk##name name;
     NIB_VK_INSTANCE_FUNCTIONS(X)
 #undef X
+    /// May be NULL; only for devices with the extension.
+    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR
+        GetPhysicalDeviceCooperativeMatrixPropertiesKHR;
 };
 
 struct nib_vk_device_table {

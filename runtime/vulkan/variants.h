@@ -8,6 +8,8 @@
 struct nib_vk_variant {
     const char *shader; ///< NULL: the one for fewer rows of input serves
     uint32_t rows;
+    bool has_size;       ///< its subgroups have a known size
+    bool is_cooperative; ///< and its constants name a tile
 };
 
 struct nib_vk_family_info {
@@ -20,6 +22,25 @@ const struct nib_vk_family_info *nib_vk_family_get(enum nib_vk_family family);
 enum nib_status nib_vk_family_find(const char *name, enum nib_vk_family *out_family,
                                    struct nib_error *err);
 
+/// Returns whether its kernels for many rows of input work with cooperative matrices.
+static inline bool nib_vk_family_is_cooperative(enum nib_vk_family family)
+{
+    return family == NIB_VK_FAMILY_COOP8 || family == NIB_VK_FAMILY_COOP16;
+}
+/// Returns whether it has kernels that must know the size of their subgroups.
+static inline bool nib_vk_family_has_sizes(enum nib_vk_family family)
+{
+    return family == NIB_VK_FAMILY_SUB || nib_vk_family_is_cooperative(family);
+}
+#define NIB_VK_VENDOR_INTEL 0x8086u
+/// Returns the size of the subgroups that add up by shuffles on the device.
+uint32_t nib_vk_matmul_subgroup(const struct nib_vk_snapshot *snapshot);
+/// Returns the size of those that multiply cooperative matrices.
+uint32_t nib_vk_tile_subgroup(const struct nib_vk_snapshot *snapshot);
+/// Returns the tile that they multiply, of granules cut into `halves` (1 or 2); m is 0: none fits.
+struct nib_vk_tile nib_vk_tile_choose(const struct nib_vk_snapshot *snapshot,
+                                      enum nib_vk_element element, uint32_t halves);
+
 /// Returns what the device lacks to run the family's kernels, or NULL.
 const char *nib_vk_family_missing(const struct nib_vk_snapshot *snapshot,
                                   enum nib_vk_family family);
@@ -30,6 +51,7 @@ struct nib_vk_matmul_need {
     bool has_book;      ///< weights are looked up
     bool has_codes;     ///< the input is int8 codes
     bool has_outliers;  ///< some columns of it are numbers
+    bool has_halves;    ///< groups are half a granule
     bool may_be_single; ///< a single row of input can be prepared by the matmul itself
 };
 /// Bits of kernels that others can replace: 1 << family, and attention through texel buffers.
@@ -44,9 +66,13 @@ struct nib_vk_choices {
     enum nib_vk_family forced_family;
     uint32_t distrusted; ///< kernels that are not taken where there is another
 };
-/// Chooses the family: the forced one where it serves, else the best that runs and is trusted.
+/// Chooses the family: the forced one where it serves, else the best that runs and is trusted. One
+/// of cooperative matrices is for many rows of input, and nib_vk_family_few goes with it.
 enum nib_vk_family nib_vk_family_choose(const struct nib_vk_device_plan *plan,
                                         const struct nib_vk_choices *choices,
                                         const struct nib_vk_matmul_need *need);
+/// Returns the family that multiplies codes for few rows of input beside cooperative matrices.
+enum nib_vk_family nib_vk_family_few(const struct nib_vk_device_plan *plan,
+                                     const struct nib_vk_choices *choices);
 
 #endif

@@ -46,7 +46,11 @@
 #define NIB_SPEC_HAS_ADD 13      // the output is added to what is there
 #define NIB_SPEC_SOURCE 14       // what a single row is computed from: NIB_PREPARE_SOURCE_*
 #define NIB_SPEC_IS_GROUP 15     // a granule is a group
-#define NIB_SPECS 16
+#define NIB_SPEC_TILE_M 16       // a tile of cooperative matrices: rows of the weight,
+#define NIB_SPEC_TILE_N 17       // rows of the input,
+#define NIB_SPEC_TILE_K 18       // and weights of a row
+#define NIB_SPEC_SUBGROUP 19     // invocations of a subgroup
+#define NIB_SPECS 20
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
@@ -112,6 +116,11 @@
 #define NIB_ATTENTION_IS_SINGLE 8
 #define NIB_ATTENTION_CHUNK 9
 #define NIB_ATTENTION_IS_ALIGNED 10
+
+// draw
+#define NIB_DRAW_HAS_SAMPLING 0 // constant: some line is not just the largest logit
+#define NIB_DRAW_PART 2048      // logits that a workgroup looks at
+#define NIB_DRAW_LIST 8192      // tokens that the list of a line holds
 
 // A matrix, or a slice of its rows. Offsets count from its beginning.
 struct nib_matrix_args {
@@ -303,6 +312,22 @@ struct nib_gather_args {
     nib_uint out_at;
     nib_uint out_stride;
     nib_uint width;
+};
+
+struct nib_advance_args {
+    nib_uint n_rows;
+};
+
+struct nib_draw_args {
+    nib_uint logits_at;
+    nib_uint logits_stride;
+    nib_uint vocabulary;
+    nib_uint n_parts;   // of a line
+    nib_uint max_lines; // stride of slots
+    nib_uint draws_at;
+    nib_uint scratch_stride; // of a line
+    nib_uint levels_at;
+    nib_uint list_at;
 };
 
 #endif

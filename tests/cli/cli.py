@@ -56,10 +56,11 @@ def environment():
 def nibble(*arguments, **options):
     """Runs the program with standard input empty, unless `options` of subprocess.run say else."""
     options.setdefault("stdout", subprocess.PIPE)
+    options.setdefault("stderr", subprocess.PIPE)
     if "input" not in options:
         options.setdefault("stdin", subprocess.DEVNULL)
-    return Result(subprocess.run([PROGRAM, *arguments], stderr=subprocess.PIPE, timeout=TIMEOUT,
-                                 env=environment(), check=False, **options))
+    return Result(subprocess.run([PROGRAM, *arguments], timeout=TIMEOUT, env=environment(),
+                                 check=False, **options))
 
 
 def tiny(name="llama3-rope"):

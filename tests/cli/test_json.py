@@ -173,8 +173,8 @@ class JsonTest(cli.Case):
         result = self.good("devices", "--json").json
         self.check(result, table, ("checks",))
         self.assertEqual(set(result["devices"][0]),
-                         {"device", "backend", "type", "name", "driver", "features", "threads",
-                          "memory_bytes"})
+                         {"device", "backend", "type", "usable", "name", "driver", "features",
+                          "threads", "memory_bytes"})
         first = result["devices"][0]
         self.assertEqual((first["device"], first["backend"], first["type"]), ("cpu", "cpu", "cpu"))
         self.assertGreater(first["memory_bytes"], 0)

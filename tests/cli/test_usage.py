@@ -93,11 +93,22 @@ class UsageTest(cli.Case):
     def test_choices(self):
         """A word that is none of a flag's words."""
         self.assertIn("auto|cpu|vulkan[:N]", self.refuse("run", "M", "-p", "x", "--device", "gpu"))
-        for device in ("vulkan:", "vulkan:x", "vulkan:-1", "vulkan:4294967296", "cpu:0"):
+        for device in ("vulkan:", "vulkan:x", "vulkan:-1", "vulkan:4294967296", "cpu:0",
+                       "vulkan:0,", "vulkan:0,1", "vulkan:0,cpu", ",vulkan:0", "vulkan,vulkan:1",
+                       ",".join(["vulkan:0"] * 17)):
             self.refuse("run", "M", "-p", "x", "--device", device)
         self.assertIn("half|all", self.refuse("eval", "M", "-f", "x", "--score", "none"))
         for kv in ("f8", "", "k=f16,", "k=f16,k=f16", "x=f16", "k=,v=f16", "f16,f16"):
             self.assertIn("such as k=f16,v=i8", self.refuse("run", "M", "-p", "x", "--kv", kv))
+
+    def test_split(self):
+        """As many numbers as GPUs, all positive."""
+        flags = ("run", "M", "-p", "x", "--device", "vulkan:0,vulkan:1", "--split")
+        for split in ("", "1,", ",1", "1,,2", "0,1", "-1,2", "nan,1", "1e99,1", "a,b", "1;2"):
+            self.assertIn("such as 3,1", self.refuse(*flags, split))
+        for split in ("1", "1,2,3"):
+            self.assertIn("for 2 devices", self.refuse(*flags, split))
+        self.assertIn("for 0 devices", self.refuse("run", "M", "-p", "x", "--split", "1,2"))
 
     def test_token_ids(self):
         """A list of ids is digits and commas."""

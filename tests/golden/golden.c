@@ -10,42 +10,70 @@ static void require(enum nib_status status, const struct nib_error *error)
     cr_assert_eq(status, NIB_OK, "%s", status == NIB_OK ? "" : error->message);
 }
 
-/// Opens the Vulkan device that NIB_TEST_VULKAN numbers, or leaves it NULL, which is the CPU.
-static void open_device(struct golden *golden)
+/// Opens the Vulkan devices that NIB_TEST_VULKAN numbers, or none, which is the CPU.
+static void open_devices(struct golden *golden)
 {
     struct nib_error error;
     const char *index = getenv("NIB_TEST_VULKAN");
-    golden->device = NULL;
-    if (!index)
-        return;
-    enum nib_status status =
-        nib_device_open(nib_device_params(.backend = NIB_BACKEND_VULKAN,
-                                          .index = (uint32_t)strtoul(index, NULL, 10),
-                                          .vulkan_mask = getenv("NIB_TEST_VULKAN_MASK")),
-                        &golden->device, &error);
-    if (status == NIB_ERROR_NOT_FOUND)
-        cr_skip_test("no Vulkan device: %s", error.message);
-    require(status, &error);
+    golden->n_devices = 0;
+    while (index && golden->n_devices < GOLDEN_MAX_DEVICES) {
+        char *end;
+        enum nib_status status =
+            nib_device_open(nib_device_params(.backend = NIB_BACKEND_VULKAN,
+                                              .index = (uint32_t)strtoul(index, &end, 10),
+                                              .vulkan_mask = getenv("NIB_TEST_VULKAN_MASK"),
+                                              .vulkan_variant = getenv("NIB_TEST_VULKAN_VARIANT")),
+                            &golden->devices[golden->n_devices], &error);
+        if (status == NIB_ERROR_NOT_FOUND)
+            cr_skip_test("no Vulkan device: %s", error.message);
+        require(status, &error);
+        golden->n_devices++;
+        index = *end == ',' ? end + 1 : NULL;
+    }
+}
+
+/// Requires that the devices run all there is, in their order, that nothing fell back and no
+/// kernel was replaced.
+static void check_execution(const struct golden *golden)
+{
+    struct nib_error error;
+    struct nib_engine_info info;
+    nib_engine_get_info(golden->engine, &info);
+    cr_assert_eq(info.n_placements, golden->n_devices);
+    cr_assert_eq(info.execution.cpu_layers, 0u);
+    cr_assert_eq(info.execution.n_fallbacks, 0u);
+    cr_assert_eq(info.execution.n_replaced, 0u);
+    for (uint32_t i = 0; i < golden->n_devices; i++) {
+        struct nib_engine_placement placement;
+        struct nib_device_info device;
+        require(nib_engine_get_placement(golden->engine, i, &placement, &error), &error);
+        nib_device_get_info(golden->devices[i], &device);
+        cr_assert_eq(placement.device.index, device.index);
+        cr_assert_str_eq(placement.device.name, device.name);
+        cr_assert_geq(placement.layers, 1u);
+    }
 }
 
 void golden_open(struct golden *golden, const char *path, const struct nib_engine_params *params)
 {
     struct nib_error error;
     struct nib_engine_info info;
-    struct nib_model_info model;
-    open_device(golden);
+    struct nib_placement placements[GOLDEN_MAX_DEVICES] = {{.device = NULL}};
+    open_devices(golden);
     require(nib_model_open(path, NULL, &golden->model, &error), &error);
-    nib_model_get_info(golden->model, &model);
-    struct nib_placement placement = {.device = golden->device, .n_segments = model.layers + 2};
     struct nib_engine_params placed = params ? *params : *nib_engine_params(.precise = false);
-    if (golden->device) {
-        placed.placements = &placement;
-        placed.n_placements = 1;
+    for (uint32_t i = 0; i < golden->n_devices; i++)
+        placements[i].device = golden->devices[i];
+    if (golden->n_devices > 0) {
+        placed.placements = placements;
+        placed.n_placements = golden->n_devices;
     }
     enum nib_status status = nib_engine_create(golden->model, &placed, &golden->engine, &error);
-    if (golden->device && status == NIB_ERROR_UNSUPPORTED)
+    if (golden->n_devices > 0 && status == NIB_ERROR_UNSUPPORTED)
         cr_skip_test("%s", error.message);
     require(status, &error);
+    if (golden->n_devices > 0)
+        check_execution(golden);
     require(nib_session_create(golden->engine, &golden->session, &error), &error);
     nib_engine_get_info(golden->engine, &info);
     golden->vocabulary = info.vocabulary;
@@ -63,7 +91,8 @@ void golden_close(struct golden *golden)
     nib_session_destroy(&golden->session);
     nib_engine_destroy(&golden->engine);
     nib_model_destroy(&golden->model);
-    nib_device_destroy(&golden->device);
+    while (golden->n_devices > 0)
+        nib_device_destroy(&golden->devices[--golden->n_devices]);
 }
 
 void golden_model_path(const char *name, char *out_path, size_t capacity)

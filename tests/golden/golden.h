@@ -5,10 +5,14 @@
 #include <jansson.h>
 #include <nibble/nibble.h>
 
+#define GOLDEN_MAX_DEVICES 4
+
 /// A model with one engine and one session.
 struct golden {
-    struct nib_device
-        *device; ///< NULL: the CPU; else as the environment variable NIB_TEST_VULKAN says
+    /// None: the CPU; else as the environment variable NIB_TEST_VULKAN says: "0", or "0,1" for two
+    /// that share the layers.
+    struct nib_device *devices[GOLDEN_MAX_DEVICES];
+    uint32_t n_devices;
     struct nib_model *model;
     struct nib_engine *engine;
     struct nib_session *session;

@@ -6,6 +6,12 @@ set(spirv "${OUTPUT}.spv")
 set(target vulkan1.1)
 list(TRANSFORM MACROS PREPEND "-D")
 
+# A compiler that was only unpacked does not know where its libraries are.
+get_filename_component(libraries "${GLSLANG}/../../lib" ABSOLUTE)
+if(EXISTS "${libraries}/libglslang.so")
+  set(ENV{LD_LIBRARY_PATH} "${libraries}")
+endif()
+
 execute_process(
   COMMAND "${GLSLANG}" --quiet -V --target-env ${target} ${MACROS} -o "${raw}" "${SOURCE}"
   RESULT_VARIABLE result OUTPUT_VARIABLE text ERROR_VARIABLE text)

@@ -289,7 +289,7 @@ static void write_json(const struct bench *bench, const struct nib_op_profile *p
     for (size_t i = 0; i < bench->n_results; i++)
         write_result(&json, &bench->results[i]);
     json_close_array(&json);
-    report_execution(&json, &info);
+    report_execution(&json, bench->engine);
     report_memory(&json, &info);
     if (profiles)
         report_profile(&json, profiles, n_profiles);

@@ -20,6 +20,7 @@ struct result {
     const char *path;
     struct nib_model_info info;
     uint64_t memory_bytes;
+    uint32_t gpu_layers, cpu_layers; ///< that it ran on
     double prefill_tps, decode_tps;
     struct nib_evaluation evaluation;
 };
@@ -203,6 +204,10 @@ static enum nib_status measure(struct comparison *comparison, size_t index, stru
     if (comparison->text.ptr)
         TRY(evaluate(comparison, index, engine, err));
 
+    nib_engine_get_info(engine, &info);
+    result->gpu_layers = info.execution.gpu_layers;
+    result->cpu_layers = info.execution.cpu_layers;
+
 fail:
     nib_engine_destroy(&engine);
     return status;
@@ -221,6 +226,8 @@ static void write_json(const struct comparison *comparison)
         json_put_real(&json, "bits_per_weight", bits_per_weight(&result->info));
         json_put_size(&json, "file_bytes", result->info.file_bytes);
         json_put_size(&json, "memory_bytes", result->memory_bytes);
+        json_put_size(&json, "gpu_layers", result->gpu_layers);
+        json_put_size(&json, "cpu_layers", result->cpu_layers);
         json_put_real(&json, "prefill_tps", result->prefill_tps);
         json_put_real(&json, "decode_tps", result->decode_tps);
         json_put_real(&json, "perplexity", evaluation->scored ? evaluation->perplexity : NAN);

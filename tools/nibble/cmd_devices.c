@@ -36,6 +36,7 @@ static void write_json(const struct nib_device_info *infos, uint32_t count,
         json_put_string(&json, "device", flag);
         json_put_string(&json, "backend", info->backend == NIB_BACKEND_CPU ? "cpu" : "vulkan");
         json_put_string(&json, "type", type_name(info->type));
+        json_put_boolean(&json, "usable", info->is_usable);
         json_put_string(&json, "name", info->name);
         json_put_string(&json, "driver", info->driver);
         json_open_array(&json, "features");

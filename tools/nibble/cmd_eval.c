@@ -145,7 +145,7 @@ static void write_json(const struct evaluation *evaluation, const struct nib_op_
     json_put_real(&json, "kl_mean", result->compared ? result->kl_mean : NAN);
     json_put_real(&json, "kl_p99", result->compared ? result->kl_p99 : NAN);
     json_put_real(&json, "top1_agreement", result->compared ? result->top1_agreement : NAN);
-    report_execution(&json, &info);
+    report_execution(&json, evaluation->engine);
     if (profiles)
         report_profile(&json, profiles, n_profiles);
     json_end(&json);

@@ -165,7 +165,7 @@ static enum nib_status write_json(struct run *run, const struct nib_op_profile *
     json_put_ids(&json, "ids", tokens + n_prompt, n_tokens - n_prompt);
     json_put_text(&json, "text", run->text, run->text_size);
     json_put_string(&json, "stop", nib_stop_name(run->generation.stop));
-    report_execution(&json, &info);
+    report_execution(&json, run->engine);
     write_timing(&json, run, &info);
     report_memory(&json, &info);
     if (profiles)

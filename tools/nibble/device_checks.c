@@ -1,5 +1,6 @@
 #include "tools/nibble/device_checks.h"
 #include "tools/nibble/message.h"
+#include "tools/nibble/progress.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -8,6 +9,7 @@ struct run {
     struct device_checks *checks;
     uint32_t index;
     bool is_out_of_memory;
+    struct progress progress;
 };
 
 static void print_check(const struct device_check *check)
@@ -38,16 +40,19 @@ static bool report(void *user, const struct nib_kernel_check *check)
     snprintf(item->kernel, sizeof item->kernel, "%s", check->kernel);
     snprintf(item->work, sizeof item->work, "%s", check->work);
     checks->n_failed += !check->passed;
+    progress_end(&run->progress);
     if (checks->is_table)
         print_check(item);
-    return true;
+    fflush(stdout);
+    struct nib_progress hook = progress_hook(&run->progress);
+    return hook.report(hook.user, "check kernels", check->done, check->total);
 }
 
 static enum nib_status check_device(const struct options *options,
                                     const struct nib_device_info *info,
                                     struct device_checks *checks, struct nib_error *err)
 {
-    struct run run = {.checks = checks, .index = info->index};
+    struct run run = {.checks = checks, .index = info->index, .progress.unit = PROGRESS_KERNELS};
     struct nib_device *device = NULL;
     const struct nib_device_params *params =
         nib_device_params(.log = message_log(), .backend = NIB_BACKEND_VULKAN, .index = info->index,
@@ -62,6 +67,7 @@ static enum nib_status check_device(const struct options *options,
                "result", "kernel", "error", "limit", "time", "work");
     if (status == NIB_OK)
         status = nib_device_self_test(device, report, &run, err);
+    progress_end(&run.progress);
     nib_device_destroy(&device);
     return run.is_out_of_memory ? fail_memory(err) : status;
 }

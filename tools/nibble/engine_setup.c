@@ -15,27 +15,27 @@ static enum nib_status open_device(const struct options *options, enum nib_backe
         nib_device_params(.log = message_log(), .backend = backend, .index = index,
                           .threads = (uint32_t)options->threads.value,
                           .cpu_mask = options->cpu_mask, .vulkan_mask = options->vulkan_mask,
-                          .self_test = (enum nib_self_test)options->self_test, .cache_dir = cache);
+                          .self_test = (enum nib_self_test)options->self_test, .cache_dir = cache,
+                          .shader_dir = options->shader_dir);
     enum nib_status status = nib_device_open(params, out_device, err);
     free(cache);
     return status;
 }
 
-/// How much a device is preferred; 0 for one that `auto` never takes.
+/// How much a device is preferred; 0 for one that is never taken without being named. One that
+/// cannot be used is taken where there is no better one, for the reason that opening it gives.
 static int preference(const struct nib_device_info *info, bool automatic)
 {
+    int rank = automatic ? 0 : 1;
     if (info->backend != NIB_BACKEND_VULKAN)
         return 0;
-    switch (info->type) {
-    case NIB_DEVICE_TYPE_DISCRETE:
-        return 4;
-    case NIB_DEVICE_TYPE_INTEGRATED:
-        return 3;
-    case NIB_DEVICE_TYPE_VIRTUAL:
-        return automatic ? 0 : 2;
-    default:
-        return automatic ? 0 : 1;
-    }
+    if (info->type == NIB_DEVICE_TYPE_VIRTUAL)
+        rank = automatic ? 0 : 2;
+    if (info->type == NIB_DEVICE_TYPE_INTEGRATED)
+        rank = 3;
+    if (info->type == NIB_DEVICE_TYPE_DISCRETE)
+        rank = 4;
+    return info->is_usable && rank > 0 ? rank + 4 : rank;
 }
 
 /// Devices that there is room for at first: listing them, which loads every driver, takes long.
@@ -43,9 +43,10 @@ static int preference(const struct nib_device_info *info, bool automatic)
 
 /// Finds the best Vulkan device, of two alike the one with more memory. `*out_found` is false where
 /// there is none.
-static enum nib_status find_gpu(bool automatic, uint32_t *out_index, bool *out_found,
+static enum nib_status find_gpu(bool automatic, struct option_device *out_device, bool *out_found,
                                 struct nib_error *err)
 {
+    out_device->count = 1;
     uint32_t capacity = 0, count = USUAL_DEVICES;
     struct nib_device_info *infos = NULL;
     enum nib_status status = NIB_OK;
@@ -65,7 +66,7 @@ static enum nib_status find_gpu(bool automatic, uint32_t *out_index, bool *out_f
         if (rank > best || (rank == best && rank > 0 && infos[i].memory_bytes > most)) {
             best = rank;
             most = infos[i].memory_bytes;
-            *out_index = infos[i].index;
+            out_device->indices[0] = infos[i].index;
             *out_found = true;
         }
     }
@@ -73,20 +74,35 @@ static enum nib_status find_gpu(bool automatic, uint32_t *out_index, bool *out_f
     return status;
 }
 
-/// Opens the GPU, or none where it fails and the CPU may do its work.
-static enum nib_status open_gpu(struct setup *setup, uint32_t index, struct nib_error *err)
+/// Opens a GPU, or leaves it out where it fails and others may do its work. `share` is its part of
+/// the layers, where that matters.
+static enum nib_status open_gpu(struct setup *setup, uint32_t index, float share,
+                                struct nib_error *err)
 {
     struct nib_error error;
     enum nib_status status =
-        open_device(setup->options, NIB_BACKEND_VULKAN, index, &setup->gpu, &error);
+        open_device(setup->options, NIB_BACKEND_VULKAN, index, &setup->gpus[setup->n_gpus], &error);
     bool is_failure = status == NIB_ERROR_DEVICE_LOST || status == NIB_ERROR_DEVICE_MEMORY ||
                       status == NIB_ERROR_MEMORY || status == NIB_ERROR_UNSUPPORTED;
     if (setup->fallback && is_failure) {
-        message_print("%s; the CPU runs the model", error.message);
+        message_print("%s; the model runs without it", error.message);
+        setup->left_out = error;
         return NIB_OK;
     }
-    if (status != NIB_OK)
+    if (status == NIB_OK)
+        setup->shares[setup->n_gpus++] = share;
+    else
         *err = error;
+    return status;
+}
+
+static enum nib_status open_gpus(struct setup *setup, const struct option_device *devices,
+                                 struct nib_error *err)
+{
+    const struct option_split *split = &setup->options->split;
+    enum nib_status status = NIB_OK;
+    for (uint32_t i = 0; i < devices->count && status == NIB_OK; i++)
+        status = open_gpu(setup, devices->indices[i], split->count > 0 ? split->shares[i] : 1, err);
     return status;
 }
 
@@ -94,14 +110,15 @@ enum nib_status setup_open(const struct options *options, struct setup *out_setu
                            struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    *out_setup = (struct setup){.options = options, .gpu_layers = GPU_LAYERS_AUTO};
-    enum device_choice choice = options->device.choice;
-    uint32_t index = options->device.index;
+    *out_setup = (struct setup){
+        .options = options, .gpu_layers = GPU_LAYERS_AUTO, .check_progress.unit = PROGRESS_KERNELS};
+    struct option_device devices = options->device;
+    enum device_choice choice = devices.choice;
     bool gpu = choice == DEVICE_VULKAN_INDEX;
     // `auto` promises an answer, not a device.
     out_setup->fallback = options->fallback || choice == DEVICE_AUTO;
     if (choice == DEVICE_AUTO || choice == DEVICE_VULKAN)
-        TRY(find_gpu(choice == DEVICE_AUTO, &index, &gpu, err));
+        TRY(find_gpu(choice == DEVICE_AUTO, &devices, &gpu, err));
 
     const struct option_count *layers = &options->gpu_layers;
     out_setup->fit = layers->given && layers->value == GPU_LAYERS_AUTO;
@@ -116,8 +133,8 @@ enum nib_status setup_open(const struct options *options, struct setup *out_setu
                       (unsigned)layers->value));
 
     if (gpu)
-        TRY(open_gpu(out_setup, index, err));
-    gpu = out_setup->gpu != NULL;
+        TRY(open_gpus(out_setup, &devices, err));
+    gpu = out_setup->n_gpus > 0;
     if (layers->given)
         out_setup->gpu_layers = (uint32_t)layers->value;
     if (!gpu || out_setup->gpu_layers != GPU_LAYERS_AUTO || out_setup->fallback || out_setup->fit)
@@ -131,7 +148,8 @@ fail:
 
 void setup_close(struct setup *setup)
 {
-    nib_device_destroy(&setup->gpu);
+    while (setup->n_gpus > 0)
+        nib_device_destroy(&setup->gpus[--setup->n_gpus]);
     nib_device_destroy(&setup->cpu);
 }
 
@@ -145,17 +163,17 @@ enum nib_status model_open(const char *path, struct nib_model **out_model, struc
     return status;
 }
 
-/// Divides the segments between the devices and returns the number of placements.
+/// Divides the segments between GPUs, which share theirs, and the CPU, and returns the number of
+/// placements.
 static uint32_t place(const struct setup *setup, uint32_t n_layers,
-                      struct nib_placement out_placements[2])
+                      struct nib_placement out_placements[MAX_GPUS + 1])
 {
     uint32_t n_segments = n_layers + 2; // embedding, layers, head
-    uint32_t on_gpu = 0;
-    if (setup->gpu)
+    uint32_t on_gpu = 0, count = 0;
+    if (setup->n_gpus > 0)
         on_gpu = setup->gpu_layers >= n_layers ? n_segments : 1 + setup->gpu_layers;
-    uint32_t count = 0;
-    if (on_gpu > 0)
-        out_placements[count++] = (struct nib_placement){setup->gpu, 0, on_gpu};
+    for (; count < setup->n_gpus; count++)
+        out_placements[count] = (struct nib_placement){.device = setup->gpus[count]};
     if (on_gpu < n_segments)
         out_placements[count++] = (struct nib_placement){setup->cpu, on_gpu, n_segments - on_gpu};
     return count;
@@ -167,11 +185,15 @@ enum nib_status engine_create(struct nib_model *model, struct setup *setup, uint
     const struct options *options = setup->options;
     struct nib_model_info info;
     nib_model_get_info(model, &info);
-    struct nib_placement placements[2];
+    struct nib_placement placements[MAX_GPUS + 1];
+    const struct nib_error *left_out = &setup->left_out;
     uint32_t n_placements = place(setup, info.layers, placements);
     const struct nib_engine_params *params =
         nib_engine_params(.log = message_log(), .progress = progress_hook(&setup->progress),
+                          .check_progress = progress_hook(&setup->check_progress),
                           .placements = placements, .n_placements = n_placements,
+                          .shares = options->split.count > 0 ? setup->shares : NULL,
+                          .fallback_reason = left_out->status != NIB_OK ? left_out->message : NULL,
                           .context = context, .max_sessions = setup->max_sessions,
                           .key_format = options->kv.keys, .value_format = options->kv.values,
                           .precise = options->precise, .fallback = setup->fallback,
@@ -185,6 +207,7 @@ enum nib_status engine_load(struct nib_engine *engine, struct setup *setup, stru
     bool ready = false;
     enum nib_status status = nib_engine_prepare(engine, 0, &ready, err);
     progress_end(&setup->progress);
+    progress_end(&setup->check_progress);
     return status;
 }
 

@@ -5,17 +5,20 @@
 #include "tools/nibble/options.h"
 #include "tools/nibble/progress.h"
 
-/// What engines are made with: the devices that the flags ask for, a GPU with the CPU for the
-/// layers that it does not get, or the CPU alone. Must outlive engine_load of its engines.
+/// What engines are made with: the devices that the flags ask for, GPUs with the CPU for the layers
+/// that they do not get, or the CPU alone. Must outlive engine_load of its engines.
 struct setup {
     const struct options *options;
-    struct nib_device *gpu; ///< or NULL
-    struct nib_device *cpu; ///< or NULL where nothing can run there
-    uint32_t gpu_layers;    ///< GPU_LAYERS_AUTO: all
-    uint32_t max_sessions;  ///< 0: 1
-    bool fallback;          ///< the CPU takes over what the GPU cannot do
-    bool fit;               ///< the GPU gets as many layers as it has memory for
-    struct progress progress;
+    struct nib_device *gpus[MAX_GPUS];
+    float shares[MAX_GPUS + 1]; ///< of the layers on GPUs, where --split was given
+    uint32_t n_gpus;
+    struct nib_device *cpu;    ///< or NULL where nothing can run there
+    uint32_t gpu_layers;       ///< GPU_LAYERS_AUTO: all
+    uint32_t max_sessions;     ///< 0: 1
+    bool fallback;             ///< the CPU takes over what a GPU cannot do
+    bool fit;                  ///< GPUs get as many layers as they have memory for
+    struct nib_error left_out; ///< why a GPU is left out, where its status is not NIB_OK
+    struct progress progress, check_progress;
 };
 
 /// Opens the devices; the options are borrowed. Errors: not found, unsupported, argument.

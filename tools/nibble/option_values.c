@@ -65,16 +65,45 @@ bool value_parse_device(const char *text, struct option_device *out_device)
 {
     static const char prefix[] = "vulkan:";
     unsigned choice;
-    uint64_t index = 0;
     if (value_parse_choice(text, "auto|cpu|vulkan", &choice)) {
         *out_device = (struct option_device){.choice = (enum device_choice)choice};
         return true;
     }
-    if (strncmp(text, prefix, sizeof prefix - 1) != 0 ||
-        !value_parse_count(text + sizeof prefix - 1, &index) || index > UINT32_MAX)
-        return false;
-    *out_device = (struct option_device){.choice = DEVICE_VULKAN_INDEX, .index = (uint32_t)index};
-    return true;
+    struct option_device device = {.choice = DEVICE_VULKAN_INDEX};
+    for (const char *c = text; device.count < MAX_GPUS; c++) {
+        uint64_t index = 0;
+        if (strncmp(c, prefix, sizeof prefix - 1) != 0)
+            return false;
+        c = parse_digits(c + sizeof prefix - 1, &index);
+        if (!c || (*c != '\0' && *c != ',') || index > UINT32_MAX)
+            return false;
+        device.indices[device.count++] = (uint32_t)index;
+        if (*c == '\0') {
+            *out_device = device;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool value_parse_split(const char *text, struct option_split *out_split)
+{
+    struct option_split split = {.count = 0};
+    for (const char *c = text; split.count < MAX_GPUS; c++) {
+        char number[32];
+        double value;
+        size_t size = strcspn(c, ",");
+        snprintf(number, sizeof number, "%.*s", (int)(size < sizeof number ? size : 0), c);
+        if (!value_parse_real(number, &value) || !(value >= 1e-6 && value <= 1e12))
+            return false;
+        split.shares[split.count++] = (float)value;
+        c += size;
+        if (*c == '\0') {
+            *out_split = split;
+            return true;
+        }
+    }
+    return false;
 }
 
 /// Finds the format named by `text[0 .. size)`.

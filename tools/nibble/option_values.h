@@ -8,8 +8,10 @@
 bool value_parse_count(const char *text, uint64_t *out_value);
 /// Parses a decimal number with sign, fraction and exponent; not hexadecimal, infinite or NaN.
 bool value_parse_real(const char *text, double *out_value);
-/// Parses "auto", "cpu", "vulkan" or "vulkan:N".
+/// Parses "auto", "cpu", "vulkan", or "vulkan:N" once or more, with commas between.
 bool value_parse_device(const char *text, struct option_device *out_device);
+/// Parses "3,1": positive numbers.
+bool value_parse_split(const char *text, struct option_split *out_split);
 /// Parses a KV format, or "k=FORMAT,v=FORMAT" in either order; one left out is the default.
 bool value_parse_kv(const char *text, struct option_kv *out_kv);
 /// Finds `text` among the names in `choices`, separated by '|', and gives its position.

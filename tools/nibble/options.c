@@ -17,6 +17,7 @@ enum option_kind {
     OPTION_REAL,   ///< struct option_real, from `low` to `high`
     OPTION_CHOICE, ///< unsigned: the position in `value`
     OPTION_DEVICE, ///< struct option_device
+    OPTION_SPLIT,  ///< struct option_split
     OPTION_KV      ///< struct option_kv
 };
 
@@ -150,7 +151,9 @@ static const struct option table[] = {
      "KV cache: f32, f16, i8, i4, or k=...,v=... (default: f16)", 0, 0},
     {"precise", 0, OPTION_FLAG, ENGINE, FIELD(precise), NULL, "activations in fp32", 0, 0},
     {"device", 0, OPTION_DEVICE, ENGINE, FIELD(device), "auto|cpu|vulkan[:N]",
-     "where to run (default: auto)", 0, 0},
+     "where to run (default: auto); vulkan:0,vulkan:1 share the layers", 0, 0},
+    {"split", 0, OPTION_SPLIT, ENGINE, FIELD(split), "3,1",
+     "how several GPUs share them (default: by free memory)", 0, 0},
     {"gpu-layers", 0, OPTION_LAYERS, ENGINE, FIELD(gpu_layers), "N|auto",
      "the first N layers on the GPU", 0, 1048576},
     {"fallback", 0, OPTION_FLAG, ENGINE, FIELD(fallback), NULL,
@@ -161,6 +164,8 @@ static const struct option table[] = {
      "highest instruction set to use, such as scalar or avx2", 0, 0},
     {"vulkan-mask", 0, OPTION_TEXT, ENGINE, FIELD(vulkan_mask), "baseline",
      "use no more of a GPU than the least one has", 0, 0},
+    {"shader-dir", 0, OPTION_TEXT, ENGINE, FIELD(shader_dir), "DIR",
+     "kernels from DIR, again when edited (-DNIB_RUNTIME_COMPILE=ON)", 0, 0},
     {"self-test", 0, OPTION_CHOICE, ENGINE | COMMAND_DEVICES, FIELD(self_test), "cached|full|off",
      "when kernels are checked before use", 0, 0},
     {"profile", 0, OPTION_FLAG, ENGINE & ~COMMAND_COMPARE, FIELD(profile), NULL,
@@ -315,6 +320,11 @@ static enum nib_status store(const struct option *option, const char *flag, cons
         if (value_parse_device(text, field))
             return NIB_OK;
         break;
+    case OPTION_SPLIT:
+        if (value_parse_split(text, field))
+            return NIB_OK;
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "%s: '%.40s' is not a list of positive numbers such as 3,1", flag, text);
     case OPTION_KV:
         if (value_parse_kv(text, field))
             return NIB_OK;
@@ -418,6 +428,12 @@ static enum nib_status check(const struct command *command, const struct options
     if (texts == 0 && command->bit == COMMAND_COMPARE && options->reference)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "compare: --ref compares distributions over a text; give -f FILE");
+    if (options->split.count > 0 && options->split.count != options->device.count)
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "%s: --split has %u numbers for %u devices; name each GPU, as in --device "
+                         "vulkan:0,vulkan:1",
+                         command->name, (unsigned)options->split.count,
+                         (unsigned)options->device.count);
     if (options->prompt_ids.given && options->chat)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "run: --chat needs a text, which --prompt-ids is not");

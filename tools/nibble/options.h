@@ -28,11 +28,21 @@ struct option_real {
     double value;
 };
 
+/// GPUs that can share a model.
+#define MAX_GPUS 16
+
 /// `--device`.
 enum device_choice { DEVICE_AUTO, DEVICE_CPU, DEVICE_VULKAN, DEVICE_VULKAN_INDEX };
 struct option_device {
     enum device_choice choice;
-    uint32_t index; ///< for DEVICE_VULKAN_INDEX
+    uint32_t indices[MAX_GPUS]; ///< for DEVICE_VULKAN_INDEX
+    uint32_t count;             ///< of them
+};
+
+/// `--split`: a positive number for each GPU.
+struct option_split {
+    float shares[MAX_GPUS];
+    uint32_t count; ///< 0: not given
 };
 
 /// `--kv`.
@@ -81,9 +91,10 @@ struct options {
     bool help, version, json;
 
     struct option_device device;
+    struct option_split split;
     struct option_count gpu_layers, threads, context;
     const char *cpu_mask;
-    const char *vulkan_mask;
+    const char *vulkan_mask, *shader_dir;
     struct option_kv kv;
     unsigned self_test; ///< enum nib_self_test
     bool fallback, precise, profile;

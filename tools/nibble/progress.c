@@ -9,12 +9,13 @@
 static void show(struct progress *progress, uint64_t elapsed_ns, uint64_t done, uint64_t total)
 {
     double seconds = (double)elapsed_ns / 1e9;
-    double rate = (double)done / seconds;
-    double left = done > 0 ? (double)(total - done) / rate : 0;
+    double rate = (double)(done - progress->first) / seconds;
+    double left = (double)(total - done) / rate;
     char amount[TEXT_NUMBER_SIZE], speed[TEXT_NUMBER_SIZE + 8] = "";
     text_bytes(amount, (uint64_t)rate);
-    if (progress->unit == PROGRESS_TOKENS)
-        snprintf(amount, sizeof amount, "%.1f tokens", rate);
+    if (progress->unit == PROGRESS_TOKENS || progress->unit == PROGRESS_KERNELS)
+        snprintf(amount, sizeof amount, "%.1f %s", rate,
+                 progress->unit == PROGRESS_TOKENS ? "tokens" : "kernels");
     if (progress->unit != PROGRESS_SHARE)
         snprintf(speed, sizeof speed, "%s/s  ", amount);
     fprintf(stderr, "\r\033[K%s  %3.0f %%  %s%.0f s left%s%s", progress->what,
@@ -31,9 +32,11 @@ static bool report(void *user, const char *what, uint64_t done, uint64_t total)
     if (strncmp(progress->what, what, sizeof progress->what - 1) != 0) {
         snprintf(progress->what, sizeof progress->what, "%s", what);
         progress->start_ns = now;
+        progress->first = done;
     }
     uint64_t elapsed = now - progress->start_ns;
-    if (system_is_terminal(stderr) && elapsed > PATIENCE_NS && total > 0 && done <= total)
+    if (system_is_terminal(stderr) && elapsed > PATIENCE_NS && done > progress->first &&
+        done <= total)
         show(progress, elapsed, done, total);
     return !system_interrupted();
 }

@@ -5,14 +5,15 @@
 #include <nibble/base.h>
 
 /// What is counted.
-enum progress_unit { PROGRESS_BYTES, PROGRESS_TOKENS, PROGRESS_SHARE };
+enum progress_unit { PROGRESS_BYTES, PROGRESS_TOKENS, PROGRESS_KERNELS, PROGRESS_SHARE };
 
 /// A line of progress; make it with `unit` alone.
 struct progress {
     enum progress_unit unit;
     char note[64];     ///< written behind the numbers, such as a result so far
     char what[64];     ///< the work that the line is about
-    uint64_t start_ns; ///< of that work
+    uint64_t start_ns; ///< of the first report about it
+    uint64_t first;    ///< what was done by then
     bool shown;
 };
 

@@ -28,10 +28,29 @@ static void write_strings(struct json_out *json, const char *key, const char *co
     json_close_array(json);
 }
 
-void report_execution(struct json_out *json, const struct nib_engine_info *info)
+static void write_devices(struct json_out *json, const struct nib_engine *engine, uint32_t count)
 {
-    const struct nib_execution *execution = &info->execution;
+    struct nib_engine_placement placement;
+    struct nib_error error;
+    json_open_array(json, "devices");
+    for (uint32_t i = 0; i < count; i++) {
+        if (nib_engine_get_placement(engine, i, &placement, &error) != NIB_OK)
+            continue;
+        json_open_object(json, NULL);
+        json_put_string(json, "name", placement.device.name);
+        json_put_size(json, "layers", placement.layers);
+        json_close_object(json);
+    }
+    json_close_array(json);
+}
+
+void report_execution(struct json_out *json, const struct nib_engine *engine)
+{
+    struct nib_engine_info info;
+    nib_engine_get_info(engine, &info);
+    const struct nib_execution *execution = &info.execution;
     json_open_object(json, "execution");
+    write_devices(json, engine, info.n_placements);
     json_put_size(json, "gpu_layers", execution->gpu_layers);
     json_put_size(json, "cpu_layers", execution->cpu_layers);
     json_put_size(json, "dispatches", execution->dispatches);

@@ -6,7 +6,7 @@
 #include <nibble/nibble.h>
 
 /// Writes the member "execution".
-void report_execution(struct json_out *json, const struct nib_engine_info *info);
+void report_execution(struct json_out *json, const struct nib_engine *engine);
 /// Writes the member "memory".
 void report_memory(struct json_out *json, const struct nib_engine_info *info);
 

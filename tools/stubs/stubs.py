@@ -14,11 +14,12 @@ RADV = ["polaris10", "vega10", "raven", "renoir", "navi10", "navi21", "vangogh",
 NVK = {"turing": "162", "ampere": "172", "ada": "192"}
 TURNIP = ["adreno630", "adreno730", "adreno740", "adreno750"]
 DEVICES = [*RADV, *NVK, *TURNIP, "m1"]
+NEWER_NAMES = {"gfx1150": "strix1"}  # what Mesa's shim has called it since 25.1
 
 
 def _driver(device):
     """Returns the shim, the driver and the variables that choose the device."""
-    if device in RADV:
+    if device in RADV or device in NEWER_NAMES.values():
         return "amdgpu", "radeon", {"AMDGPU_GPU_ID": device}
     if device in NVK:
         return "nouveau", "nouveau", {"NOUVEAU_CHIPSET": NVK[device],
@@ -43,6 +44,9 @@ def run(root, device, command, variables=None, **options):
     Standard output and standard error are one text.
     """
     library, description = find_driver(root, device)
+    newer = NEWER_NAMES.get(device)
+    if newer and newer.encode() in library.read_bytes():
+        device = newer
     environment = {**os.environ, **_driver(device)[2], **(variables or {}),
                    "VK_ICD_FILENAMES": str(description), "MESA_SHADER_CACHE_DISABLE": "true"}
     if root:

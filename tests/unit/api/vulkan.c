@@ -16,7 +16,10 @@ Test(vulkan, extensions_that_later_versions_contain_are_not_asked_for)
     cr_assert_null(nib_vulkan_required_extensions(VK_API_VERSION_1_2)[0]);
     cr_assert(is_listed(nib_vulkan_recommended_extensions(VK_API_VERSION_1_2),
                         VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME));
-    cr_assert_null(nib_vulkan_recommended_extensions(VK_API_VERSION_1_3)[0]);
+    cr_assert_not(is_listed(nib_vulkan_recommended_extensions(VK_API_VERSION_1_3),
+                            VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME));
+    cr_assert(is_listed(nib_vulkan_recommended_extensions(VK_API_VERSION_1_3),
+                        "VK_KHR_cooperative_matrix"));
 }
 
 /// Both chains of features that a host may have.
@@ -24,8 +27,10 @@ Test(vulkan, features_are_set_in_the_hosts_chain)
 {
     VkPhysicalDeviceShaderIntegerDotProductFeatures dot = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES};
+    VkPhysicalDeviceShaderFloat16Int8Features types = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES, .pNext = &dot};
     VkPhysicalDeviceTimelineSemaphoreFeatures timeline = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES, .pNext = &dot};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES, .pNext = &types};
     VkPhysicalDeviceFeatures2 apart = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
                                        .pNext = &timeline};
     VkPhysicalDeviceVulkan13Features v13 = {
@@ -43,8 +48,11 @@ Test(vulkan, features_are_set_in_the_hosts_chain)
     nib_vulkan_recommended_features(&whole, &apart);
     cr_assert_not(dot.shaderIntegerDotProduct);
     v13.shaderIntegerDotProduct = VK_TRUE;
+    v13.subgroupSizeControl = VK_TRUE;
+    v12.shaderFloat16 = VK_TRUE;
     nib_vulkan_recommended_features(&whole, &apart);
     cr_assert(dot.shaderIntegerDotProduct);
+    cr_assert(types.shaderFloat16 && !types.shaderInt8);
 
     VkPhysicalDeviceFeatures2 bare = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2};
     struct nib_error error;

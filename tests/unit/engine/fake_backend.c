@@ -65,8 +65,14 @@ static enum nib_status list(struct nib_device_info *out_infos, uint32_t capacity
 
 static void info(const void *device, struct nib_device_info *out_info)
 {
-    (void)device;
-    *out_info = (struct nib_device_info){.name = "fake"};
+    const struct fake_device *fake = device;
+    *out_info = (struct nib_device_info){.name = "fake", .backend = fake->kind};
+}
+
+static uint64_t memory_left(void *device)
+{
+    const struct fake_device *fake = device;
+    return fake->memory_left;
 }
 
 static void close_device(void *device)
@@ -98,6 +104,9 @@ static enum nib_status create(const struct nib_instance_params *params, void **o
                               struct nib_error *err)
 {
     const struct nib_plan *plan = params->plan;
+    const struct fake_device *fake = params->device;
+    if (fake->most_segments > 0 && params->n_segments > fake->most_segments)
+        return nib_fail(err, NIB_ERROR_DEVICE_MEMORY, "the fake device is full");
     struct fake_instance *instance = calloc(1, sizeof *instance);
     if (!instance)
         return nib_fail_memory(err);
@@ -322,6 +331,7 @@ static const struct nib_backend backend = {
     .device_list = list,
     .device_close = close_device,
     .device_info = info,
+    .memory_left = memory_left,
     .supports = supports,
     .create = create,
     .destroy = destroy,

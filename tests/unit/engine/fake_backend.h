@@ -10,7 +10,10 @@
 
 /// What tests set and look at. One per device.
 struct fake_device {
-    struct nib_device device;   ///< to be given to placements; its references stay above 0
+    struct nib_device device; ///< to be given to placements; its references stay above 0
+    enum nib_backend_kind kind;
+    uint64_t memory_left;
+    uint32_t most_segments;     ///< that there is memory for; 0: any number
     enum nib_status run_status; ///< of the run after `runs_left` more
     uint32_t runs_left;
     enum nib_status supports_status;

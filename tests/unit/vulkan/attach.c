@@ -50,15 +50,26 @@ Test(vulkan_attach, reads_the_lists_and_the_chain)
     cr_assert(enabled.has_integer_dot && !enabled.has_integer_dot_extension);
     cr_assert(!enabled.has_debug_utils);
 
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrices = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
+        .cooperativeMatrix = VK_TRUE};
     VkPhysicalDeviceVulkan13Features v13 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES,
         .shaderIntegerDotProduct = VK_TRUE};
     VkPhysicalDeviceVulkan12Features v12 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
         .pNext = &v13,
-        .timelineSemaphore = VK_TRUE};
+        .timelineSemaphore = VK_TRUE,
+        .shaderInt8 = VK_TRUE,
+        .vulkanMemoryModel = VK_TRUE};
     features.pNext = &v12;
+    v13.pNext = &matrices;
     nib_vk_enabled_read(&params, &enabled);
+    cr_assert(enabled.cooperative.has_matrices && enabled.cooperative.has_bytes);
+    cr_assert(!enabled.cooperative.has_extension && !enabled.cooperative.has_halves);
+    v12.vulkanMemoryModel = VK_FALSE;
+    nib_vk_enabled_read(&params, &enabled);
+    cr_assert(!enabled.cooperative.has_matrices);
     cr_assert(enabled.has_timeline_semaphore && enabled.has_integer_dot);
     nib_vk_enabled_read(&(struct nib_attach_params){0}, &enabled);
     cr_assert(!enabled.has_timeline_semaphore && !enabled.has_integer_dot);
@@ -92,6 +103,22 @@ Test(vulkan_attach, nothing_is_used_that_was_not_enabled)
         (struct nib_vk_enabled){.api_version = VK_API_VERSION_1_1, .has_timeline_semaphore = true};
     nib_vk_snapshot_limit(&enabled, &s);
     cr_assert(!s.has_timeline_semaphore, "the feature is of no use without its extension");
+
+    // Cooperative matrices need their extension and the memory model.
+    const struct nib_vk_cooperative all = {
+        .has_extension = true, .has_matrices = true, .has_bytes = true, .n_tiles = 1};
+    s = make_able();
+    s.cooperative = all;
+    s.subgroups = (struct nib_vk_subgroups){.has_size_control = true, .has_full = true};
+    enabled = (struct nib_vk_enabled){
+        .api_version = VK_API_VERSION_1_2, .subgroups = s.subgroups, .cooperative = all};
+    nib_vk_snapshot_limit(&enabled, &s);
+    cr_assert(s.cooperative.has_matrices && s.cooperative.has_bytes && s.cooperative.n_tiles == 1);
+    cr_assert(!s.subgroups.has_size_control && !s.subgroups.has_full,
+              "1.2 has it as an extension alone");
+    enabled.cooperative.has_matrices = false;
+    nib_vk_snapshot_limit(&enabled, &s);
+    cr_assert(!s.cooperative.has_extension && s.cooperative.n_tiles == 0);
 
     // What the device lacks cannot be enabled.
     s = (struct nib_vk_snapshot){.api_version = VK_API_VERSION_1_1};

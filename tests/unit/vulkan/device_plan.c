@@ -119,7 +119,7 @@ Test(vulkan_device_plan, says_what_is_missing)
         nib_vk_device_plan_make(&s, &plan);                                                   \
         cr_expect(!plan.is_usable && strstr(plan.reason, text), "%s: %s", text, plan.reason); \
         nib_vk_describe(&s, &plan, &info);                                                    \
-        cr_expect_eq(info.type, NIB_DEVICE_TYPE_OTHER, "auto must not take it");              \
+        cr_expect(!info.is_usable, "auto must not take it");                                  \
     } while (0)
     EXPECT(s.api_version = VK_API_VERSION_1_0, "Vulkan 1.1");
     EXPECT(s.has_timeline_semaphore = false, "timeline");
@@ -156,6 +156,126 @@ Test(vulkan_device_plan, matmuls_of_gpus)
     cr_assert_eq(choose(&s, floats), NIB_VK_FAMILY_WIDE);
     nib_vk_snapshot_cap(&s);
     cr_assert_eq(choose(&s, codes), NIB_VK_FAMILY_WIDE, "capped");
+}
+
+/// The same with cooperative matrices as a GPU of AMD's has them.
+static struct nib_vk_snapshot make_cooperative(void)
+{
+    struct nib_vk_snapshot s = make_discrete();
+    s.has_integer_dot = s.has_fast_integer_dot = s.has_fast_mixed_dot = true;
+    s.subgroups = (struct nib_vk_subgroups){.has_size_control = true, .least = 32, .greatest = 64};
+    s.cooperative = (struct nib_vk_cooperative){
+        .has_extension = true,
+        .has_matrices = true,
+        .has_bytes = true,
+        .has_halves = true,
+        .n_tiles = 2,
+        .tiles = {{16, 16, 16, NIB_VK_ELEMENT_BYTE}, {16, 16, 16, NIB_VK_ELEMENT_HALF}}};
+    return s;
+}
+
+Test(vulkan_device_plan, cooperative_matrices_multiply_codes)
+{
+    struct nib_vk_snapshot s = make_cooperative();
+    struct nib_vk_matmul_need need = {.bits = 4, .has_codes = true, .has_halves = true};
+    struct nib_vk_device_plan plan;
+    if (nib_vk_family_missing(&s, NIB_VK_FAMILY_COOP8))
+        cr_skip_test("%s", nib_vk_family_missing(&s, NIB_VK_FAMILY_COOP8));
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert(plan.has_cooperative);
+    cr_assert_eq(plan.cooperative_subgroup, 32);
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_COOP8);
+    const struct nib_vk_choices choices = {0};
+    cr_assert_eq(nib_vk_family_few(&plan, &choices), NIB_VK_FAMILY_DOT);
+    need.has_outliers = true;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_DOT);
+    need = (struct nib_vk_matmul_need){.bits = 4};
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_WIDE, "numbers need fp32");
+
+    // Tiles that take a whole granule at once are not for groups of half of one.
+    s.cooperative.tiles[0].k = 32;
+    need = (struct nib_vk_matmul_need){.bits = 4, .has_codes = true};
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_COOP8);
+    need.has_halves = true;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_COOP16);
+    s.cooperative.has_bytes = s.cooperative.has_halves = false;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_DOT);
+    s = make_cooperative();
+    nib_vk_snapshot_cap(&s);
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_WIDE, "capped");
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert_not(plan.has_cooperative);
+}
+
+Test(vulkan_device_plan, few_rows_are_summed_by_shuffles)
+{
+    struct nib_vk_snapshot s = make_cooperative();
+    const struct nib_vk_matmul_need need = {.bits = 4, .has_codes = true};
+    struct nib_vk_device_plan plan;
+    s.cooperative = (struct nib_vk_cooperative){0};
+    s.has_shuffles = true;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_DOT, "subgroups may have gaps");
+    s.subgroups.has_full = true;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_SUB);
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert_eq(plan.matmul_subgroup, 64, "the usual one");
+    struct nib_vk_choices choices = {0};
+    cr_assert_eq(nib_vk_family_few(&plan, &choices), NIB_VK_FAMILY_SUB);
+    choices.distrusted = 1u << NIB_VK_FAMILY_SUB;
+    cr_assert_eq(nib_vk_family_few(&plan, &choices), NIB_VK_FAMILY_DOT);
+    s.vendor_id = NIB_VK_VENDOR_INTEL;
+    s.subgroups.least = 8;
+    cr_assert_eq(nib_vk_matmul_subgroup(&s), 16);
+    s.driver_id = VK_DRIVER_ID_QUALCOMM_PROPRIETARY;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_DOT);
+    s.driver_id = VK_DRIVER_ID_MESA_TURNIP;
+    s.subgroups.has_size_control = false;
+    s.subgroup_size = 128;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_DOT, "too large");
+}
+
+Test(vulkan_device_plan, tiles_fit_a_workgroups_block)
+{
+    struct nib_vk_snapshot s = make_cooperative();
+    struct nib_vk_cooperative *c = &s.cooperative;
+    cr_assert_eq(nib_vk_tile_choose(&s, NIB_VK_ELEMENT_BYTE, 1).m, 16);
+    c->tiles[0].m = 24;
+    cr_assert_eq(nib_vk_tile_choose(&s, NIB_VK_ELEMENT_BYTE, 1).m, 0, "blocks have 128 rows");
+    c->tiles[0] = (struct nib_vk_tile){16, 8, 16, NIB_VK_ELEMENT_BYTE};
+    c->tiles[c->n_tiles++] = (struct nib_vk_tile){16, 16, 32, NIB_VK_ELEMENT_BYTE};
+    cr_assert_eq(nib_vk_tile_choose(&s, NIB_VK_ELEMENT_BYTE, 1).k, 32, "the largest");
+    cr_assert_eq(nib_vk_tile_choose(&s, NIB_VK_ELEMENT_BYTE, 2).n, 8);
+
+    // Intel's smallest subgroups; those of a driver that lets nobody choose.
+    s.vendor_id = NIB_VK_VENDOR_INTEL;
+    s.subgroups.least = 16;
+    cr_assert_eq(nib_vk_tile_subgroup(&s), 16);
+    cr_assert_eq(nib_vk_tile_choose(&s, NIB_VK_ELEMENT_HALF, 1).m, 0, "8 · 256 results at once");
+    c->tiles[1].m = 8;
+    cr_assert_eq(nib_vk_tile_choose(&s, NIB_VK_ELEMENT_HALF, 1).m, 8);
+    s.subgroups.has_size_control = false;
+    cr_assert_eq(nib_vk_tile_subgroup(&s), s.subgroup_size);
+}
+
+Test(vulkan_device_plan, drivers_that_announce_in_vain_are_refused)
+{
+    struct nib_vk_snapshot s = make_cooperative();
+    struct nib_vk_device_plan plan;
+    struct nib_error error;
+    if (nib_vk_family_missing(&s, NIB_VK_FAMILY_COOP8))
+        cr_skip_test("%s", nib_vk_family_missing(&s, NIB_VK_FAMILY_COOP8));
+    s.driver_id = VK_DRIVER_ID_AMD_PROPRIETARY;
+    cr_assert_null(nib_vk_family_missing(&s, NIB_VK_FAMILY_COOP8));
+    s.has_fast_mixed_dot = false;
+    cr_assert_not_null(strstr(nib_vk_family_missing(&s, NIB_VK_FAMILY_COOP8), "RDNA 3"));
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert_not(plan.has_cooperative);
+    cr_assert_eq(nib_vk_device_plan_force(&s, "coop16", &plan, &error), NIB_ERROR_UNSUPPORTED);
+    s.driver_id = VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS;
+    s.driver_version = 101u << 14 | 8859u;
+    cr_assert_not_null(nib_vk_family_missing(&s, NIB_VK_FAMILY_COOP16));
+    s.driver_version++;
+    cr_assert_null(nib_vk_family_missing(&s, NIB_VK_FAMILY_COOP16));
 }
 
 Test(vulkan_device_plan, matmuls_of_drivers_on_the_cpu)

@@ -23,11 +23,13 @@ struct life {
     uint32_t seed;
     uint32_t n_wanted;
     bool fallback;
-    bool is_split; ///< the last layer and the head are the CPU's in any case
+    bool is_split;  ///< the last layer and the head are the CPU's in any case
+    bool is_shared; ///< the device and a second one share the layers
     uint32_t hang_ms;
     struct nib_device *device; ///< open already, or NULL
     enum vulkan_function lost_in;
-    uint32_t lost_at; ///< token after which the next call of `lost_in` fails; 0: none
+    uint32_t lost_at; ///< token after which a call of `lost_in` fails; 0: none
+    uint32_t n_good;  ///< calls before that one
     VkResult result;
 
     int32_t prompt[MAX_PROMPT];
@@ -77,7 +79,7 @@ static bool on_token(void *user, const struct nib_token_event *event)
     if (!vulkan_fault_struck())
         life->n_before = life->n_tokens;
     if (life->lost_at > 0 && life->n_tokens == life->lost_at)
-        vulkan_fault_after(life->lost_in, 0, life->result);
+        vulkan_fault_after(life->lost_in, life->n_good, life->result);
     return true;
 }
 
@@ -93,7 +95,8 @@ static struct nib_generate_params params_of(const struct life *life, uint32_t n)
         .struct_size = sizeof(struct nib_generate_params),
         .sampling = {.temperature = life->seed % 2 ? 0.9f : 0,
                      .top_k = 40,
-                     .repeat_penalty = 1.1f,
+                     // The device draws where there is none.
+                     .repeat_penalty = life->seed % 4 == 2 ? 1.1f : 0,
                      .repeat_last = 16,
                      .seed = life->seed},
         .max_tokens = n,
@@ -152,7 +155,7 @@ static enum nib_status generate(struct life *life, struct nib_engine *engine, st
 static enum nib_status live(struct life *life, struct nib_error *err)
 {
     struct nib_model *model = NULL;
-    struct nib_device *device = life->device;
+    struct nib_device *device = life->device, *second = NULL;
     struct nib_engine *engine = NULL;
     struct nib_model_info info;
     bool ready;
@@ -165,14 +168,18 @@ static enum nib_status live(struct life *life, struct nib_error *err)
     if (!device)
         status = open_device(life->hang_ms, &device, err);
     uint32_t n_gpu = life->is_split ? info.layers : info.layers + 2;
+    if (status == NIB_OK && life->is_shared)
+        status = open_device(life->hang_ms, &second, err);
     const struct nib_placement placements[] = {{device, 0, n_gpu},
                                                {NULL, n_gpu, info.layers + 2 - n_gpu}};
+    const struct nib_placement shared[] = {{device, 0, 0}, {second, 0, 0}};
     if (status == NIB_OK)
         status = nib_engine_create(
             model,
-            nib_engine_params(.placements = placements, .n_placements = life->is_split ? 2 : 1,
-                              .context = 300, .max_sessions = 2, .max_rows = 16,
-                              .fallback = life->fallback, .profile = life->lost_at == 0),
+            nib_engine_params(.placements = second ? shared : placements,
+                              .n_placements = life->is_split || second ? 2 : 1, .context = 300,
+                              .max_sessions = 2, .max_rows = 16, .fallback = life->fallback,
+                              .profile = life->lost_at == 0),
             &engine, err);
     if (status == NIB_OK)
         status = nib_engine_prepare(engine, 0, &ready, err);
@@ -187,6 +194,7 @@ static enum nib_status live(struct life *life, struct nib_error *err)
                      life->execution.fallbacks[0]);
     }
     nib_engine_destroy(&engine);
+    nib_device_destroy(&second);
     if (!life->device)
         nib_device_destroy(&device);
     nib_model_destroy(&model);
@@ -331,6 +339,8 @@ static void lose(const char *model, uint32_t n_prompts, uint32_t n_places)
                             .n_wanted = MAX_TOKENS,
                             .fallback = true,
                             .is_split = i % 2 == 1,
+                            .is_shared = i % 4 == 2,
+                            .n_good = i % 4 == 2 ? i / 4 % 2 : 0, // those of the first device
                             .lost_in = functions[i / 2 % 2],
                             .lost_at = 1 + place * (MAX_TOKENS - 2) / (n_places - 1),
                             .result = VK_ERROR_DEVICE_LOST};
@@ -374,7 +384,9 @@ Test(vulkan_loss, without_fallback_the_tokens_are_kept)
                             .lost_at = 11,
                             .result = results[i]};
         cr_assert_eq(live(&life, &error), expected[i], "%s", error.message);
-        cr_assert_eq(life.n_tokens, 11);
+        // Steps that were under way may have ended before the next was submitted.
+        cr_assert(life.n_tokens >= 11 && life.n_tokens <= 13, "%u tokens", life.n_tokens);
+        cr_assert_eq(life.n_tokens, life.n_before);
         cr_assert(life.has_kept);
         cr_assert_eq(life.execution.n_fallbacks, 0);
         cr_assert_gt(life.execution.gpu_layers, 0);

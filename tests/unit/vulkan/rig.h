@@ -12,6 +12,19 @@ void *rig_open(const char *mask);
 /// cannot run it.
 void *rig_open_variant(const char *variant);
 void rig_close(void *device);
+/// Returns whether case `i` of a test is left out because NIB_TEST_SHORT asks for one in `n`: for
+/// drivers that compile for seconds.
+bool rig_leaves_out(uint32_t i, uint32_t n);
+
+/// Numbers at the ends of their ranges.
+enum rig_extreme {
+    RIG_RANDOM,
+    RIG_MOST_CODES,      ///< every code and input the largest: sums as large as they get
+    RIG_ZERO_SCALES,     ///< scales of zero, but for every fifth
+    RIG_DENORMAL_SCALES, ///< as small as the type has them, with large inputs
+    RIG_LARGE_INPUTS,    ///< inputs beyond what fp16 holds
+    RIG_EXTREMES
+};
 
 /// A layer that adds weight · hidden to the first columns of the hidden state.
 struct rig_matmul {
@@ -24,6 +37,7 @@ struct rig_matmul {
     bool is_apart;        ///< the output replaces the hidden state, in a pass of its own
     bool has_permutation;
     bool has_bias;
+    enum rig_extreme extreme;
 };
 /// Runs it on both backends and returns the largest difference, as a part of the largest output.
 double rig_compare(void *device, const struct rig_matmul *params);
