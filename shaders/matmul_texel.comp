@@ -219,8 +219,10 @@ InputGranule load_input(uint row, uint g)
     vec4 v = load_quad(g * 8u + gl_SubgroupInvocationID);
     float most = subgroupMax(max(max(abs(v.x), abs(v.y)), max(abs(v.z), abs(v.w))));
     bool is_zero = most < 7.888609052210118e-31; // as prepare.comp has it
-    v = roundEven(clamp(v * (is_zero ? 0.0 : 127.0 / most), -127.0, 127.0));
-    uvec4 c = uvec4(ivec4(v)) & 255u;
+    v = clamp(v * (is_zero ? 0.0 : 127.0 / most), -127.0, 127.0);
+    // Rounds to even, and leaves the integer in the lowest bits: drivers of the CPU convert floats
+    // to integers one after the other.
+    uvec4 c = floatBitsToUint(v + 12582912.0) & 255u;
     uint w = c.x | (c.y << 8) | (c.z << 16) | (c.w << 24);
     InputGranule result;
     result.low = uvec4(subgroupBroadcast(w, 0u), subgroupBroadcast(w, 1u),

@@ -25,7 +25,8 @@ static const char *written_path(const struct nib_file_writer *writer)
     return writer->temp ? writer->temp : writer->path;
 }
 
-/// Creates the file beside its place, under the first free name.
+/// Creates the file beside its place, under the first name that no running process uses: what an
+/// ended one has left is used again.
 static enum nib_status create_temp(struct nib_file_writer *writer, struct nib_error *err)
 {
     size_t capacity;
@@ -34,11 +35,10 @@ static enum nib_status create_temp(struct nib_file_writer *writer, struct nib_er
     writer->temp = malloc(capacity);
     if (!writer->temp)
         return nib_fail_memory(err);
-    unsigned long long process = nib_os_process_id();
     bool exists = true;
     enum nib_status status = NIB_OK;
     for (int i = 0; exists && i < MAX_NAME_TRIES; i++) {
-        snprintf(writer->temp, capacity, "%s.tmp-%llu-%d", writer->path, process, i);
+        snprintf(writer->temp, capacity, "%s.tmp-%d", writer->path, i);
         status = nib_os_file_create(writer->temp, &writer->file, &exists, err);
     }
     if (exists) {
@@ -163,13 +163,13 @@ enum nib_status nib_file_writer_commit(struct nib_file_writer **writer, struct n
     NIB_TRY(flush(w, err));
     if (w->temp)
         NIB_TRY(nib_os_file_sync(w->file, w->temp, err));
-    w->is_open = false;
-    NIB_TRY(nib_os_file_close(w->file, written_path(w), err));
     if (w->temp) {
         NIB_TRY(nib_os_rename(w->temp, w->path, err));
         free(w->temp);
         w->temp = NULL;
     }
+    w->is_open = false;
+    NIB_TRY(nib_os_file_close(w->file, w->path, err));
 fail:
     nib_file_writer_destroy(writer);
     return status;
@@ -180,10 +180,10 @@ void nib_file_writer_destroy(struct nib_file_writer **writer)
     struct nib_file_writer *w = *writer;
     if (!w)
         return;
+    if (w->temp) // while it is open no other process takes it over
+        nib_os_remove(w->temp);
     if (w->is_open)
         nib_os_file_close(w->file, w->path, NULL);
-    if (w->temp)
-        nib_os_remove(w->temp);
     free(w->temp);
     free(w->path);
     free(w);

@@ -5,8 +5,9 @@
 
 #include <nibble/base.h>
 
-/// Makes a new file; `*out_exists` tells that it failed because the name is taken, for which `err`
-/// is not written.
+/// Makes a new file, or takes over the one of a process that is gone and empties it: a file stays
+/// its process's while it is open, so it is to be renamed before it is closed. `*out_exists` tells
+/// that it failed because the name is taken, for which `err` is not written.
 enum nib_status nib_os_file_create(const char *path, intptr_t *out_file, bool *out_exists,
                                    struct nib_error *err);
 /// Opens what exists, such as a pipe or a device, for writing.
@@ -28,10 +29,14 @@ void nib_os_remove(const char *path);
 /// Returns the name, from malloc, of the regular file that `path` leads to over links, or a copy of
 /// `path` where it leads to none; NULL where memory has run out.
 char *nib_os_resolve(const char *path);
-uint64_t nib_os_process_id(void);
 
-/// Makes a new folder; as nib_os_file_create.
+/// Makes a new folder; `*out_exists` as of nib_os_file_create.
 enum nib_status nib_os_folder_create(const char *path, bool *out_exists, struct nib_error *err);
+/// The same, or takes over the folder of a process that is gone and removes its files; the folder
+/// stays this process's until nib_os_folder_release. A folder that has folders in it is taken.
+enum nib_status nib_os_folder_claim(const char *path, intptr_t *out_claim, bool *out_exists,
+                                    struct nib_error *err);
+void nib_os_folder_release(intptr_t claim);
 /// Removes an empty folder.
 void nib_os_folder_remove(const char *path);
 

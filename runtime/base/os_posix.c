@@ -9,6 +9,7 @@
 #include "runtime/base/os_file.h"
 #include "runtime/base/status.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -141,15 +143,52 @@ enum nib_path_kind nib_path_kind(const char *path)
     return S_ISDIR(info.st_mode) ? NIB_PATH_FOLDER : NIB_PATH_OTHER;
 }
 
+/// Returns whether the file or folder that is open is what `path` still names, is this user's, and
+/// has no other name.
+static bool is_own(int file, const char *path)
+{
+    struct stat opened, named;
+    return fstat(file, &opened) == 0 && lstat(path, &named) == 0 && opened.st_dev == named.st_dev &&
+           opened.st_ino == named.st_ino && opened.st_uid == geteuid() &&
+           (S_ISDIR(opened.st_mode) || opened.st_nlink == 1);
+}
+
+/// Opens what an ended process left, which nobody else has locked; -1 where that cannot be.
+static int take_over(const char *path, int flags)
+{
+    int file = open_file(path, flags | O_NOFOLLOW | O_NONBLOCK);
+    if (file >= 0 && flock(file, LOCK_EX | LOCK_NB) == 0 && is_own(file, path))
+        return file;
+    if (file >= 0)
+        close(file);
+    return -1;
+}
+
+/// Locks what was just made; returns whether another process has been faster. File systems without
+/// locks have nothing to take over either.
+static bool is_lost(int file)
+{
+    return flock(file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
 enum nib_status nib_os_file_create(const char *path, intptr_t *out_file, bool *out_exists,
                                    struct nib_error *err)
 {
     int file = open_file(path, O_WRONLY | O_CREAT | O_EXCL);
     *out_file = file;
-    *out_exists = file < 0 && errno == EEXIST;
-    if (*out_exists)
-        return NIB_ERROR_IO;
-    return file < 0 ? fail_io(err, "create", path, errno) : NIB_OK;
+    *out_exists = false;
+    if (file < 0 && errno != EEXIST)
+        return fail_io(err, "create", path, errno);
+    if (file < 0) {
+        file = take_over(path, O_WRONLY);
+        *out_exists = file < 0 || ftruncate(file, 0) != 0;
+    } else {
+        *out_exists = is_lost(file);
+    }
+    if (*out_exists && file >= 0)
+        close(file);
+    *out_file = *out_exists ? -1 : file;
+    return *out_exists ? NIB_ERROR_IO : NIB_OK;
 }
 
 enum nib_status nib_os_file_open(const char *path, intptr_t *out_file, struct nib_error *err)
@@ -227,6 +266,49 @@ enum nib_status nib_os_folder_create(const char *path, bool *out_exists, struct 
     return result != 0 ? fail_io(err, "create", path, errno) : NIB_OK;
 }
 
+/// Removes the files of a folder; returns whether it is empty then.
+static bool remove_files(int folder)
+{
+    bool is_empty = true;
+    int copy = fcntl(folder, F_DUPFD_CLOEXEC, 0);
+    DIR *entries = copy >= 0 ? fdopendir(copy) : NULL;
+    if (!entries) {
+        if (copy >= 0)
+            close(copy);
+        return false;
+    }
+    for (const struct dirent *entry; (entry = readdir(entries));) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            is_empty &= unlinkat(folder, entry->d_name, 0) == 0;
+    }
+    closedir(entries);
+    return is_empty;
+}
+
+enum nib_status nib_os_folder_claim(const char *path, intptr_t *out_claim, bool *out_exists,
+                                    struct nib_error *err)
+{
+    enum nib_status status = nib_os_folder_create(path, out_exists, err);
+    *out_claim = -1;
+    if (status != NIB_OK && !*out_exists)
+        return status;
+    int folder = *out_exists ? take_over(path, O_RDONLY | O_DIRECTORY)
+                             : open_file(path, O_RDONLY | O_DIRECTORY);
+    const bool is_taken =
+        *out_exists ? folder < 0 || !remove_files(folder) : folder >= 0 && is_lost(folder);
+    if (is_taken && folder >= 0)
+        close(folder);
+    *out_exists = is_taken;
+    *out_claim = is_taken ? -1 : folder;
+    return is_taken ? NIB_ERROR_IO : NIB_OK;
+}
+
+void nib_os_folder_release(intptr_t claim)
+{
+    if (claim >= 0)
+        close((int)claim);
+}
+
 void nib_os_folder_remove(const char *path)
 {
     rmdir(path);
@@ -237,11 +319,6 @@ char *nib_os_resolve(const char *path)
     // A pipe's or device's resolved name need not be one that can be opened.
     char *resolved = nib_path_kind(path) == NIB_PATH_FILE ? realpath(path, NULL) : NULL;
     return resolved ? resolved : strdup(path);
-}
-
-uint64_t nib_os_process_id(void)
-{
-    return (uint64_t)getpid();
 }
 
 // Clock and machine

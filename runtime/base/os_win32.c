@@ -181,6 +181,9 @@ enum nib_status nib_os_file_create(const char *path, intptr_t *out_file, bool *o
 {
     HANDLE file = open_path(path, GENERIC_WRITE, CREATE_NEW, FILE_ATTRIBUTE_NORMAL);
     DWORD error = GetLastError();
+    // A file that a process has open for writing can be opened so by no other.
+    if (file == INVALID_HANDLE_VALUE && error == ERROR_FILE_EXISTS)
+        file = open_path(path, GENERIC_WRITE, TRUNCATE_EXISTING, FILE_ATTRIBUTE_NORMAL);
     *out_file = (intptr_t)file;
     *out_exists = file == INVALID_HANDLE_VALUE && error == ERROR_FILE_EXISTS;
     if (*out_exists)
@@ -274,6 +277,65 @@ enum nib_status nib_os_folder_create(const char *path, bool *out_exists, struct 
     return status;
 }
 
+/// Removes the files of a folder; returns whether it is empty then.
+static bool remove_files(const char *path)
+{
+    bool is_empty = true;
+    WIN32_FIND_DATAW found;
+    const size_t size = strlen(path) + 3;
+    char *pattern = malloc(size);
+    if (!pattern)
+        return false;
+    snprintf(pattern, size, "%s/*", path);
+    wchar_t *wide = wide_path(pattern);
+    HANDLE search = wide ? FindFirstFileW(wide, &found) : INVALID_HANDLE_VALUE;
+    bool is_found = search != INVALID_HANDLE_VALUE;
+    const size_t folder_size = wide ? wcslen(wide) - 1 : 0;
+    for (; is_found; is_found = FindNextFileW(search, &found)) {
+        if (wcscmp(found.cFileName, L".") == 0 || wcscmp(found.cFileName, L"..") == 0)
+            continue;
+        const size_t name_size = wcslen(found.cFileName) + 1;
+        wchar_t *name = malloc((folder_size + name_size) * sizeof *name);
+        if (name) {
+            memcpy(name, wide, folder_size * sizeof *name);
+            memcpy(name + folder_size, found.cFileName, name_size * sizeof *name);
+        }
+        is_empty &= name && DeleteFileW(name);
+        free(name);
+    }
+    if (search != INVALID_HANDLE_VALUE)
+        FindClose(search);
+    free(wide);
+    free(pattern);
+    return is_empty;
+}
+
+enum nib_status nib_os_folder_claim(const char *path, intptr_t *out_claim, bool *out_exists,
+                                    struct nib_error *err)
+{
+    enum nib_status status = nib_os_folder_create(path, out_exists, err);
+    *out_claim = (intptr_t)INVALID_HANDLE_VALUE;
+    if (status != NIB_OK && !*out_exists)
+        return status;
+    // As long as it is open like this, no other process can open it so.
+    wchar_t *wide = wide_path(path);
+    HANDLE folder = wide ? CreateFileW(wide, GENERIC_READ, FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
+                                       FILE_FLAG_BACKUP_SEMANTICS, NULL)
+                         : INVALID_HANDLE_VALUE;
+    free(wide);
+    *out_exists = folder == INVALID_HANDLE_VALUE || !remove_files(path);
+    if (*out_exists && folder != INVALID_HANDLE_VALUE)
+        CloseHandle(folder);
+    *out_claim = (intptr_t)(*out_exists ? INVALID_HANDLE_VALUE : folder);
+    return *out_exists ? NIB_ERROR_IO : NIB_OK;
+}
+
+void nib_os_folder_release(intptr_t claim)
+{
+    if ((HANDLE)claim != INVALID_HANDLE_VALUE)
+        CloseHandle((HANDLE)claim);
+}
+
 void nib_os_folder_remove(const char *path)
 {
     wchar_t *wide = wide_path(path);
@@ -285,11 +347,6 @@ void nib_os_folder_remove(const char *path)
 char *nib_os_resolve(const char *path)
 {
     return _strdup(path); // a link is replaced by the file
-}
-
-uint64_t nib_os_process_id(void)
-{
-    return GetCurrentProcessId();
 }
 
 // Clock and machine
@@ -374,7 +431,8 @@ uint64_t nib_entropy(void)
     unsigned low, high;
     if (rand_s(&low) == 0 && rand_s(&high) == 0)
         return (uint64_t)high << 32 | low;
-    return nib_clock_ns() * 0x9e3779b97f4a7c15u ^ nib_os_process_id() << 32 ^ (uintptr_t)&low;
+    return nib_clock_ns() * 0x9e3779b97f4a7c15u ^ (uint64_t)GetCurrentProcessId() << 32 ^
+           (uintptr_t)&low;
 }
 
 void *nib_pages_alloc(size_t size)

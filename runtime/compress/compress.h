@@ -9,6 +9,7 @@
 
 #include "runtime/base/arena.h"
 #include "runtime/compress/dense.h"
+#include "runtime/compress/mix.h"
 #include "runtime/import/source.h"
 #include "runtime/quant/row_reader.h"
 #include <nibble/quantize.h>
@@ -54,8 +55,9 @@ struct nib_compress_entry {
 struct nib_compress_plan {
     const struct nib_source *source;
     struct nib_quantize_params params; ///< with defaults filled in; container is never DEFAULT
+    struct nib_mix mix;                ///< params.mix, read
     /// In the order in which tensors are put: token embedding, layers 0 and up, output norm, head.
-    /// Tied heads have no entry.
+    /// Tied heads have no entry of their own; in GGUF, the token embedding then comes last.
     struct nib_compress_entry *entries;
     uint32_t n_entries;
     struct nib_arena arena;

@@ -6,7 +6,6 @@
 #include "runtime/formats/json.h"
 #include "runtime/import/source_parts.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -142,6 +141,8 @@ fail:
     return status;
 }
 
+enum { MAX_NAME_TRIES = 1000 };
+
 /// Removes the files that were written and the folder.
 static void remove_files(struct nib_folder *folder)
 {
@@ -163,23 +164,29 @@ static void discard_folder(void **self)
     if (!writer)
         return;
     nib_folder_tensors_destroy(&writer->tensors);
-    if (writer->folder.temp)
+    if (writer->folder.temp) {
         remove_files(&writer->folder);
+        nib_os_folder_release(writer->folder.claim);
+    }
     free(writer->folder.temp);
     free(writer->folder.path);
     nib_buffer_free(&writer->folder.names);
     free(writer);
 }
 
-/// Makes an empty folder beside the place where it goes.
+/// Makes an empty folder beside the place where it goes, under the first name that no running
+/// process uses: what an ended one has left is used again.
 static enum nib_status create_temp(struct nib_folder *folder, struct nib_error *err)
 {
     struct nib_buffer temp = {0};
-    bool exists;
-    enum nib_status status;
-    NIB_TRY(nib_buffer_printf(&temp, err, "%s.tmp-%" PRIu64, folder->path, nib_os_process_id()));
-    status = nib_os_folder_create(temp.data, &exists, err);
-    if (status != NIB_OK && exists)
+    bool exists = true;
+    enum nib_status status = NIB_OK;
+    for (int i = 0; exists && i < MAX_NAME_TRIES; i++) {
+        temp.size = 0;
+        NIB_TRY(nib_buffer_printf(&temp, err, "%s.tmp-%d", folder->path, i));
+        status = nib_os_folder_claim(temp.data, &folder->claim, &exists, err);
+    }
+    if (exists)
         NIB_TRY(nib_fail(err, NIB_ERROR_IO, "cannot write %s: remove the old %s", folder->path,
                          temp.data));
     NIB_TRY(status);
@@ -271,6 +278,7 @@ static enum nib_status finish(void **self, uint64_t *out_bytes, struct nib_error
     NIB_TRY(nib_folder_tensors_finish(writer->tensors, err));
     NIB_TRY(count_bytes(folder, out_bytes, err));
     NIB_TRY(nib_os_rename(folder->temp, folder->path, err));
+    nib_os_folder_release(folder->claim);
     free(folder->temp);
     folder->temp = NULL;
 fail:

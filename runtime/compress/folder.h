@@ -22,6 +22,7 @@ struct nib_folder {
     const struct nib_compress_plan *plan;
     char *path;              ///< where it goes
     char *temp;              ///< where it is written; NULL until it is there
+    intptr_t claim;          ///< of nib_os_folder_claim, while temp is not NULL
     struct nib_buffer names; ///< of the files, each terminated
 };
 

@@ -79,27 +79,20 @@ enum nib_status nib_mix_format(const char *name, size_t size, struct nib_mix_cho
     return NIB_OK;
 }
 
-/// What a selector picks.
-struct selector {
-    enum nib_role role; ///< NIB_ROLE_COUNT: all
-    uint32_t first, last;
-};
-
-static bool read_selector(const char *text, const char *end, struct selector *out)
+/// Returns whether the rule's selector is a role, or all, with or without layers.
+static bool read_selector(const char *text, const char *end, struct nib_mix_rule *out)
 {
     const char *at = memchr(text, '@', (size_t)(end - text));
-    const char *role_end = at ? at : end;
-    *out = (struct selector){.role = 0, .first = 0, .last = UINT32_MAX};
-    if (is_word(text, (size_t)(role_end - text), "*")) {
+    const size_t size = (size_t)((at ? at : end) - text);
+    out->last = UINT32_MAX;
+    if (is_word(text, size, "*"))
         out->role = NIB_ROLE_COUNT;
-    } else {
+    else
         while (out->role < NIB_ROLE_COUNT &&
-               !(nib_role_is_matrix(out->role) &&
-                 is_word(text, (size_t)(role_end - text), nib_role_name(out->role))))
+               !(nib_role_is_matrix(out->role) && is_word(text, size, nib_role_name(out->role))))
             out->role++;
-        if (out->role == NIB_ROLE_COUNT)
-            return false;
-    }
+    if (out->role == NIB_ROLE_COUNT && !is_word(text, size, "*"))
+        return false;
     if (!at)
         return true;
     at++;
@@ -114,32 +107,124 @@ static bool read_selector(const char *text, const char *end, struct selector *ou
     return at == end;
 }
 
-enum nib_status nib_mix_find(const char *rules, enum nib_role role, uint32_t layer,
-                             struct nib_mix_choice *out_choice, bool *out_found,
-                             struct nib_error *err)
+/// Returns whether a selector that is no role may be a pattern: names have dots.
+static bool is_pattern(const char *text, const char *end)
 {
-    *out_found = false;
-    for (const char *rule = rules; rule && *rule;) {
-        size_t size = strcspn(rule, ",");
-        const char *end = rule + size;
-        const char *equals = memchr(rule, '=', size);
-        struct selector selector;
-        struct nib_mix_choice choice;
-        if (!equals || !read_selector(rule, equals, &selector))
-            return nib_fail(err, NIB_ERROR_ARGUMENT,
-                            "--mix: '%.*s' is no rule; rules are like ffn_down=int8 or "
-                            "*@0-3=int4/32",
-                            (int)size, rule);
-        enum nib_status status =
-            nib_mix_format(equals + 1, (size_t)(end - equals - 1), &choice, err);
+    for (const char *p = text; p < end; p++) {
+        if (*p == '.' || *p == '*' || *p == '?')
+            return !memchr(text, '@', (size_t)(end - text));
+    }
+    return false;
+}
+
+static enum nib_status read_rule(struct nib_mix_rule *rule, struct nib_error *err)
+{
+    const char *text = rule->text, *end = text + rule->size;
+    const char *equals = memchr(text, '=', rule->size);
+    if (equals && !read_selector(text, equals, rule)) {
+        rule->pattern_size = (size_t)(equals - text);
+        if (!is_pattern(text, equals))
+            equals = NULL;
+    }
+    if (!equals)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "--mix: '%.*s' is no rule; rules are like ffn_down=int8, *@0-3=int4/32 or "
+                        "blk.0.*=q6_k",
+                        (int)rule->size, text);
+    enum nib_status status =
+        nib_mix_format(equals + 1, (size_t)(end - equals - 1), &rule->choice, err);
+    return status == NIB_OK ? NIB_OK : nib_fail_context(err, status, "--mix");
+}
+
+enum nib_status nib_mix_parse(const char *text, struct nib_arena *arena, struct nib_mix *out_mix,
+                              struct nib_error *err)
+{
+    size_t capacity = 1;
+    *out_mix = (struct nib_mix){0};
+    if (!text)
+        return NIB_OK;
+    for (const char *p = text; *p; p++)
+        capacity += *p == ',';
+    out_mix->rules = nib_arena_array(arena, capacity, sizeof *out_mix->rules);
+    if (!out_mix->rules)
+        return nib_fail_memory(err);
+    while (*text) {
+        const size_t size = strcspn(text, ",");
+        struct nib_mix_rule *rule = &out_mix->rules[out_mix->n_rules++];
+        *rule = (struct nib_mix_rule){.text = text, .size = size};
+        enum nib_status status = read_rule(rule, err);
         if (status != NIB_OK)
-            return nib_fail_context(err, status, "--mix");
-        if ((selector.role == NIB_ROLE_COUNT || selector.role == role) && layer >= selector.first &&
-            layer <= selector.last) {
-            *out_choice = choice;
-            *out_found = true;
+            return status;
+        text += text[size] ? size + 1 : size;
+    }
+    return NIB_OK;
+}
+
+/// Returns whether a pattern fits all of a name. What a "*" stands for grows only where the rest
+/// does not fit, and then only the last one's need to.
+static bool fits_text(const char *pattern, size_t pattern_size, const char *name, size_t size)
+{
+    size_t p = 0, i = 0, star = SIZE_MAX, star_end = 0;
+    while (i < size) {
+        if (p < pattern_size && pattern[p] == '*') {
+            star = p++;
+            star_end = i;
+        } else if (p < pattern_size && (pattern[p] == '?' || pattern[p] == name[i])) {
+            p++;
+            i++;
+        } else if (star != SIZE_MAX) {
+            p = star + 1;
+            i = ++star_end;
+        } else {
+            return false;
         }
-        rule = *end ? end + 1 : end;
+    }
+    while (p < pattern_size && pattern[p] == '*')
+        p++;
+    return p == pattern_size;
+}
+
+static bool fits_name(const struct nib_mix_rule *rule, const char *name)
+{
+    static const char ending[] = ".weight";
+    const size_t size = name ? strlen(name) : 0, end = sizeof ending - 1;
+    if (!name)
+        return false;
+    return fits_text(rule->text, rule->pattern_size, name, size) ||
+           (size > end && strcmp(name + size - end, ending) == 0 &&
+            fits_text(rule->text, rule->pattern_size, name, size - end));
+}
+
+static bool fits(const struct nib_mix_rule *rule, const struct nib_mix_matrix *matrix)
+{
+    if (rule->pattern_size)
+        return fits_name(rule, matrix->names[0]) || fits_name(rule, matrix->names[1]);
+    return (rule->role == NIB_ROLE_COUNT || rule->role == matrix->role) &&
+           matrix->layer >= rule->first && matrix->layer <= rule->last;
+}
+
+const struct nib_mix_choice *nib_mix_find(struct nib_mix *mix, const struct nib_mix_matrix *matrix)
+{
+    const struct nib_mix_choice *choice = NULL;
+    for (uint32_t i = 0; i < mix->n_rules; i++) {
+        if (fits(&mix->rules[i], matrix)) {
+            mix->rules[i].fits = true;
+            choice = &mix->rules[i].choice;
+        }
+    }
+    return choice;
+}
+
+enum nib_status nib_mix_check_used(const struct nib_mix *mix, struct nib_error *err)
+{
+    for (uint32_t i = 0; i < mix->n_rules; i++) {
+        const struct nib_mix_rule *rule = &mix->rules[i];
+        if (!rule->fits)
+            return nib_fail(
+                err, NIB_ERROR_ARGUMENT,
+                "--mix: '%.*s' fits no matrix of this model; 'nibble inspect --tensors' "
+                "lists their names",
+                (int)rule->size, rule->text);
     }
     return NIB_OK;
 }

@@ -178,6 +178,8 @@ static enum nib_status do_entries(struct nib_run *run, uint32_t first, uint32_t 
         NIB_TRY(nib_fail_memory(err));
     if (run->calibration && is_layer)
         NIB_TRY(calibrate(&work, err));
+    if (run->calibration && nib_work_is_head(&work))
+        NIB_TRY(nib_work_quantize_head(&work, err));
     NIB_TRY(put_layer(&work, err));
 fail:
     for (uint32_t i = 0; work.matrices && i < n; i++)

@@ -302,19 +302,33 @@ static void keep_entry(const struct nib_compress_plan *plan, const struct nib_ro
         entry->scheme.format = *nib_format_get(kept_format(reader));
 }
 
+static bool has_tied_head(const struct nib_compress_plan *plan)
+{
+    return !nib_source_has(plan->source, NIB_ROLE_OUTPUT, 0);
+}
+
 /// Returns what GGUF stores a matrix as: the format that a rule or else a mix has for it, or one
 /// that its rows have whole blocks of.
 static struct nib_format gguf_format(const struct nib_compress_plan *plan,
                                      const struct nib_compress_entry *entry, bool is_ruled)
 {
     const struct nib_format *format = &entry->scheme.format;
-    const char *name = plan->params.format;
-    const struct nib_preset *preset = name && !is_ruled ? nib_preset_find(name) : NULL;
+    const struct nib_preset *preset = is_ruled ? NULL : nib_preset_find(plan->params.format);
     if (preset)
         format = nib_preset_format(preset, entry->role, entry->layer,
-                                   nib_source_config(plan->source)->n_layers,
-                                   !nib_source_has(plan->source, NIB_ROLE_OUTPUT, 0));
+                                   nib_source_config(plan->source)->n_layers, has_tied_head(plan));
     return format->block_bytes ? *nib_format_that_fits(format, entry->cols) : *format;
+}
+
+/// Returns what --mix says of a matrix, or NULL.
+static const struct nib_mix_choice *find_choice(struct nib_compress_plan *plan, const char *name,
+                                                enum nib_role role, uint32_t layer)
+{
+    char gguf[NIB_ARCH_NAME_SIZE];
+    struct nib_mix_matrix matrix = {.role = role, .layer = layer, .names = {name, NULL}};
+    if (nib_source_tensor_name(plan->source, NIB_CONTAINER_GGUF, role, layer, gguf))
+        matrix.names[1] = gguf;
+    return nib_mix_find(&plan->mix, &matrix);
 }
 
 /// Decides about one tensor.
@@ -323,14 +337,12 @@ static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct n
 {
     const struct nib_quantize_params *p = &plan->params;
     struct nib_row_reader reader;
-    struct nib_mix_choice choice;
-    bool is_ruled = false;
     enum nib_status status = nib_source_reader(plan->source, role, layer, &reader, err);
-    if (status == NIB_OK && nib_role_is_matrix(role))
-        status = nib_mix_find(p->mix, role, layer, &choice, &is_ruled, err);
     if (status != NIB_OK)
         return status;
     const bool is_matrix = nib_role_is_matrix(role);
+    const struct nib_mix_choice *choice =
+        is_matrix ? find_choice(plan, reader.name, role, layer) : NULL;
     const bool is_inner = role != NIB_ROLE_TOKEN_EMBEDDING && role != NIB_ROLE_OUTPUT;
     const bool is_wanted = is_matrix && p->container != NIB_QUANTIZE_AS_SAFETENSORS &&
                            (is_inner || p->container == NIB_QUANTIZE_AS_GGUF);
@@ -343,18 +355,18 @@ static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct n
         .cols = reader.cols,
         .order = row_order(plan, role),
     };
-    if (is_ruled ? choice.is_kept : !is_wanted) {
+    if (choice ? choice->is_kept : !is_wanted) {
         keep_entry(plan, &reader, entry);
         return NIB_OK;
     }
-    entry->scheme.format = is_ruled ? choice.format : *format;
+    entry->scheme.format = choice ? choice->format : *format;
     if (p->container == NIB_QUANTIZE_AS_GGUF)
-        entry->scheme.format = gguf_format(plan, entry, is_ruled);
+        entry->scheme.format = gguf_format(plan, entry, choice != NULL);
     entry->is_quantized = entry->scheme.format.code != NIB_CODE_FLOAT;
     if (!entry->is_quantized)
         return NIB_OK;
     entry->scheme.range = p->range;
-    if (is_ruled && !choice.has_group && choice.format.block_bytes == 0)
+    if (choice && !choice->has_group && choice->format.block_bytes == 0)
         entry->scheme.format.group = format->group;
     if (entry->scheme.format.block_bytes == 0)
         entry->scheme.format.scale = scale_type(p->container, kept_format(&reader));
@@ -378,7 +390,11 @@ static enum nib_status plan_entries(struct nib_compress_plan *plan, const struct
     plan->entries = nib_arena_array(&plan->arena, capacity, sizeof *plan->entries);
     if (!plan->entries)
         return nib_fail_memory(err);
-    NIB_TRY(plan_entry(plan, format, NIB_ROLE_TOKEN_EMBEDDING, 0, err));
+    // A head's inputs are known behind the layers, so a tied one is put there, where GGUF does not
+    // mind.
+    const bool is_late = plan->params.container == NIB_QUANTIZE_AS_GGUF && has_tied_head(plan);
+    if (!is_late)
+        NIB_TRY(plan_entry(plan, format, NIB_ROLE_TOKEN_EMBEDDING, 0, err));
     for (uint32_t layer = 0; layer < n_layers; layer++) {
         for (enum nib_role role = 0; role < NIB_ROLE_COUNT; role++) {
             if (nib_arch_in_layer(role) && nib_source_has(plan->source, role, layer))
@@ -389,6 +405,8 @@ static enum nib_status plan_entries(struct nib_compress_plan *plan, const struct
         if (nib_source_has(plan->source, outer[i], 0))
             NIB_TRY(plan_entry(plan, format, outer[i], 0, err));
     }
+    if (is_late)
+        NIB_TRY(plan_entry(plan, format, NIB_ROLE_TOKEN_EMBEDDING, 0, err));
 fail:
     return status;
 }
@@ -404,7 +422,11 @@ enum nib_status nib_compress_plan_init(struct nib_compress_plan *plan,
     fill_defaults(&plan->params, path);
     NIB_TRY(check_params(&plan->params, err));
     NIB_TRY(base_format(&plan->params, &format, err));
+    if (plan->params.container == NIB_QUANTIZE_AS_GGUF && !plan->params.format)
+        plan->params.format = format.name;
+    NIB_TRY(nib_mix_parse(plan->params.mix, &plan->arena, &plan->mix, err));
     NIB_TRY(plan_entries(plan, &format, err));
+    NIB_TRY(nib_mix_check_used(&plan->mix, err));
     if (plan->params.granularity == NIB_QUANTIZE_BY_GROUP && plan->params.group == 0 &&
         format.block_bytes == 0 && format.code == NIB_CODE_UNIFORM) {
         plan->params.group = common_group(plan);

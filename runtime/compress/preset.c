@@ -2,17 +2,45 @@
 
 #include <string.h>
 
-#define PRESET(name_, base_, finer_, head_, layers_)                             \
-    {                                                                            \
-        .name = name_, .base = NIB_FORMAT_##base_, .finer = NIB_FORMAT_##finer_, \
-        .head = NIB_FORMAT_##head_, .layers = NIB_PRESET_##layers_               \
+#define RULE(roles_, layers_, format_)                                  \
+    {                                                                   \
+        NIB_PRESET_##roles_, NIB_PRESET_##layers_, NIB_FORMAT_##format_ \
+    }
+#define PRESET(name_, base_, head_, ...)                                                  \
+    {                                                                                     \
+        .name = name_, .base = NIB_FORMAT_##base_, .head = NIB_FORMAT_##head_, .rules = { \
+            __VA_ARGS__                                                                   \
+        }                                                                                 \
     }
 
+// Mixes that two names have: with the letter of their size, and without.
+#define Q3_K_M                                                                                    \
+    RULE(QKV, ALL, Q4_K), RULE(V, ALL, Q4_K), RULE(V, TWO, Q5_K), RULE(ATTENTION_OUT, ALL, Q4_K), \
+        RULE(FFN_DOWN, ALL, Q4_K), RULE(FFN_DOWN, SIXTEENTH, Q5_K)
+#define Q4_K_M RULE(QKV, ALL, Q5_K), RULE(V, MANY, Q6_K), RULE(FFN_DOWN, MANY, Q6_K)
+#define Q5_K_M RULE(QKV, ALL, Q6_K), RULE(V, MANY, Q6_K), RULE(FFN_DOWN, MANY, Q6_K)
+
 static const struct nib_preset presets[] = {
-    PRESET("q2_k_m", Q2_K, Q4_K, Q6_K, MANY), PRESET("q3_k_s", Q3_K, Q4_K, Q6_K, FEW),
-    PRESET("q3_k_m", Q3_K, Q5_K, Q6_K, MANY), PRESET("q4_k_s", Q4_K, Q5_K, Q6_K, FEW),
-    PRESET("q4_k_m", Q4_K, Q6_K, Q6_K, MANY), PRESET("q5_k_s", Q5_K, Q5_K, Q6_K, FEW),
-    PRESET("q5_k_m", Q5_K, Q6_K, Q6_K, MANY),
+    PRESET("q4_0", Q4_0, Q6_K, RULE(FFN_DOWN, EIGHTH, Q4_1)),
+    PRESET("q4_1", Q4_1, Q6_K, {0}),
+    PRESET("q5_0", Q5_0, Q6_K, RULE(FFN_DOWN, EIGHTH, Q5_1)),
+    PRESET("q5_1", Q5_1, Q6_K, {0}),
+    PRESET("iq4_nl", IQ4_NL, Q6_K, {0}),
+    PRESET("iq4_xs", IQ4_XS, Q6_K, {0}),
+    PRESET("q2_k_s", Q2_K, Q6_K, RULE(V, ALL, Q4_K), RULE(FFN_DOWN, EIGHTH, Q4_K)),
+    PRESET("q2_k", Q2_K, Q6_K, RULE(V, ALL, Q4_K), RULE(ATTENTION_OUT, ALL, Q3_K),
+           RULE(FFN_DOWN, ALL, Q3_K)),
+    PRESET("q3_k_s", Q3_K, Q6_K, {0}),
+    PRESET("q3_k_m", Q3_K, Q6_K, Q3_K_M),
+    PRESET("q3_k", Q3_K, Q6_K, Q3_K_M),
+    PRESET("q3_k_l", Q3_K, Q6_K, RULE(QKV, ALL, Q4_K), RULE(V, ALL, Q5_K),
+           RULE(ATTENTION_OUT, ALL, Q5_K), RULE(FFN_DOWN, ALL, Q5_K)),
+    PRESET("q4_k_s", Q4_K, Q6_K, RULE(V, FOUR, Q5_K), RULE(FFN_DOWN, EIGHTH, Q5_K)),
+    PRESET("q4_k_m", Q4_K, Q6_K, Q4_K_M),
+    PRESET("q4_k", Q4_K, Q6_K, Q4_K_M),
+    PRESET("q5_k_s", Q5_K, Q6_K, {0}),
+    PRESET("q5_k_m", Q5_K, Q6_K, Q5_K_M),
+    PRESET("q5_k", Q5_K, Q6_K, Q5_K_M),
 };
 
 const struct nib_preset *nib_preset_find(const char *name)
@@ -24,25 +52,56 @@ const struct nib_preset *nib_preset_find(const char *name)
     return NULL;
 }
 
-static bool is_fine_layer(const struct nib_preset *preset, uint32_t layer, uint32_t n_layers)
+static bool has_layer(enum nib_preset_layers layers, uint32_t layer, uint32_t n_layers)
 {
     const uint32_t edge = n_layers / 8;
-    if (layer < edge)
+    switch (layers) {
+    case NIB_PRESET_ALL:
         return true;
-    return preset->layers == NIB_PRESET_MANY &&
-           (layer >= n_layers - edge || (layer - edge) % 3 == 2);
+    case NIB_PRESET_TWO:
+        return layer < 2;
+    case NIB_PRESET_FOUR:
+        return layer < 4;
+    case NIB_PRESET_SIXTEENTH:
+        return layer < n_layers / 16;
+    case NIB_PRESET_EIGHTH:
+        return layer < edge;
+    case NIB_PRESET_MANY:
+        return layer < edge || layer >= n_layers - edge || (layer - edge) % 3 == 2;
+    }
+    return false;
+}
+
+/// Returns what a rule calls the matrix.
+static enum nib_preset_role rule_role(enum nib_role role)
+{
+    switch (role) {
+    case NIB_ROLE_V:
+        return NIB_PRESET_V;
+    case NIB_ROLE_QKV:
+        return NIB_PRESET_QKV;
+    case NIB_ROLE_ATTENTION_OUT:
+        return NIB_PRESET_ATTENTION_OUT;
+    case NIB_ROLE_FFN_DOWN:
+        return NIB_PRESET_FFN_DOWN;
+    default:
+        return NIB_PRESET_NONE;
+    }
 }
 
 const struct nib_format *nib_preset_format(const struct nib_preset *preset, enum nib_role role,
                                            uint32_t layer, uint32_t n_layers, bool tied)
 {
-    const bool is_head = role == (tied ? NIB_ROLE_TOKEN_EMBEDDING : NIB_ROLE_OUTPUT);
-    const bool is_delicate =
-        role == NIB_ROLE_V || role == NIB_ROLE_QKV || role == NIB_ROLE_FFN_DOWN;
-    if (is_head)
+    const enum nib_preset_role wanted = rule_role(role);
+    enum nib_format_id id = preset->base;
+    if (role == (tied ? NIB_ROLE_TOKEN_EMBEDDING : NIB_ROLE_OUTPUT))
         return nib_format_get(preset->head);
-    return nib_format_get(is_delicate && is_fine_layer(preset, layer, n_layers) ? preset->finer
-                                                                                : preset->base);
+    for (uint32_t i = 0; wanted != NIB_PRESET_NONE && i < NIB_PRESET_RULES; i++) {
+        const struct nib_preset_rule *rule = &preset->rules[i];
+        if (rule->role == wanted && has_layer(rule->layers, layer, n_layers))
+            id = rule->format;
+    }
+    return nib_format_get(id);
 }
 
 const struct nib_format *nib_format_that_fits(const struct nib_format *format, uint64_t cols)

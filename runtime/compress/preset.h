@@ -2,29 +2,50 @@
 /// blocks of.
 ///
 /// Some matrices cost more when they are coarse than others of their size: values and the output of
-/// the feed-forward network go straight into the residual stream, and the first and last layers
-/// have no later, or earlier, layers that make good what they lose. The mixes give those a finer
-/// format; their names are those of the llama.cpp project's mixes of about the same size.
+/// the feed-forward network go straight into the residual stream, the head decides between
+/// neighbouring tokens, and the first and last layers have no later, or earlier, layers that make
+/// good what they lose. The mixes give those a finer format; their names are those of the llama.cpp
+/// project's, and no matrix is coarser than in the mix of the same name there.
 #ifndef RUNTIME_COMPRESS_PRESET_H
 #define RUNTIME_COMPRESS_PRESET_H
 
 #include "runtime/ops/plan.h"
 #include "runtime/quant/format.h"
 
-/// Which layers have the finer format.
+/// Which layers a rule of a mix is about. N: their number.
 enum nib_preset_layers {
-    NIB_PRESET_FEW, ///< the first eighth
-    NIB_PRESET_MANY ///< the first and last eighth, and every third between them
+    NIB_PRESET_ALL,
+    NIB_PRESET_TWO,       ///< the first two
+    NIB_PRESET_FOUR,      ///< the first four
+    NIB_PRESET_SIXTEENTH, ///< the first N / 16
+    NIB_PRESET_EIGHTH,    ///< the first N / 8
+    NIB_PRESET_MANY       ///< the first and last N / 8, and every third between them
 };
 
-/// A mix. `finer` is for NIB_ROLE_V and NIB_ROLE_FFN_DOWN (and Q, K and V in one matrix), `head`
-/// for the head, or the token embedding where that is the head.
+/// Matrices of the layers that a rule is about.
+enum nib_preset_role {
+    NIB_PRESET_NONE, ///< of unused rules
+    NIB_PRESET_V,
+    NIB_PRESET_QKV,
+    NIB_PRESET_ATTENTION_OUT,
+    NIB_PRESET_FFN_DOWN
+};
+
+struct nib_preset_rule {
+    enum nib_preset_role role;
+    enum nib_preset_layers layers;
+    enum nib_format_id format;
+};
+
+#define NIB_PRESET_RULES 6
+
+/// A mix. `head` is for the head, or the token embedding where that is the head. Of several rules
+/// that fit, the last one holds.
 struct nib_preset {
     const char *name;
     enum nib_format_id base;
-    enum nib_format_id finer;
     enum nib_format_id head;
-    enum nib_preset_layers layers;
+    struct nib_preset_rule rules[NIB_PRESET_RULES];
 };
 
 /// Returns the mix called `name` ("q4_k_m"), or NULL; static.

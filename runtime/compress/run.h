@@ -44,9 +44,14 @@ enum nib_status nib_work_quantize(struct nib_layer_work *work, uint32_t i,
                                   const struct nib_stats_sum *stats, struct nib_error *err);
 /// Lets the text go through the layer, quantizing its matrices, and replaces the hidden states.
 enum nib_status nib_work_calibrate(struct nib_layer_work *work, struct nib_error *err);
-
 /// The same with a layer that an earlier run has quantized.
 enum nib_status nib_work_repeat(struct nib_layer_work *work, struct nib_error *err);
+
+/// Returns whether the work is on the head, or the token embedding where that is the head, behind
+/// all layers.
+bool nib_work_is_head(const struct nib_layer_work *work);
+/// Quantizes the head by what it sees of the text.
+enum nib_status nib_work_quantize_head(struct nib_layer_work *work, struct nib_error *err);
 
 /// Works out the relative squared error of the matrix's output on the calibration text, or of its
 /// weights where the job has no Hessian. Errors: memory.

@@ -8,11 +8,11 @@
 
 #include "runtime/engine/kv_pool.h"
 #include "runtime/engine/progress.h"
-#include "runtime/engine/sampler.h"
 #include "runtime/engine/shared_model.h"
 #include "runtime/engine/stop_filter.h"
 #include "runtime/model/model.h"
 #include "runtime/ops/backend.h"
+#include "runtime/ops/sampler.h"
 #include <nibble/engine.h>
 #include <nibble/session.h>
 
@@ -22,6 +22,8 @@
 #define NIB_ENGINE_MAX_DRAFT (NIB_STEP_MAX_LOGITS - 1)
 /// Replaced kernels and fallbacks that a report can name.
 #define NIB_ENGINE_MAX_NOTES 64
+/// Steps under way at once: more only delay what comes when a generation ends.
+#define NIB_ENGINE_MAX_FLIGHTS 3
 
 /// A placement at work.
 struct nib_part {
@@ -65,6 +67,20 @@ struct nib_notes {
     uint32_t n_kept_fallbacks;
 };
 
+/// Who a token that the device draws is for.
+struct nib_flight_line {
+    uint64_t serial; ///< of the session's generation
+    uint32_t table;
+    uint32_t position; ///< of the token before it
+};
+
+/// A step under way.
+struct nib_flight {
+    uint32_t n_lines;
+    struct nib_flight_line lines[NIB_STEP_MAX_LOGITS];
+    uint32_t drawn[NIB_STEP_MAX_LOGITS]; ///< the tokens, once it has been waited for
+};
+
 struct nib_engine {
     struct nib_model *model; ///< retained
     struct nib_log log;
@@ -96,6 +112,10 @@ struct nib_engine {
     float *logits;                       ///< [NIB_STEP_MAX_LOGITS][vocabulary]
     float *hidden[2]; ///< [max_rows][hidden_size] each, to cross placements; NULL for one placement
     struct nib_sampler *sampler;
+    struct nib_flight flights[NIB_ENGINE_MAX_FLIGHTS];
+    uint32_t first_flight; ///< the oldest
+    uint32_t n_flights;
+    uint64_t last_serial;
     bool stepping; ///< callbacks are running: nothing may change
 
     uint64_t n_steps;
@@ -143,6 +163,7 @@ struct nib_session {
     uint32_t n_draft;    ///< of the rows in this step; their tokens lie behind the session's
     _Atomic bool cancelled;
     enum nib_work work;
+    uint64_t serial;          ///< of the generation, which no other of the engine has; 0: none yet
     nib_logits_fn *on_logits; ///< NULL: nobody wants logits
     uint32_t first_logits;
     uint32_t n_told; ///< the logits of the first so many positions were given to on_logits
@@ -198,6 +219,23 @@ enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only
 enum nib_status nib_step_schedule(struct nib_engine *engine, struct nib_session *only,
                                   uint32_t *out_logits, struct nib_error *err);
 
+/// Returns whether the device can draw all tokens of the scheduled step.
+bool nib_ahead_may_draw(const struct nib_engine *engine, uint32_t n_logits);
+/// Submits the scheduled step, whose tokens the device can draw. Errors: those of the device.
+enum nib_status nib_ahead_begin(struct nib_engine *engine, struct nib_error *err);
+/// Submits steps behind it, as many as can be under way. Errors: those of the device.
+enum nib_status nib_ahead_fill(struct nib_engine *engine, struct nib_error *err);
+/// Makes the oldest step under way the scheduled one: those of its sessions that still want its
+/// tokens. Ends generations that were cancelled. Where no session wants them, nothing is under way
+/// any more. Errors: those of copying a page.
+enum nib_status nib_ahead_recall(struct nib_engine *engine, struct nib_error *err);
+/// Waits for the oldest step under way. `*out_drawn` are its tokens, by line. Errors: those of the
+/// device.
+enum nib_status nib_ahead_wait(struct nib_engine *engine, const uint32_t **out_drawn,
+                               struct nib_error *err);
+/// Waits for all steps under way, and forgets them: their tokens are drawn again when wanted.
+void nib_ahead_discard(struct nib_engine *engine);
+
 /// nib_engine_synchronize. Errors: state, memory.
 enum nib_status nib_engine_add_points(struct nib_engine *engine,
                                       const struct nib_step_points *points, struct nib_error *err);
@@ -207,9 +245,9 @@ enum nib_status nib_step_end(struct nib_engine *engine, struct nib_error *err);
 uint32_t nib_step_most_rows(const struct nib_engine *engine);
 
 /// Draws the next token of a generating session from the logits of its last token, and tells the
-/// host. Errors: argument (no token is left), memory, those of the detokenizer; the generation has
-/// then ended.
-enum nib_status nib_generator_draw(struct nib_session *session, const float *logits,
+/// host. Without logits the token is `drawn`, or none where that is no id. Errors: argument (no token
+/// is left), memory, those of the detokenizer; the generation has then ended.
+enum nib_status nib_generator_draw(struct nib_session *session, const float *logits, uint32_t drawn,
                                    struct nib_error *err);
 /// Ends the generation.
 void nib_generator_end(struct nib_session *session, enum nib_stop stop);

@@ -1,7 +1,7 @@
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include "runtime/engine/engine.h"
-#include "runtime/engine/logits.h"
+#include "runtime/ops/logits.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +111,7 @@ enum nib_status nib_generator_begin(struct nib_session *session,
 
     nib_generator_free(&session->generator);
     session->generator = generator;
+    session->serial = ++session->engine->last_serial;
     // The first draw needs the logits of the last token, so that one is computed in any case.
     if (session->n_computed == session->n_tokens)
         nib_session_rewind(session, session->n_tokens - 1);
@@ -149,6 +150,16 @@ enum nib_status nib_generator_run(struct nib_session *session,
     if (out_generation)
         *out_generation = session->generator.result;
     return status;
+}
+
+/// Takes a token that the device has drawn.
+static enum nib_status take_drawn(const struct nib_session *session, uint32_t drawn,
+                                  struct nib_token_event *event, struct nib_error *err)
+{
+    if (drawn >= session->engine->plan->vocabulary)
+        return nib_sampler_fail(err);
+    event->id = (int32_t)drawn;
+    return NIB_OK;
 }
 
 /// Chooses the next token, with log-probabilities where they are wanted.
@@ -273,7 +284,7 @@ static void take_time(struct nib_generator *generator)
     generator->result.decode_ns = now - generator->first_token_ns;
 }
 
-enum nib_status nib_generator_draw(struct nib_session *session, const float *logits,
+enum nib_status nib_generator_draw(struct nib_session *session, const float *logits, uint32_t drawn,
                                    struct nib_error *err)
 {
     struct nib_generator *generator = &session->generator;
@@ -287,7 +298,10 @@ enum nib_status nib_generator_draw(struct nib_session *session, const float *log
     enum nib_status status = NIB_OK;
     enum nib_stop stop = NIB_STOP_ERROR;
     struct nib_token_event event = {.session = session, .index = generator->result.n_generated};
-    NIB_TRY(choose(session, logits, &event, err));
+    if (logits)
+        NIB_TRY(choose(session, logits, &event, err));
+    else
+        NIB_TRY(take_drawn(session, drawn, &event, err));
     session->tokens[session->n_tokens++] = event.id;
     generator->result.n_generated++;
     take_time(generator);

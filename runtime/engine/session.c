@@ -45,6 +45,8 @@ enum nib_status nib_session_fork(const struct nib_session *session,
     if (status != NIB_OK)
         return status;
     struct nib_session *copy = *out_session;
+    // What is under way writes to pages that are about to be shared.
+    nib_ahead_discard(session->engine);
     memcpy(copy->tokens, session->tokens, session->n_tokens * sizeof *copy->tokens);
     copy->n_tokens = session->n_tokens;
     copy->n_computed = session->n_computed;

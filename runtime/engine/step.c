@@ -49,10 +49,10 @@ static enum nib_status run_segments(struct nib_engine *engine, bool with_head,
     return NIB_OK;
 }
 
-/// Gives one line of logits to its session, which may have ended at an earlier line, or drawn
-/// another token than the one drafted here.
+/// Gives one line of logits, or the token drawn from it, to its session, which may have ended at an
+/// earlier line, or drawn another token than the one drafted here.
 static enum nib_status deliver(struct nib_engine *engine, const struct nib_step_row *row,
-                               const float *logits, struct nib_error *err)
+                               const float *logits, uint32_t drawn, struct nib_error *err)
 {
     struct nib_session *session = engine->scheduled[row->sequence];
     if (session->work == NIB_WORK_NONE || session->refused || row->position >= session->n_tokens ||
@@ -71,22 +71,52 @@ static enum nib_status deliver(struct nib_engine *engine, const struct nib_step_
     }
     if (session->work != NIB_WORK_GENERATE || row->position + 1 != session->n_tokens)
         return NIB_OK;
-    return nib_generator_draw(session, logits, err);
+    return nib_generator_draw(session, logits, drawn, err);
 }
 
-/// Delivers the lines of the head's last run. `*row` goes on through the step's rows; the first
-/// failure of a session goes to `*failure`.
-static void deliver_slice(struct nib_engine *engine, uint32_t *row, struct nib_error *failure)
+/// Delivers the lines of the head's last run; `drawn`, by line, where the device draws, else NULL.
+/// `*row` goes on through the step's rows; the first failure of a session goes to `*failure`.
+static void deliver_slice(struct nib_engine *engine, const uint32_t *drawn, uint32_t *row,
+                          struct nib_error *failure)
 {
     for (uint32_t line = 0; line < engine->step.header.n_logits; (*row)++) {
-        if (engine->rows[*row].logit_row == NIB_NONE)
+        uint32_t logit_row = engine->rows[*row].logit_row;
+        if (logit_row == NIB_NONE)
             continue;
-        const float *logits = engine->logits + (size_t)line++ * engine->plan->vocabulary;
-        enum nib_status status = deliver(engine, &engine->rows[*row], logits,
-                                         failure->status == NIB_OK ? failure : NULL);
+        const float *logits =
+            drawn ? NULL : engine->logits + (size_t)line * engine->plan->vocabulary;
+        line++;
+        enum nib_status status =
+            deliver(engine, &engine->rows[*row], logits, drawn ? drawn[logit_row] : NIB_NONE,
+                    failure->status == NIB_OK ? failure : NULL);
         if (failure->status == NIB_OK)
             failure->status = status;
     }
+}
+
+static void count_computed(struct nib_engine *engine)
+{
+    for (uint32_t i = 0; i < engine->step.header.n_sequences; i++)
+        engine->scheduled[i]->n_computed += engine->sequences[i].n_rows;
+}
+
+/// Runs what was scheduled where that is not under way already, and what can follow, and delivers
+/// the tokens that the device has drawn. Fails as run_scheduled does.
+static enum nib_status run_drawn(struct nib_engine *engine, bool is_under_way,
+                                 struct nib_error *failure, struct nib_error *err)
+{
+    uint32_t row = 0;
+    const uint32_t *drawn;
+    enum nib_status status = is_under_way ? NIB_OK : nib_ahead_begin(engine, err);
+    if (status == NIB_OK)
+        status = nib_ahead_fill(engine, err);
+    if (status == NIB_OK)
+        status = nib_ahead_wait(engine, &drawn, err);
+    if (status != NIB_OK)
+        return status;
+    count_computed(engine);
+    deliver_slice(engine, drawn, &row, failure);
+    return NIB_OK;
 }
 
 /// Runs what was scheduled and delivers the logits, a slice after the other. Returns failures of
@@ -100,18 +130,16 @@ static enum nib_status run_scheduled(struct nib_engine *engine, uint32_t n_logit
     enum nib_status status = run_segments(engine, n_logits > 0, err);
     if (status != NIB_OK)
         return status;
-    for (uint32_t i = 0; i < header->n_sequences; i++)
-        engine->scheduled[i]->n_computed += engine->sequences[i].n_rows;
-
+    count_computed(engine);
     uint32_t row = 0;
-    deliver_slice(engine, &row, failure);
+    deliver_slice(engine, NULL, &row, failure);
     while ((header->first_logit += header->n_logits) < n_logits) {
         header->n_logits = min_u32(n_logits - header->first_logit, NIB_STEP_MAX_LOGITS);
         status = run_span(engine, &engine->parts[engine->n_parts - 1],
                           (struct span){.first = head, .last = head}, err);
         if (status != NIB_OK)
             return status;
-        deliver_slice(engine, &row, failure);
+        deliver_slice(engine, NULL, &row, failure);
     }
     return NIB_OK;
 }
@@ -148,6 +176,7 @@ static void finish_step(struct nib_engine *engine)
 /// filled.
 static void abandon_step(struct nib_engine *engine)
 {
+    nib_ahead_discard(engine);
     for (uint32_t i = 0; i < engine->step.header.n_sequences; i++) {
         struct nib_session *session = engine->scheduled[i];
         if (session->n_draft > 0)
@@ -168,6 +197,7 @@ static enum nib_status recover(struct nib_engine *engine, struct nib_error *err)
         if (engine->scheduled[i]->n_draft > 0)
             settle_draft(engine->scheduled[i]);
     }
+    engine->n_flights = 0;
     enum nib_status status = nib_engine_fall_back(engine, reason.message, err);
     return status == NIB_OK ? nib_engine_prepare(engine, 0, &ready, err) : status;
 }
@@ -182,10 +212,24 @@ static uint32_t count_active(const struct nib_engine *engine, const struct nib_s
     return active;
 }
 
+/// Schedules the next step: the oldest that is under way, as far as it is wanted, or a new one.
+static enum nib_status schedule(struct nib_engine *engine, struct nib_session *only,
+                                uint32_t *out_logits, struct nib_error *err)
+{
+    if (only)
+        nib_ahead_discard(engine);
+    enum nib_status status = nib_ahead_recall(engine, err);
+    *out_logits = engine->step.header.n_logits;
+    if (status == NIB_OK && engine->n_flights == 0)
+        status = nib_step_schedule(engine, only, out_logits, err);
+    return status;
+}
+
 /// Runs what was scheduled, with the clock and the accounts. Returns as run_scheduled does.
 static enum nib_status run_counted(struct nib_engine *engine, uint32_t n_logits, uint64_t start_ns,
                                    struct nib_error *failure, struct nib_error *err)
 {
+    bool is_under_way = engine->n_flights > 0;
     for (uint32_t i = 0; i < engine->step.header.n_sequences; i++) {
         struct nib_generator *generator = &engine->scheduled[i]->generator;
         generator->draft_from = generator->result.n_generated;
@@ -194,7 +238,9 @@ static enum nib_status run_counted(struct nib_engine *engine, uint32_t n_logits,
     }
     engine->host_ns += nib_clock_ns() - start_ns;
     engine->stepping = true;
-    enum nib_status status = run_scheduled(engine, n_logits, failure, err);
+    enum nib_status status = is_under_way || nib_ahead_may_draw(engine, n_logits)
+                                 ? run_drawn(engine, is_under_way, failure, err)
+                                 : run_scheduled(engine, n_logits, failure, err);
     engine->stepping = false;
     engine->n_steps++;
     if (engine->accounts)
@@ -208,7 +254,7 @@ enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only
     uint64_t start_ns = nib_clock_ns();
     uint32_t n_logits = 0;
     struct nib_error failure = {0}, error = {0};
-    enum nib_status status = nib_step_schedule(engine, only, &n_logits, &error);
+    enum nib_status status = schedule(engine, only, &n_logits, &error);
     if (status == NIB_OK && engine->step.header.n_sequences > 0)
         status = run_counted(engine, n_logits, start_ns, &failure, &error);
     enum nib_status end = nib_step_end(engine, status == NIB_OK ? &error : NULL);

@@ -1,6 +1,6 @@
 #include "runtime/evaluate/score.h"
 
-#include "runtime/engine/logits.h"
+#include "runtime/ops/logits.h"
 #include <math.h>
 #include <stdlib.h>
 

@@ -64,13 +64,6 @@ struct nib_kv_page {
     uint32_t page;
 };
 
-/// How a sequence's next token is chosen on the device (`sample`).
-struct nib_draw {
-    uint32_t logit_row;
-    struct nib_sampling sampling;
-    uint64_t counter; ///< Philox counter: the position of the token that is drawn
-};
-
 struct nib_attach_params; // of <nibble/vulkan.h>, as is the next one
 struct nib_timeline_point;
 
@@ -135,10 +128,10 @@ struct nib_backend {
     /// Runs segments [first, last] over `step`. `hidden_in` [n_rows][hidden_size] is read where the
     /// first is not segment 0; NULL there: the hidden states that the last run of this instance
     /// left. `hidden_out` (may be NULL) receives them. The head fills step->logits. May return
-    /// before the work is done where `wait` is not NULL.
+    /// before the work is done where `wait` is not NULL; what it writes is there after the wait.
     enum nib_status (*run)(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
                            const float *hidden_in, float *hidden_out, struct nib_error *err);
-    /// Optional. Waits until the last run's outputs are there.
+    /// Optional. Waits for the oldest run that has not been waited for, if there is one.
     enum nib_status (*wait)(void *self, struct nib_error *err);
     /// Optional. Adds points that the next run waits for and the next end_step signals; they are
     /// copied. Errors: state (the device is not a host's), memory.
@@ -150,10 +143,10 @@ struct nib_backend {
     /// Optional. Returns the most rows that one run should have, so that a host that shares the
     /// device is not kept waiting; NULL: any number.
     uint32_t (*most_rows)(const void *self);
-    /// Optional. Draws the next tokens of the last run of the head on the device; the engine does
-    /// it on the host, from the logits, where this is NULL.
-    enum nib_status (*sample)(void *self, const struct nib_draw *draws, uint32_t n_draws,
-                              int32_t *out_ids, struct nib_error *err);
+    /// Optional. Returns the number of runs with step->draws that may be under way at once, each
+    /// but the first with rows whose tokens the run before draws (NIB_STEP_DRAWN); 0: it draws
+    /// none, as where this is NULL, and the engine draws from logits.
+    uint32_t (*most_runs)(const void *self);
 
     /// Copies page `source` to `target` in all layers of `kv_class` that lie here (copy on write),
     /// after what the last run stored and before the next run.

@@ -110,6 +110,15 @@ static void checks(const void *self, uint32_t *out_done, uint32_t *out_total)
     *out_total = instance->n_checked + instance->n_probes;
 }
 
+/// A host that shares the queue has to wait for what is under way; a profile needs runs apart.
+static uint32_t most_runs(const void *self)
+{
+    const struct nib_vk_instance *instance = self;
+    if (!instance->has_draw)
+        return 0;
+    return instance->device->is_attached || instance->queries ? 1 : NIB_VK_SLOTS;
+}
+
 static void memory(const void *self, struct nib_instance_memory *out_memory)
 {
     const struct nib_vk_instance *instance = self;
@@ -161,10 +170,11 @@ const struct nib_backend nib_vulkan_backend = {
     .ready = nib_vk_instance_ready,
     .checks = checks,
     .run = nib_vk_run,
-    .wait = nib_vk_instance_wait,
+    .wait = nib_vk_wait_oldest,
     .synchronize = nib_vk_synchronize,
     .end_step = nib_vk_end_step,
     .most_rows = most_rows,
+    .most_runs = most_runs,
     .kv_copy = nib_vk_kv_copy,
     .kv_export = nib_vk_kv_export,
     .kv_import = nib_vk_kv_import,

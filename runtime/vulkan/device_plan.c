@@ -13,6 +13,8 @@
 #define LEAST_ALIGNMENT 256u
 /// Invocations of a GPU that share a row of a weight.
 #define GPU_LANES 8u
+/// Parts of a sequence's pages that fill a GPU.
+#define GPU_PARTS 32u
 /// Of a heap without a budget, what is left to others.
 #define HEAD_ROOM_NUMERATOR 9
 #define HEAD_ROOM_DENOMINATOR 10
@@ -217,7 +219,8 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     // Such a driver neither keeps numbers in registers nor gains by sharing a token.
     out_plan->attention_units = is_cpu ? 8 : 1;
     out_plan->attention_numbers = is_cpu ? 512 : 128;
-    out_plan->attention_parts = is_cpu ? 8 : 32;
+    // A dispatch that puts parts together costs a CPU more than a few cores gain by them.
+    out_plan->attention_parts = is_cpu ? 1 : GPU_PARTS;
 }
 
 enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot, const char *name,
@@ -238,6 +241,7 @@ enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot,
         nib_vk_family_has_sizes(plan->forced_family)) {
         plan->matmul_lanes = GPU_LANES;
         plan->matmul_columns = NIB_VK_MAX_COLUMNS - 1;
+        plan->attention_parts = GPU_PARTS;
     }
     plan->has_texels = plan->has_texels || plan->forced_family == NIB_VK_FAMILY_TEXEL ||
                        plan->forced_family == NIB_VK_FAMILY_SINGLE;

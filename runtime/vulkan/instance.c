@@ -194,7 +194,8 @@ static enum nib_status reserve_step(struct nib_vk_instance *instance, struct nib
     struct nib_vk_step_layout *l = &instance->step_layout;
     uint64_t stride = nib_ceil_div_u64(plan->context, NIB_KV_PAGE_TOKENS);
     uint64_t tables = stride * plan->n_kv_classes * instance->max_sequences;
-    uint64_t words = 4ull * instance->max_sequences + tables;
+    uint64_t draws = (uint64_t)instance->max_lines * NIB_STEP_DRAW_WORDS;
+    uint64_t words = 4ull * instance->max_sequences + tables + draws;
     for (uint32_t t = 0; t < plan->n_ropes; t++)
         words += (uint64_t)instance->max_rows * plan->ropes[t].dims;
     if (words > UINT32_MAX / 8)
@@ -202,12 +203,14 @@ static enum nib_status reserve_step(struct nib_vk_instance *instance, struct nib
                         instance->max_sequences, plan->context);
     l->tables_at = 4 * instance->max_sequences;
     l->n_tables = (uint32_t)tables;
-    l->angles_at = l->tables_at + l->n_tables;
+    l->draws_at = l->tables_at + l->n_tables;
+    l->angles_at = l->draws_at + (uint32_t)draws;
     l->n_words = (uint32_t)words;
     uint64_t size = sizeof(struct nib_step_header) +
                     NIB_STEP_MAX_ROWS * sizeof(struct nib_step_row) + (words + 1) * 4;
     NIB_TRY(reserve_bound(instance, size, "the step block", &instance->step, err));
-    NIB_TRY(nib_vk_pool_reserve(&instance->upload, size, &instance->step_upload, err));
+    for (uint32_t i = 0; i < NIB_VK_SLOTS; i++)
+        NIB_TRY(nib_vk_pool_reserve(&instance->upload, size, &instance->step_upload[i], err));
 
     uint64_t hidden = (uint64_t)instance->max_rows * plan->hidden_size * sizeof(float);
     uint64_t logits = (uint64_t)instance->max_lines * plan->vocabulary * sizeof(float);
@@ -215,8 +218,15 @@ static enum nib_status reserve_step(struct nib_vk_instance *instance, struct nib
     if (instance->first_segment > 0)
         NIB_TRY(nib_vk_pool_reserve(&instance->upload, hidden, &instance->hidden_upload, err));
     NIB_TRY(nib_vk_pool_reserve(&instance->readback, hidden, &instance->hidden_readback, err));
-    if (has_head)
+    uint64_t drawn = instance->max_lines * sizeof(uint32_t);
+    NIB_TRY(reserve_bound(instance, drawn, "tokens drawn", &instance->drawn, err));
+    if (has_head) {
         NIB_TRY(nib_vk_pool_reserve(&instance->readback, logits, &instance->logits_readback, err));
+        NIB_TRY(nib_vk_pool_reserve(&instance->readback, NIB_VK_SLOTS * drawn,
+                                    &instance->drawn_readback, err));
+        NIB_TRY(reserve_bound(instance, nib_vk_draw_scratch(instance) * sizeof(uint32_t),
+                              "the scratch of drawing", &instance->draw_scratch, err));
+    }
 fail:
     return status;
 }
@@ -257,7 +267,7 @@ static enum nib_status create_arrays(struct nib_vk_instance *instance, struct ni
     instance->is_used = new_array(plan->n_weights, sizeof *instance->is_used);
     instance->caches = new_array(plan->n_kv_layers, sizeof *instance->caches);
     instance->segments = new_array(instance->n_segments, sizeof *instance->segments);
-    instance->batch = new_array(instance->n_segments + 3ull, sizeof(VkCommandBuffer));
+    instance->batch = new_array(instance->n_segments + 4ull, sizeof(VkCommandBuffer));
     bool is_complete = instance->weights && instance->is_used && instance->caches &&
                        instance->segments && instance->batch;
     return is_complete ? NIB_OK : nib_fail_memory(err);
@@ -266,7 +276,9 @@ static enum nib_status create_arrays(struct nib_vk_instance *instance, struct ni
 static enum nib_status create_pools(struct nib_vk_instance *instance, struct nib_error *err)
 {
     struct nib_vk_device *d = instance->device;
+    VkCommandPoolCreateFlags reset = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT;
     VkCommandPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                    .flags = d->folder ? reset : 0, // shaders may be edited
                                     .queueFamilyIndex = d->plan.queue_family};
     VkResult result = d->table.CreateCommandPool(d->device, &info, NULL, &instance->command_pool);
     if (result == VK_SUCCESS)
@@ -277,7 +289,7 @@ static enum nib_status create_pools(struct nib_vk_instance *instance, struct nib
 /// Takes the arrays of passes and their descriptor sets, of a size known once all is packed.
 static enum nib_status create_passes(struct nib_vk_instance *instance, struct nib_error *err)
 {
-    uint32_t n = nib_vk_count_passes(instance);
+    uint32_t n = nib_vk_count_passes(instance) + nib_vk_draw_count();
     struct nib_vk_device *d = instance->device;
     instance->passes = new_array(n, sizeof *instance->passes);
     if (!instance->passes)
@@ -420,8 +432,10 @@ enum nib_status nib_vk_instance_ready(void *self, uint64_t budget_ns, bool *out_
         NIB_TRY(create_passes(instance, err));
         NIB_TRY(nib_vk_profile_create(instance, err));
     }
-    if (!instance->commands)
+    if (!instance->commands) {
+        NIB_TRY(nib_vk_draw_build(instance, err));
         NIB_TRY(nib_vk_record_copies(instance, err));
+    }
     while (instance->n_ready < instance->n_segments) {
         NIB_TRY(nib_vk_segment_build(instance, instance->n_ready, err));
         NIB_TRY(nib_vk_record_segment(instance, instance->n_ready, err));

@@ -28,6 +28,7 @@ struct nib_vk_access {
 /// One dispatch, whatever the bucket.
 struct nib_vk_pass {
     uint32_t op;                              ///< number into the plan's ops
+    const char *name;                         ///< of a pass that belongs to no op, or NULL; static
     VkPipeline pipelines[NIB_VK_MAX_COLUMNS]; ///< for 2^i rows; all the same but for a matmul
     bool is_matmul;
     bool is_lines;                       ///< works on lines of logits, not on the step's rows
@@ -70,8 +71,27 @@ struct nib_vk_step_layout {
     uint32_t sequences_at;
     uint32_t tables_at;
     uint32_t n_tables; ///< entries of all page tables
+    uint32_t draws_at; ///< how tokens are drawn, for each line
     uint32_t angles_at;
     uint32_t n_words;
+};
+
+/// Runs that may be under way at once, each with a place of its own for what the host writes and
+/// reads.
+#define NIB_VK_SLOTS 3
+
+/// A run that is under way, and where its outputs go.
+struct nib_vk_flight {
+    uint64_t value; ///< of the clock when it is done
+    uint64_t submit_ns;
+    uint32_t work;   ///< rows times segments
+    uint32_t n_rows; ///< that are no padding
+    uint32_t n_lines;
+    uint32_t first; ///< segment
+    uint32_t last;
+    float *logits;   ///< or NULL, as the next two
+    uint32_t *drawn; ///< tokens
+    float *hidden;
 };
 
 struct nib_vk_instance {
@@ -102,7 +122,10 @@ struct nib_vk_instance {
     struct nib_vk_range mask;     ///< its columns: [sequence or line][mask_stride]
     uint32_t mask_stride;
     struct nib_vk_range step;
-    struct nib_vk_range step_upload;
+    struct nib_vk_range step_upload[NIB_VK_SLOTS];
+    struct nib_vk_range drawn; ///< token of each line, drawn by the last run
+    struct nib_vk_range draw_scratch;
+    struct nib_vk_range drawn_readback; ///< [slot][line]
     struct nib_vk_range hidden_upload;
     struct nib_vk_range hidden_readback;
     struct nib_vk_range logits_readback;
@@ -120,13 +143,19 @@ struct nib_vk_instance {
     VkCommandPool command_pool;
     VkCommandBuffer *commands;
     uint32_t n_commands;
-    uint32_t first_step_command;       ///< [bucket of rows]: the step's upload
+    uint32_t first_step_command;       ///< [slot][bucket of rows]: the step's upload
+    uint32_t first_logits_command;     ///< [bucket of lines]: read back
+    uint32_t first_draw_command;       ///< [greedy, sampled][bucket of lines]
     uint32_t first_hidden_in_command;  ///< [bucket of rows]
     uint32_t first_hidden_out_command; ///< [bucket of rows]
-    VkCommandBuffer *batch;            ///< [n_segments + 3] of one submission
-    uint32_t n_ready;                  ///< segments that are recorded
+    VkCommandBuffer *batch;            ///< [n_segments + 4] of one submission
+    uint32_t first_advance_pass;       ///< [slot]: one each
+    uint32_t first_draw_pass;
+    bool has_draw;    ///< tokens can be drawn here
+    uint32_t n_ready; ///< segments that are recorded
     bool is_ready;
 
+    uint32_t generation; ///< of the shaders that its pipelines are made from
     struct nib_vk_choices choices;
     bool is_trusted;  ///< `choices` stand
     uint32_t *probes; ///< [n_probes] ops whose kernels are to be checked, or NULL: not known yet
@@ -141,19 +170,15 @@ struct nib_vk_instance {
     struct nib_vk_points waits;   ///< of the host, for the next step
     struct nib_vk_points signals; ///< for its end
     uint64_t row_ns;              ///< time of a segment for a row, as measured; 0: unknown
-    uint64_t submit_ns;
-    uint32_t submit_rows; ///< rows times segments of what is pending
-    bool is_pending;
-    const struct nib_step *pending_step; ///< whose logits are awaited, or NULL
-    float *pending_hidden;               ///< where hidden states go, or NULL
-    uint32_t pending_rows;
+    uint64_t idle_ns;             ///< when the last run that was waited for was done
+    struct nib_vk_flight flights[NIB_VK_SLOTS];
+    uint32_t first_flight; ///< the oldest, and its slot
+    uint32_t n_flights;
     bool profile;
     VkQueryPool queries;  ///< of timestamps; null without --profile
     uint64_t *timestamps; ///< room for those of a segment
     uint64_t *op_calls;   ///< [plan->n_ops], NULL without --profile
     uint64_t *op_ns;
-    uint32_t pending_first; ///< segments that are under way
-    uint32_t pending_last;
     uint64_t n_dispatches;
     uint64_t host_ns;
 };
@@ -171,7 +196,9 @@ enum nib_status nib_vk_instance_ready(void *self, uint64_t budget_ns, bool *out_
                                       struct nib_error *err);
 enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
                            const float *hidden_in, float *hidden_out, struct nib_error *err);
-enum nib_status nib_vk_instance_wait(void *self, struct nib_error *err);
+enum nib_status nib_vk_wait_oldest(void *self, struct nib_error *err);
+/// Waits for all runs. Errors: device lost.
+enum nib_status nib_vk_instance_wait(struct nib_vk_instance *instance, struct nib_error *err);
 enum nib_status nib_vk_kv_copy(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
                                struct nib_error *err);
 enum nib_status nib_vk_kv_export(void *self, struct nib_kv_page page, void *out_bytes,
@@ -191,11 +218,32 @@ uint32_t nib_vk_count_passes(const struct nib_vk_instance *instance);
 
 /// Takes all command buffers, and records those that copy. Errors: memory, device.
 enum nib_status nib_vk_record_copies(struct nib_vk_instance *instance, struct nib_error *err);
+/// Makes the passes that bring a step into the step block and, where the head is here, those that
+/// draw tokens. Errors: unsupported, memory, device.
+enum nib_status nib_vk_draw_build(struct nib_vk_instance *instance, struct nib_error *err);
+/// Returns the number of passes that they are.
+uint32_t nib_vk_draw_count(void);
+/// Returns the words of scratch that drawing takes.
+uint64_t nib_vk_draw_scratch(const struct nib_vk_instance *instance);
+/// Record them: header and rows of a slot's step; drawing, for 2^line_bucket lines.
+void nib_vk_record_rows(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                        uint32_t slot, uint32_t n_rows);
+void nib_vk_record_draw(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                        bool is_sampled, uint32_t line_bucket);
+/// Records one pass.
+void nib_vk_record_pass(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                        const struct nib_vk_pass *pass, uint32_t bucket);
+/// Records a barrier between kernels.
+void nib_vk_record_barrier(const struct nib_vk_instance *instance, VkCommandBuffer buffer);
+
 /// Records a segment's passes for 2^row_bucket rows and 2^line_bucket lines into any command buffer
 /// of the device that is being recorded, ours or a host's, primary or secondary, outside a render
 /// pass. It ends with a barrier, so segments may follow one another in one buffer.
 void nib_vk_record(const struct nib_vk_instance *instance, uint32_t segment, uint32_t row_bucket,
                    uint32_t line_bucket, VkCommandBuffer buffer);
+/// Records, in the same way, how 2^line_bucket lines of logits are read back behind the head.
+void nib_vk_record_logits(const struct nib_vk_instance *instance, uint32_t line_bucket,
+                          VkCommandBuffer buffer);
 /// Records a segment's passes for every bucket into our own buffers. Errors: memory, device.
 enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t segment,
                                       struct nib_error *err);

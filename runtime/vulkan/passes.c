@@ -61,9 +61,10 @@ static enum nib_status set_texels(const struct builder *b, const struct bindings
     return NIB_OK;
 }
 
-static enum nib_status make_set(struct builder *b, const struct bindings *bind,
+static enum nib_status make_set(struct builder *b, const struct pass_params *params,
                                 VkDescriptorSet *out_set, struct nib_error *err)
 {
+    const struct bindings *bind = &params->bind;
     struct nib_vk_device *d = b->self->device;
     VkDescriptorSetAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
                                         .descriptorPool = b->self->sets,
@@ -75,7 +76,8 @@ static enum nib_status make_set(struct builder *b, const struct bindings *bind,
     if (status != NIB_OK)
         return status;
     nib_vk_name(d, VK_OBJECT_TYPE_DESCRIPTOR_SET, (uint64_t)*out_set, "pass %u, %s",
-                b->self->n_passes, nib_op_name(b->plan->ops[b->op].kind));
+                b->self->n_passes,
+                params->name ? params->name : nib_op_name(b->plan->ops[b->op].kind));
     VkDescriptorBufferInfo buffers[NIB_BINDINGS];
     VkWriteDescriptorSet writes[NIB_BINDINGS];
     for (uint32_t i = 0; i < NIB_BINDINGS; i++) {
@@ -162,13 +164,14 @@ enum nib_status nib_vk_pass_add(struct builder *b, const struct pass_params *par
                         params->kernel.shader, (unsigned long long)params->groups);
     }
     *pass = (struct nib_vk_pass){.op = b->op,
+                                 .name = params->name,
                                  .is_matmul = params->is_matmul,
                                  .is_lines = b->is_lines,
                                  .push_size = params->push_size};
     memcpy(pass->push, params->push, params->push_size);
     enum nib_status status = make_pipelines(b, params, pass, err);
     if (status == NIB_OK)
-        status = make_set(b, &params->bind, &pass->set, err);
+        status = make_set(b, params, &pass->set, err);
     if (status != NIB_OK)
         return status;
     self->n_passes++;

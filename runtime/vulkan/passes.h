@@ -32,6 +32,7 @@ struct builder {
 
 /// What a pass is made of.
 struct pass_params {
+    const char *name; ///< of a pass that belongs to no op, or NULL; static
     struct nib_vk_kernel kernel;
     struct bindings bind;
     const void *push;

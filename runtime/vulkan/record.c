@@ -43,8 +43,14 @@ static void name_commands(const struct nib_vk_instance *instance)
         for (uint32_t i = first; i < end; i++)
             name_command(instance, i, "segment", instance->first_segment + s);
     }
-    for (uint32_t b = 0; b < n_row_buckets(instance); b++) {
-        name_command(instance, instance->first_step_command + b, "step upload", 1u << b);
+    uint32_t rows = n_row_buckets(instance), lines = n_line_buckets(instance);
+    for (uint32_t i = 0; i < NIB_VK_SLOTS * rows; i++)
+        name_command(instance, instance->first_step_command + i, "advance", 1u << i % rows);
+    for (uint32_t i = 0; i < lines; i++)
+        name_command(instance, instance->first_logits_command + i, "logits out", 1u << i);
+    for (uint32_t i = 0; i < 2 * lines; i++)
+        name_command(instance, instance->first_draw_command + i, "draw", 1u << i % lines);
+    for (uint32_t b = 0; b < rows; b++) {
         name_command(instance, instance->first_hidden_in_command + b, "hidden states in", 1u << b);
         name_command(instance, instance->first_hidden_out_command + b, "hidden states out",
                      1u << b);
@@ -53,17 +59,19 @@ static void name_commands(const struct nib_vk_instance *instance)
 
 static enum nib_status take_commands(struct nib_vk_instance *instance, struct nib_error *err)
 {
-    uint32_t n = 0, rows = n_row_buckets(instance);
+    uint32_t n = 0, rows = n_row_buckets(instance), lines = n_line_buckets(instance);
     for (uint32_t s = 0; s < instance->n_segments; s++) {
         struct nib_vk_segment *segment = &instance->segments[s];
         segment->has_lines = gathers(instance, s);
         segment->first_command = n;
-        n += rows * (segment->has_lines ? n_line_buckets(instance) : 1);
+        n += rows * (segment->has_lines ? lines : 1);
     }
     instance->first_step_command = n;
-    instance->first_hidden_in_command = n + rows;
-    instance->first_hidden_out_command = n + 2 * rows;
-    n += 3 * rows;
+    instance->first_hidden_in_command = n + NIB_VK_SLOTS * rows;
+    instance->first_hidden_out_command = instance->first_hidden_in_command + rows;
+    instance->first_logits_command = instance->first_hidden_out_command + rows;
+    instance->first_draw_command = instance->first_logits_command + lines;
+    n = instance->first_draw_command + 2 * lines;
     VkCommandBuffer *commands = calloc(n, sizeof *commands);
     if (!commands)
         return nib_fail_memory(err);
@@ -113,54 +121,87 @@ static void copy(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
                                               nib_vk_pool_buffer(to), 1, &region);
 }
 
-/// The step's header, rows, sequences, page tables and angles.
-static void record_step(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
-                        uint32_t rows)
+/// The step of a slot: header and rows by a kernel, which knows the tokens drawn; sequences, page
+/// tables, draws and angles as they are.
+static void record_advance(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                           uint32_t slot, uint32_t rows)
 {
     const struct nib_vk_step_layout *l = &instance->step_layout;
-    const uint64_t rest =
-        sizeof(struct nib_step_header) + NIB_STEP_MAX_ROWS * sizeof(struct nib_step_row);
-    uint64_t head = sizeof(struct nib_step_header) + rows * sizeof(struct nib_step_row);
-    const struct nib_vk_range *from = &instance->step_upload, *to = &instance->step;
-    copy(instance, buffer, from, to, 0, head);
-    copy(instance, buffer, from, to, rest, 4ull * l->angles_at);
-    uint64_t at = rest + 4ull * l->angles_at;
+    const struct nib_vk_range *from = &instance->step_upload[slot], *to = &instance->step;
+    uint64_t at = sizeof(struct nib_step_header) + NIB_STEP_MAX_ROWS * sizeof(struct nib_step_row);
+    nib_vk_barrier_all(instance->device, buffer);
+    nib_vk_record_rows(instance, buffer, slot, rows);
+    copy(instance, buffer, from, to, at, 4ull * l->angles_at);
+    at += 4ull * l->angles_at;
     for (uint32_t t = 0; t < instance->plan->n_ropes; t++) {
         uint64_t dims = instance->plan->ropes[t].dims;
         copy(instance, buffer, from, to, at, 4 * rows * dims);
         at += 4 * instance->max_rows * dims;
     }
+    nib_vk_barrier_all(instance->device, buffer);
+}
+
+static enum nib_status record_hidden(struct nib_vk_instance *instance, uint32_t row_bucket,
+                                     struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    const struct nib_vk_range *hidden = &instance->values[NIB_VALUE_HIDDEN];
+    uint64_t size = (1ull << row_bucket) * instance->plan->hidden_size * sizeof(float);
+    VkCommandBuffer buffer = instance->commands[instance->first_hidden_in_command + row_bucket];
+    NIB_TRY(begin(instance, buffer, err));
+    if (instance->hidden_upload.size > 0)
+        copy(instance, buffer, &instance->hidden_upload, hidden, 0, size);
+    nib_vk_barrier_all(instance->device, buffer);
+    NIB_TRY(end(instance, buffer, err));
+
+    buffer = instance->commands[instance->first_hidden_out_command + row_bucket];
+    NIB_TRY(begin(instance, buffer, err));
+    nib_vk_barrier_all(instance->device, buffer);
+    copy(instance, buffer, hidden, &instance->hidden_readback, 0, size);
+    nib_vk_barrier_all(instance->device, buffer);
+    NIB_TRY(end(instance, buffer, err));
+fail:
+    return status;
+}
+
+/// What becomes of 2^line_bucket lines of logits: they are read back, or tokens are drawn.
+static enum nib_status record_lines(struct nib_vk_instance *instance, uint32_t line_bucket,
+                                    struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    VkCommandBuffer buffer = instance->commands[instance->first_logits_command + line_bucket];
+    if (instance->logits_readback.size == 0)
+        return NIB_OK;
+    NIB_TRY(begin(instance, buffer, err));
+    nib_vk_record_logits(instance, line_bucket, buffer);
+    NIB_TRY(end(instance, buffer, err));
+    for (uint32_t i = 0; i < 2 && instance->has_draw; i++) {
+        uint32_t command =
+            instance->first_draw_command + i * n_line_buckets(instance) + line_bucket;
+        buffer = instance->commands[command];
+        NIB_TRY(begin(instance, buffer, err));
+        nib_vk_record_draw(instance, buffer, i == 1, line_bucket);
+        NIB_TRY(end(instance, buffer, err));
+    }
+fail:
+    return status;
 }
 
 enum nib_status nib_vk_record_copies(struct nib_vk_instance *instance, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
     NIB_TRY(take_commands(instance, err));
-    const struct nib_vk_range *hidden = &instance->values[NIB_VALUE_HIDDEN];
-    for (uint32_t b = 0; b < n_row_buckets(instance); b++) {
-        uint64_t rows = 1ull << b, size = rows * instance->plan->hidden_size * sizeof(float);
-        VkCommandBuffer buffer = instance->commands[instance->first_step_command + b];
+    uint32_t rows = n_row_buckets(instance);
+    for (uint32_t i = 0; i < NIB_VK_SLOTS * rows; i++) {
+        VkCommandBuffer buffer = instance->commands[instance->first_step_command + i];
         NIB_TRY(begin(instance, buffer, err));
-        nib_vk_barrier_all(instance->device, buffer);
-        record_step(instance, buffer, (uint32_t)rows);
-        nib_vk_barrier_all(instance->device, buffer);
-        NIB_TRY(end(instance, buffer, err));
-
-        buffer = instance->commands[instance->first_hidden_in_command + b];
-        NIB_TRY(begin(instance, buffer, err));
-        if (instance->hidden_upload.size > 0) {
-            copy(instance, buffer, &instance->hidden_upload, hidden, 0, size);
-        }
-        nib_vk_barrier_all(instance->device, buffer);
-        NIB_TRY(end(instance, buffer, err));
-
-        buffer = instance->commands[instance->first_hidden_out_command + b];
-        NIB_TRY(begin(instance, buffer, err));
-        nib_vk_barrier_all(instance->device, buffer);
-        copy(instance, buffer, hidden, &instance->hidden_readback, 0, size);
-        nib_vk_barrier_all(instance->device, buffer);
+        record_advance(instance, buffer, i / rows, 1u << i % rows);
         NIB_TRY(end(instance, buffer, err));
     }
+    for (uint32_t b = 0; b < rows; b++)
+        NIB_TRY(record_hidden(instance, b, err));
+    for (uint32_t l = 0; l < n_line_buckets(instance); l++)
+        NIB_TRY(record_lines(instance, l, err));
 fail:
     return status;
 }
@@ -182,7 +223,7 @@ static bool conflicts(const struct dirty *dirty, const struct nib_vk_access *a)
     return false;
 }
 
-static void compute_barrier(const struct nib_vk_instance *instance, VkCommandBuffer buffer)
+void nib_vk_record_barrier(const struct nib_vk_instance *instance, VkCommandBuffer buffer)
 {
     const VkAccessFlags access = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT;
     VkMemoryBarrier barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
@@ -201,20 +242,23 @@ static void synchronize(const struct nib_vk_instance *instance, VkCommandBuffer 
     for (uint32_t i = 0; i < pass->n_accesses; i++)
         needs_barrier = needs_barrier || conflicts(dirty, &pass->accesses[i]);
     if (needs_barrier) {
-        compute_barrier(instance, buffer);
+        nib_vk_record_barrier(instance, buffer);
         dirty->n = 0;
     }
     for (uint32_t i = 0; i < pass->n_accesses; i++)
         dirty->accesses[dirty->n++] = pass->accesses[i];
 }
 
-static void record_pass(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+void nib_vk_record_pass(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
                         const struct nib_vk_pass *pass, uint32_t bucket)
 {
     const struct nib_vk_device_table *table = &instance->device->table;
     uint32_t columns = bucket < NIB_VK_MAX_COLUMNS ? bucket : NIB_VK_MAX_COLUMNS - 1;
-    nib_vk_label_begin(instance->device, buffer, "op %u, %s", pass->op,
-                       nib_op_name(instance->plan->ops[pass->op].kind));
+    if (pass->name)
+        nib_vk_label_begin(instance->device, buffer, "%s", pass->name);
+    else
+        nib_vk_label_begin(instance->device, buffer, "op %u, %s", pass->op,
+                           nib_op_name(instance->plan->ops[pass->op].kind));
     table->CmdBindPipeline(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pass->pipelines[columns]);
     table->CmdBindDescriptorSets(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, instance->device->layout,
                                  0, 1, &pass->set, 0, NULL);
@@ -237,20 +281,25 @@ void nib_vk_record(const struct nib_vk_instance *instance, uint32_t index, uint3
         uint32_t bucket = pass->is_lines ? line_bucket : row_bucket;
         if (pass->height[bucket] > 0) {
             synchronize(instance, buffer, pass, &dirty);
-            record_pass(instance, buffer, pass, bucket);
+            nib_vk_record_pass(instance, buffer, pass, bucket);
         }
         nib_vk_profile_mark(instance, buffer, segment, i);
     }
-    if (segment->has_lines) {
-        uint64_t size = (1ull << line_bucket) * instance->plan->vocabulary * sizeof(float);
+    // Behind the head tokens are drawn or copied.
+    if (segment->has_lines)
         nib_vk_barrier_all(instance->device, buffer);
-        copy(instance, buffer, &instance->values[instance->plan->logits_value],
-             &instance->logits_readback, 0, size);
-        nib_vk_barrier_all(instance->device, buffer);
-    } else {
-        compute_barrier(instance, buffer);
-    }
+    else
+        nib_vk_record_barrier(instance, buffer);
     nib_vk_label_end(instance->device, buffer);
+}
+
+void nib_vk_record_logits(const struct nib_vk_instance *instance, uint32_t line_bucket,
+                          VkCommandBuffer buffer)
+{
+    uint64_t size = (1ull << line_bucket) * instance->plan->vocabulary * sizeof(float);
+    copy(instance, buffer, &instance->values[instance->plan->logits_value],
+         &instance->logits_readback, 0, size);
+    nib_vk_barrier_all(instance->device, buffer);
 }
 
 enum nib_status nib_vk_record_segment(struct nib_vk_instance *instance, uint32_t segment,

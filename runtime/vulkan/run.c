@@ -4,6 +4,7 @@
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include "runtime/vulkan/profile.h"
+#include "runtime/vulkan/reload.h"
 
 /// Cosines and sines of every table's angles, as the CPU backend has them.
 static void write_angles(const struct nib_vk_instance *instance, const struct nib_step *step,
@@ -31,7 +32,8 @@ static enum nib_status check_step(const struct nib_vk_instance *instance,
     const struct nib_step_header *h = &step->header;
     uint64_t per_sequence = (uint64_t)h->page_table_stride * instance->plan->n_kv_classes;
     bool is_good = h->n_used_rows > 0 && h->n_used_rows <= instance->max_rows &&
-                   h->n_sequences <= instance->max_sequences && h->n_logits <= instance->max_lines;
+                   h->n_sequences <= instance->max_sequences &&
+                   h->n_logits <= instance->max_lines && (!step->draws || instance->has_draw);
     for (uint32_t i = 0; is_good && i < h->n_sequences; i++)
         is_good = step->sequences[i].page_table + per_sequence <= instance->step_layout.n_tables;
     return is_good ? NIB_OK
@@ -41,14 +43,15 @@ static enum nib_status check_step(const struct nib_vk_instance *instance,
                               h->n_used_rows, h->n_sequences, h->n_logits);
 }
 
-/// Writes the step into the memory that its recorded upload reads.
+/// Writes the step into the memory of a slot, which its recorded advance reads.
 static void write_step(const struct nib_vk_instance *instance, const struct nib_step *step,
-                       uint32_t n_rows)
+                       uint32_t n_rows, uint32_t slot)
 {
     const struct nib_vk_step_layout *l = &instance->step_layout;
-    uint8_t *to = nib_vk_pool_mapped(&instance->step_upload);
+    uint8_t *to = nib_vk_pool_mapped(&instance->step_upload[slot]);
     struct nib_step_header header = step->header;
     header.n_rows = n_rows;
+    header.slot = slot;
     memcpy(to, &header, sizeof header);
     uint8_t *rows = to + sizeof header;
     memcpy(rows, step->rows, header.n_used_rows * sizeof *step->rows);
@@ -63,6 +66,8 @@ static void write_step(const struct nib_vk_instance *instance, const struct nib_
         uint32_t at = step->sequences[i].page_table;
         memcpy(rest + 4ull * (l->tables_at + at), step->page_tables + at, 4 * per_sequence);
     }
+    if (step->draws)
+        memcpy(rest + 4ull * l->draws_at, step->draws, header.n_logits * sizeof *step->draws);
     write_angles(instance, step, (float *)(void *)(rest + 4ull * l->angles_at));
 }
 
@@ -98,16 +103,16 @@ static enum nib_status let_host_in(struct nib_vk_instance *instance, uint32_t n,
 }
 
 /// Submits the batch, cut into pieces that should take no longer than the device's most_submit_ns
-/// each.
+/// each. Once there is a piece, `flight` is under way.
 static enum nib_status submit(struct nib_vk_instance *instance, uint32_t n, uint32_t n_rows,
-                              struct nib_error *err)
+                              struct nib_vk_flight *flight, struct nib_error *err)
 {
     uint64_t each_ns = instance->row_ns * n_rows;
     // Before the first measurement the device may be slow.
     uint64_t most = each_ns ? instance->device->most_submit_ns / each_ns : n_rows > 8 ? 1 : 8;
     most = most < 1 ? 1 : most;
-    instance->submit_ns = nib_clock_ns();
-    instance->submit_rows = n * n_rows;
+    flight->submit_ns = nib_clock_ns();
+    flight->work = n * n_rows;
     for (uint32_t done = 0, pieces = 0; done < n; pieces++) {
         uint32_t count = n - done < most ? n - done : (uint32_t)most;
         enum nib_status status = let_host_in(instance, pieces, err);
@@ -115,10 +120,40 @@ static enum nib_status submit(struct nib_vk_instance *instance, uint32_t n, uint
             status = nib_vk_submit_waiting(instance, instance->batch + done, count, err);
         if (status != NIB_OK)
             return status;
-        instance->is_pending = true;
+        instance->n_flights += pieces == 0;
+        flight->value = instance->clock.value;
         done += count;
     }
     return NIB_OK;
+}
+
+/// Waits until there is a slot for the step, and nothing under way unless it takes tokens from it.
+static enum nib_status take_slot(struct nib_vk_instance *instance, const struct nib_step *step,
+                                 uint32_t *out_slot, struct nib_error *err)
+{
+    bool follows = step->draws && step->rows[0].token & NIB_STEP_DRAWN;
+    enum nib_status status = NIB_OK;
+    if (!follows)
+        status = nib_vk_instance_wait(instance, err);
+    else if (instance->n_flights == NIB_VK_SLOTS)
+        status = nib_vk_wait_oldest(instance, err);
+    *out_slot = (instance->first_flight + instance->n_flights) % NIB_VK_SLOTS;
+    return status;
+}
+
+/// Appends what the head's lines become: tokens, or logits that are read back.
+static void add_lines_command(struct nib_vk_instance *instance, const struct nib_step *step,
+                              uint32_t *n)
+{
+    uint32_t bucket = nib_vk_bucket(step->header.n_logits ? step->header.n_logits : 1);
+    uint32_t lines = nib_vk_bucket(instance->max_lines) + 1;
+    bool is_sampled = false;
+    for (uint32_t i = 0; step->draws && i < step->header.n_logits; i++)
+        is_sampled = is_sampled || step->draws[i].inverse_temperature != 0;
+    uint32_t command = step->draws ? instance->first_draw_command + (is_sampled ? lines : 0)
+                                   : instance->first_logits_command;
+    instance->n_dispatches += !step->draws ? 0 : is_sampled ? 4 : 2;
+    instance->batch[(*n)++] = instance->commands[command + bucket];
 }
 
 enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
@@ -127,63 +162,97 @@ enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const stru
     enum nib_status status = NIB_OK;
     struct nib_vk_instance *instance = self;
     bool ready = instance->is_ready;
-    NIB_TRY(nib_vk_instance_wait(instance, err));
+    uint32_t slot, n = 0;
     if (!ready)
         NIB_TRY(nib_vk_instance_ready(instance, 0, &ready, err));
+    NIB_TRY(nib_vk_reload(instance, err));
     NIB_TRY(check_step(instance, step, err));
+    NIB_TRY(take_slot(instance, step, &slot, err));
     uint64_t start_ns = nib_clock_ns();
-    uint32_t bucket = nib_vk_bucket(step->header.n_used_rows), n = 0;
-    size_t hidden_size =
-        (size_t)step->header.n_used_rows * instance->plan->hidden_size * sizeof(float);
-    write_step(instance, step, 1u << bucket);
-    instance->batch[n++] = instance->commands[instance->first_step_command + bucket];
+    uint32_t bucket = nib_vk_bucket(step->header.n_used_rows);
+    uint32_t buckets = nib_vk_bucket(instance->max_rows) + 1;
+    struct nib_vk_flight *flight = &instance->flights[slot];
+    *flight = (struct nib_vk_flight){.first = first - instance->first_segment,
+                                     .last = last - instance->first_segment,
+                                     .n_rows = step->header.n_used_rows,
+                                     .n_lines = step->header.n_logits};
+    write_step(instance, step, 1u << bucket, slot);
+    instance->batch[n++] =
+        instance->commands[instance->first_step_command + slot * buckets + bucket];
     if (hidden_in) {
-        memcpy(nib_vk_pool_mapped(&instance->hidden_upload), hidden_in, hidden_size);
+        memcpy(nib_vk_pool_mapped(&instance->hidden_upload), hidden_in,
+               (size_t)flight->n_rows * instance->plan->hidden_size * sizeof(float));
         instance->batch[n++] = instance->commands[instance->first_hidden_in_command + bucket];
     }
     bool has_lines = false;
-    for (uint32_t s = first; s <= last; s++) {
-        uint32_t segment = s - instance->first_segment;
-        instance->batch[n++] = segment_command(instance, segment, bucket, step);
-        has_lines = has_lines || instance->segments[segment].has_lines;
+    for (uint32_t s = flight->first; s <= flight->last; s++) {
+        instance->batch[n++] = segment_command(instance, s, bucket, step);
+        has_lines = has_lines || instance->segments[s].has_lines;
     }
+    if (has_lines)
+        add_lines_command(instance, step, &n);
     if (hidden_out)
         instance->batch[n++] = instance->commands[instance->first_hidden_out_command + bucket];
-    NIB_TRY(submit(instance, n, 1u << bucket, err));
-    instance->pending_step = has_lines ? step : NULL;
-    instance->pending_hidden = hidden_out;
-    instance->pending_rows = step->header.n_used_rows;
-    instance->pending_first = first - instance->first_segment;
-    instance->pending_last = last - instance->first_segment;
+    NIB_TRY(submit(instance, n, 1u << bucket, flight, err));
+    flight->logits = has_lines && !step->draws ? step->logits : NULL;
+    flight->drawn = has_lines && step->draws ? step->drawn : NULL;
+    flight->hidden = hidden_out;
     instance->host_ns += nib_clock_ns() - start_ns;
 fail:
     return status;
 }
 
-enum nib_status nib_vk_instance_wait(void *self, struct nib_error *err)
+/// Brings what a run wrote to where the engine wants it.
+static void read_back(const struct nib_vk_instance *instance, const struct nib_vk_flight *flight,
+                      uint32_t slot)
+{
+    const struct nib_plan *plan = instance->plan;
+    if (flight->logits) {
+        memcpy(flight->logits, nib_vk_pool_mapped(&instance->logits_readback),
+               (size_t)flight->n_lines * plan->vocabulary * sizeof(float));
+    }
+    if (flight->drawn) {
+        const uint32_t *drawn = nib_vk_pool_mapped(&instance->drawn_readback);
+        memcpy(flight->drawn, drawn + (size_t)slot * instance->max_lines,
+               flight->n_lines * sizeof *drawn);
+    }
+    if (flight->hidden) {
+        memcpy(flight->hidden, nib_vk_pool_mapped(&instance->hidden_readback),
+               (size_t)flight->n_rows * plan->hidden_size * sizeof(float));
+    }
+}
+
+enum nib_status nib_vk_wait_oldest(void *self, struct nib_error *err)
 {
     struct nib_vk_instance *instance = self;
-    if (!instance->is_pending)
+    uint32_t slot = instance->first_flight;
+    const struct nib_vk_flight *flight = &instance->flights[slot];
+    if (instance->n_flights == 0)
         return NIB_OK;
-    enum nib_status status = nib_vk_wait(instance->device, &instance->clock, err);
+    struct nib_vk_clock done = {instance->clock.semaphore, flight->value};
+    enum nib_status status = nib_vk_wait(instance->device, &done, err);
     if (status != NIB_OK)
         return status;
-    instance->is_pending = false;
-    instance->row_ns = (nib_clock_ns() - instance->submit_ns) / instance->submit_rows + 1;
-    for (uint32_t i = instance->pending_first; i <= instance->pending_last; i++) {
+    instance->first_flight = (slot + 1) % NIB_VK_SLOTS;
+    instance->n_flights--;
+    // A run begins when the one before is done.
+    uint64_t begin_ns =
+        flight->submit_ns > instance->idle_ns ? flight->submit_ns : instance->idle_ns;
+    instance->idle_ns = nib_clock_ns();
+    instance->row_ns = (instance->idle_ns - begin_ns) / flight->work + 1;
+    for (uint32_t i = flight->first; i <= flight->last; i++) {
         status = nib_vk_profile_collect(instance, &instance->segments[i], err);
         if (status != NIB_OK)
             return status;
     }
-    const struct nib_plan *plan = instance->plan;
-    if (instance->pending_step) {
-        const struct nib_step *step = instance->pending_step;
-        memcpy(step->logits, nib_vk_pool_mapped(&instance->logits_readback),
-               (size_t)step->header.n_logits * plan->vocabulary * sizeof(float));
-    }
-    if (instance->pending_hidden) {
-        memcpy(instance->pending_hidden, nib_vk_pool_mapped(&instance->hidden_readback),
-               (size_t)instance->pending_rows * plan->hidden_size * sizeof(float));
-    }
+    read_back(instance, flight, slot);
     return NIB_OK;
+}
+
+enum nib_status nib_vk_instance_wait(struct nib_vk_instance *instance, struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    while (instance->n_flights > 0 && status == NIB_OK)
+        status = nib_vk_wait_oldest(instance, err);
+    return status;
 }

@@ -117,6 +117,11 @@
 #define NIB_ATTENTION_CHUNK 9
 #define NIB_ATTENTION_IS_ALIGNED 10
 
+// draw
+#define NIB_DRAW_HAS_SAMPLING 0 // constant: some line is not just the largest logit
+#define NIB_DRAW_PART 2048      // logits that a workgroup looks at
+#define NIB_DRAW_LIST 8192      // tokens that the list of a line holds
+
 // A matrix, or a slice of its rows. Offsets count from its beginning.
 struct nib_matrix_args {
     nib_uint n_granules;
@@ -298,6 +303,22 @@ struct nib_gather_args {
     nib_uint out_at;
     nib_uint out_stride;
     nib_uint width;
+};
+
+struct nib_advance_args {
+    nib_uint n_rows;
+};
+
+struct nib_draw_args {
+    nib_uint logits_at;
+    nib_uint logits_stride;
+    nib_uint vocabulary;
+    nib_uint n_parts;   // of a line
+    nib_uint max_lines; // stride of slots
+    nib_uint draws_at;
+    nib_uint scratch_stride; // of a line
+    nib_uint levels_at;
+    nib_uint list_at;
 };
 
 #endif

@@ -1,4 +1,5 @@
 """What quantize does where it cannot go on: nothing half-written is left."""
+import fcntl
 import json
 import os
 import resource
@@ -110,29 +111,89 @@ class NarrowTest(cli.Case):
 class StopTest(cli.Case):
     """A run that is stopped."""
 
-    def stop(self, signal_number):
-        """Stops a run once its first layer is done, and lets it go on."""
+    def stop(self, signal_number, out_name="out", *flags):
+        """Stops a run once its first layer is done, and lets it go on; returns what was there."""
         text = self.folder / "text"
         text.write_text("The quick brown fox jumps over the lazy dog. " * 40)
-        out = self.folder / "out"
-        first = self.folder / "out.part" / "layer-0.safetensors"
-        command = ("quantize", cli.real(), str(out), "--method", "rtn", "--activations", "static",
-                   "--calib", str(text), "--calib-ctx", "128")
+        out = self.folder / out_name
+        first = self.folder / (out_name + ".part") / "layer-0.safetensors"
+        flags = flags or ("--method", "rtn", "--activations", "static")
+        command = ("quantize", cli.real(), str(out), *flags, "--calib", str(text), "--calib-ctx",
+                   "128")
         with subprocess.Popen([cli.PROGRAM, *command], stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL, env=cli.environment()) as process:
             while process.poll() is None and not first.exists():
                 time.sleep(0.005)
             process.send_signal(signal_number)
             status = process.wait(cli.TIMEOUT)
-        self.assertEqual(status, cli.INTERRUPTED)
-        self.assertEqual(sorted(os.listdir(self.folder)), ["out.part", "text"])
+        killed = signal_number == signal.SIGKILL
+        self.assertEqual(status, -signal.SIGKILL if killed else cli.INTERRUPTED)
+        left = sorted(os.listdir(self.folder))
         self.assertGreater(self.good(*command, "--json").json["resumed_layers"], 0)
-        self.assertEqual(sorted(os.listdir(self.folder)), ["out", "text"])
+        self.assertEqual(sorted(os.listdir(self.folder)), [out_name, "text"])
+        return left
 
     def test_interrupt(self):
         """Ctrl-C keeps the layers that are done, and nothing else."""
-        self.stop(signal.SIGINT)
+        self.assertEqual(self.stop(signal.SIGINT), ["out.part", "text"])
 
     def test_termination(self):
         """So does SIGTERM."""
-        self.stop(signal.SIGTERM)
+        self.assertEqual(self.stop(signal.SIGTERM), ["out.part", "text"])
+
+    def test_kill(self):
+        """What a killed run has left beside its layers, the next one uses up."""
+        self.assertEqual(self.stop(signal.SIGKILL), ["out.part", "out.tmp-0", "text"])
+
+    def test_kill_of_a_file(self):
+        """The same of a file."""
+        flags = ("--method", "rtn", "--format", "q4_0")
+        self.assertEqual(self.stop(signal.SIGKILL, "out.gguf", *flags),
+                         ["out.gguf.part", "out.gguf.tmp-0", "text"])
+
+    def test_two_at_once(self):
+        """What a running process writes is left alone by another one."""
+        held = self.folder / "out.gguf.tmp-0"
+        with open(held, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.good("quantize", base(), str(self.folder / "out.gguf"), "--format", "q8_0")
+            self.assertEqual(sorted(os.listdir(self.folder)), ["out.gguf", held.name])
+            self.assertEqual(held.stat().st_size, 0)
+
+
+class MixTest(cli.Case):
+    """Rules for single matrices."""
+
+    def formats(self, *flags):
+        """Quantizes the tiny model and returns the formats by tensor."""
+        out = self.folder / "out.gguf"
+        out.unlink(missing_ok=True)
+        report = self.good("quantize", base(), str(out), *flags, "--json").json
+        return {matrix["name"]: matrix["format"] for matrix in report["matrices"]}
+
+    def test_names(self):
+        """Patterns fit the model's own names and GGUF's; the last rule that fits counts."""
+        found = self.formats("--format", "q4_0", "--mix",
+                             "blk.0.*=q8_0,*.down_proj=q5_0,model.layers.?.mlp.up_proj=q5_1")
+        layer = "model.layers.%d.%s.weight"
+        self.assertEqual(found[layer % (0, "self_attn.q_proj")], "q8_0")
+        self.assertEqual(found[layer % (1, "self_attn.q_proj")], "q4_0")
+        self.assertEqual(found[layer % (0, "mlp.down_proj")], "q5_0")
+        self.assertEqual(found[layer % (2, "mlp.up_proj")], "q5_1")
+
+    def test_names_of_mixes(self):
+        """A format's name is a mix with a finer head, unless a rule is for all."""
+        self.assertEqual(self.formats("--format", "q4_0")["lm_head.weight"], "q8_0")
+        self.assertEqual(self.formats("--method", "rtn")["lm_head.weight"], "q8_0")
+        pure = self.formats("--format", "q4_0", "--mix", "*=q4_0")
+        self.assertEqual(set(pure.values()), {"q4_0"})
+
+    def test_rules_that_fit_nothing(self):
+        """They are named."""
+        out = str(self.folder / "out.gguf")
+        for rule in ("blk.7.*=q8_0", "*@7=q8_0", "qkv=q8_0", "blk.0.attn_??=q8_0"):
+            message = self.bad(cli.FAILED, "quantize", base(), out, "--format", "q4_0", "--mix",
+                               "v=q8_0," + rule)
+            self.assertIn("'%s' fits no matrix" % rule, message)
+        self.assertIn("is no rule", self.bad(cli.FAILED, "quantize", base(), out, "--format",
+                                             "q4_0", "--mix", "ffn_dwn=q8_0"))

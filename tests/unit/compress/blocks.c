@@ -231,7 +231,7 @@ Test(presets, formats_of_a_mix)
 {
     const struct nib_preset *mix = nib_preset_find("q4_k_m");
     cr_assert_not_null(mix);
-    cr_assert_null(nib_preset_find("q4_k"));
+    cr_assert_null(nib_preset_find("q8_0"));
     const uint32_t n = 32;
     cr_assert_eq(nib_preset_format(mix, NIB_ROLE_Q, 0, n, true)->id, NIB_FORMAT_Q4_K);
     cr_assert_eq(nib_preset_format(mix, NIB_ROLE_V, 0, n, true)->id, NIB_FORMAT_Q6_K);
@@ -242,6 +242,22 @@ Test(presets, formats_of_a_mix)
     cr_assert_eq(nib_preset_format(mix, NIB_ROLE_TOKEN_EMBEDDING, 0, n, false)->id,
                  NIB_FORMAT_Q4_K);
     cr_assert_eq(nib_preset_format(mix, NIB_ROLE_OUTPUT, 0, n, false)->id, NIB_FORMAT_Q6_K);
+}
+
+Test(presets, later_rules_hold)
+{
+    const struct nib_preset *mix = nib_preset_find("q3_k_m");
+    const uint32_t n = 32;
+    cr_assert_eq(nib_preset_format(mix, NIB_ROLE_V, 1, n, true)->id, NIB_FORMAT_Q5_K);
+    cr_assert_eq(nib_preset_format(mix, NIB_ROLE_V, 2, n, true)->id, NIB_FORMAT_Q4_K);
+    cr_assert_eq(nib_preset_format(mix, NIB_ROLE_FFN_DOWN, 1, n, true)->id, NIB_FORMAT_Q5_K);
+    cr_assert_eq(nib_preset_format(mix, NIB_ROLE_FFN_DOWN, 2, n, true)->id, NIB_FORMAT_Q4_K);
+    cr_assert_eq(nib_preset_format(mix, NIB_ROLE_ATTENTION_OUT, 9, n, true)->id, NIB_FORMAT_Q4_K);
+    cr_assert_eq(nib_preset_format(mix, NIB_ROLE_FFN_UP, 0, n, true)->id, NIB_FORMAT_Q3_K);
+    mix = nib_preset_find("q4_0");
+    cr_assert_eq(nib_preset_format(mix, NIB_ROLE_FFN_DOWN, 3, n, true)->id, NIB_FORMAT_Q4_1);
+    cr_assert_eq(nib_preset_format(mix, NIB_ROLE_FFN_DOWN, 4, n, true)->id, NIB_FORMAT_Q4_0);
+    cr_assert_eq(nib_preset_format(mix, NIB_ROLE_TOKEN_EMBEDDING, 0, n, true)->id, NIB_FORMAT_Q6_K);
 }
 
 Test(presets, formats_that_fit)

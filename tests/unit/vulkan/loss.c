@@ -95,7 +95,8 @@ static struct nib_generate_params params_of(const struct life *life, uint32_t n)
         .struct_size = sizeof(struct nib_generate_params),
         .sampling = {.temperature = life->seed % 2 ? 0.9f : 0,
                      .top_k = 40,
-                     .repeat_penalty = 1.1f,
+                     // The device draws where there is none.
+                     .repeat_penalty = life->seed % 4 == 2 ? 1.1f : 0,
                      .repeat_last = 16,
                      .seed = life->seed},
         .max_tokens = n,
@@ -383,7 +384,9 @@ Test(vulkan_loss, without_fallback_the_tokens_are_kept)
                             .lost_at = 11,
                             .result = results[i]};
         cr_assert_eq(live(&life, &error), expected[i], "%s", error.message);
-        cr_assert_eq(life.n_tokens, 11);
+        // Steps that were under way may have ended before the next was submitted.
+        cr_assert(life.n_tokens >= 11 && life.n_tokens <= 13, "%u tokens", life.n_tokens);
+        cr_assert_eq(life.n_tokens, life.n_before);
         cr_assert(life.has_kept);
         cr_assert_eq(life.execution.n_fallbacks, 0);
         cr_assert_gt(life.execution.gpu_layers, 0);

@@ -73,6 +73,7 @@ Test(vulkan_record, segments_go_into_a_hosts_commands)
     begin(d, commands.primary);
     for (uint32_t s = 0; s < TINY_SEGMENTS; s++)
         nib_vk_record(t.self, s, bucket, bucket, commands.primary);
+    nib_vk_record_logits(t.self, bucket, commands.primary);
     cr_assert_eq(d->table.EndCommandBuffer(commands.primary), VK_SUCCESS);
     run_again(t.self, commands.primary, logits);
     run_again(t.self, commands.primary, logits);
@@ -81,6 +82,8 @@ Test(vulkan_record, segments_go_into_a_hosts_commands)
     for (uint32_t s = 0; s < TINY_SEGMENTS; s++) {
         begin(d, commands.secondary[s]);
         nib_vk_record(t.self, s, bucket, bucket, commands.secondary[s]);
+        if (s + 1 == TINY_SEGMENTS)
+            nib_vk_record_logits(t.self, bucket, commands.secondary[s]);
         cr_assert_eq(d->table.EndCommandBuffer(commands.secondary[s]), VK_SUCCESS);
     }
     execute(commands.primary, TINY_SEGMENTS, commands.secondary);

@@ -1,7 +1,7 @@
-#include "runtime/engine/sampler.h"
+#include "runtime/ops/sampler.h"
 
 #include "runtime/base/philox.h"
-#include "runtime/engine/logits.h"
+#include "runtime/ops/logits.h"
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>

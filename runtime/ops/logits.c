@@ -1,4 +1,4 @@
-#include "runtime/engine/logits.h"
+#include "runtime/ops/logits.h"
 
 #include <math.h>
 

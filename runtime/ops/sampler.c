@@ -1,13 +1,14 @@
-#include "runtime/engine/sampler.h"
+#include "runtime/ops/sampler.h"
 
 #include "runtime/base/philox.h"
 #include "runtime/base/status.h"
-#include "runtime/engine/logits.h"
+#include "runtime/ops/logits.h"
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/// Weight of the largest logit. Its product with 2^18 tokens, and a draw's, stay exact in a double.
+/// Weight of the largest logit.
 #define UNIT 1073741824.0f
 /// A key is looked at in digits of 11, 11 and 10 bits.
 #define MAX_BUCKETS 2048
@@ -99,6 +100,29 @@ enum nib_status nib_sampling_validate(const struct nib_sampling *sampling, struc
     return NIB_OK;
 }
 
+/// Returns a share in [0, 1] in units of 2^-32.
+static uint32_t fixed_point(float share)
+{
+    double units = rint((double)share * 0x1p32);
+    return units < 1.0 ? 1 : units >= 0x1p32 ? UINT32_MAX : (uint32_t)units;
+}
+
+struct nib_step_draw nib_sampler_plan_draw(const struct nib_sampling *sampling, uint64_t position)
+{
+    uint32_t words[4];
+    struct nib_step_draw draw = {0};
+    if (sampling->temperature == 0.0f)
+        return draw;
+    nib_philox(sampling->seed, position, words);
+    draw.inverse_temperature = fminf(1.0f / sampling->temperature, FLT_MAX);
+    draw.top_k = sampling->top_k;
+    if (sampling->top_p > 0.0f && sampling->top_p < 1.0f)
+        draw.top_share = fixed_point(sampling->top_p);
+    draw.least_weight = (uint32_t)ceil((double)sampling->min_p * (double)UNIT);
+    draw.random = words[0] & 0xffffff00u;
+    return draw;
+}
+
 static void apply_biases(struct nib_sampler *sampler, const struct nib_choice *choice)
 {
     for (uint32_t i = 0; i < choice->n_biases; i++) {
@@ -113,7 +137,7 @@ static void apply_biases(struct nib_sampler *sampler, const struct nib_choice *c
     }
 }
 
-static bool has_penalty(const struct nib_sampling *sampling)
+bool nib_sampling_has_penalty(const struct nib_sampling *sampling)
 {
     return sampling->repeat_penalty != 0.0f && sampling->repeat_penalty != 1.0f;
 }
@@ -121,7 +145,7 @@ static bool has_penalty(const struct nib_sampling *sampling)
 static void apply_penalty(struct nib_sampler *sampler, const struct nib_choice *choice)
 {
     float penalty = choice->sampling->repeat_penalty;
-    if (!has_penalty(choice->sampling))
+    if (!nib_sampling_has_penalty(choice->sampling))
         return;
     size_t last =
         choice->sampling->repeat_last ? choice->sampling->repeat_last : DEFAULT_REPEAT_LAST;
@@ -209,11 +233,11 @@ static uint64_t total_weight(const struct nib_sampler *sampler)
 }
 
 /// Written so that compilers vectorise it, as copy_clean below.
-static void weigh(const float *restrict logits, uint32_t n, float max, float temperature,
+static void weigh(const float *restrict logits, uint32_t n, float max, float inverse_temperature,
                   uint32_t *restrict weights)
 {
     for (uint32_t i = 0; i < n; i++) {
-        float x = (logits[i] - max) / temperature;
+        float x = (logits[i] - max) * inverse_temperature;
         weights[i] = (uint32_t)(int32_t)(nib_exp_negative(x) * UNIT + 0.5f);
     }
 }
@@ -283,36 +307,41 @@ static uint32_t find_least(const struct nib_sampler *sampler, uint32_t top_k, ui
     return 0;
 }
 
-/// Leaves a weight above 0 to the tokens that top-k, top-p and min-p keep, in this order.
-static void filter(struct nib_sampler *sampler, const struct nib_sampling *sampling)
+/// Returns ceil(total · share / 2^32).
+static uint64_t share_of(uint64_t total, uint32_t share)
 {
-    bool by_rank = sampling->top_k > 0 && sampling->top_k < sampler->n;
-    bool by_sum = sampling->top_p > 0.0f && sampling->top_p < 1.0f;
-    double share = by_sum ? (double)sampling->top_p : 1.0;
-    uint64_t target = (uint64_t)ceil(share * (double)total_weight(sampler));
-    uint32_t least = (uint32_t)ceil((double)sampling->min_p * (double)UNIT);
-    uint32_t first = least;
+    return (total >> 32) * share + (((total & UINT32_MAX) * share + UINT32_MAX) >> 32);
+}
+
+/// Leaves a weight above 0 to the tokens that top-k, top-p and min-p keep, in this order.
+static void filter(struct nib_sampler *sampler, const struct nib_step_draw *draw)
+{
+    bool by_rank = draw->top_k > 0 && draw->top_k < sampler->n;
+    bool by_sum = draw->top_share > 0;
+    uint64_t target = share_of(total_weight(sampler), draw->top_share);
+    uint32_t least = draw->least_weight, first = least;
     if (by_rank)
-        first = find_least(sampler, sampling->top_k, 0);
+        first = find_least(sampler, draw->top_k, 0);
     else if (by_sum && least == 0)
         first = find_least(sampler, 0, target);
     else if (by_sum) // keeps all that min-p keeps, or only some of them
         by_sum = suffices(sampler, least, 0, target);
     gather(sampler, first);
     if (by_rank) {
-        keep_above(sampler, false, find_threshold(sampler, false, sampling->top_k));
-        target = (uint64_t)ceil(share * (double)total_weight(sampler));
+        keep_above(sampler, false, find_threshold(sampler, false, draw->top_k));
+        target = share_of(total_weight(sampler), draw->top_share);
     }
     if (by_sum)
-        keep_above(sampler, true, find_threshold(sampler, true, target ? target : 1));
+        keep_above(sampler, true, find_threshold(sampler, true, target));
     for (uint32_t i = 0; i < sampler->n_candidates; i++)
         sampler->weights[i] = sampler->weights[i] < least ? 0 : sampler->weights[i];
 }
 
-/// Returns the number of the candidate that a number in [0, 1) falls on.
-static uint32_t draw(const struct nib_sampler *sampler, float uniform)
+/// Returns the number of the candidate that `random` · 2^-32 falls on.
+static uint32_t draw(const struct nib_sampler *sampler, uint32_t random)
 {
-    uint64_t target = (uint64_t)((double)total_weight(sampler) * (double)uniform);
+    uint64_t total = total_weight(sampler);
+    uint64_t target = (total >> 32) * random + ((total & UINT32_MAX) * random >> 32);
     uint64_t sum = 0;
     uint32_t i = 0;
     for (; i + BLOCK <= sampler->n_candidates; i += BLOCK) {
@@ -328,12 +357,19 @@ static uint32_t draw(const struct nib_sampler *sampler, float uniform)
     }
 }
 
+enum nib_status nib_sampler_fail(struct nib_error *err)
+{
+    return nib_fail(err, NIB_ERROR_ARGUMENT,
+                    "no token can come next: every logit is minus infinity or NaN, or the mask "
+                    "forbids all");
+}
+
 enum nib_status nib_sampler_choose(struct nib_sampler *sampler, const float *logits,
                                    const struct nib_choice *choice, int32_t *out_id,
                                    struct nib_error *err)
 {
     const struct nib_sampling *sampling = choice->sampling;
-    bool is_changed = choice->n_biases > 0 || choice->allowed || has_penalty(sampling);
+    bool is_changed = choice->n_biases > 0 || choice->allowed || nib_sampling_has_penalty(sampling);
     *out_id = 0;
     if (is_changed || sampling->temperature != 0.0f) {
         copy_clean(logits, sampler->n, sampler->logits);
@@ -344,18 +380,17 @@ enum nib_status nib_sampler_choose(struct nib_sampler *sampler, const float *log
 
     uint32_t best = nib_logits_argmax(logits, sampler->n);
     if (best == sampler->n)
-        return nib_fail(err, NIB_ERROR_ARGUMENT,
-                        "no token can come next: every logit is minus infinity or NaN, or the "
-                        "mask forbids all");
+        return nib_sampler_fail(err);
     if (sampling->temperature == 0.0f) {
         *out_id = (int32_t)best;
         return NIB_OK;
     }
-    weigh(sampler->logits, sampler->n, sampler->logits[best], sampling->temperature,
+    struct nib_step_draw how = nib_sampler_plan_draw(sampling, choice->n_tokens);
+    weigh(sampler->logits, sampler->n, sampler->logits[best], how.inverse_temperature,
           sampler->weights);
     sampler->n_candidates = sampler->n;
-    filter(sampler, sampling);
-    uint32_t drawn = draw(sampler, nib_philox_uniform(sampling->seed, choice->n_tokens));
+    filter(sampler, &how);
+    uint32_t drawn = draw(sampler, how.random);
     *out_id = sampler->ids[drawn];
     return NIB_OK;
 }

@@ -1,8 +1,8 @@
 /// Arithmetic on one row of logits. NaN counts as minus infinity, plus infinity as FLT_MAX.
 /// Everything is plain IEEE arithmetic in a fixed order, so that results are the same everywhere.
 /// Thread-safety: safe.
-#ifndef RUNTIME_ENGINE_LOGITS_H
-#define RUNTIME_ENGINE_LOGITS_H
+#ifndef RUNTIME_OPS_LOGITS_H
+#define RUNTIME_OPS_LOGITS_H
 
 #include "runtime/base/half.h"
 #include <nibble/session.h>
