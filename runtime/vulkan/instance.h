@@ -155,6 +155,7 @@ struct nib_vk_instance {
     uint32_t n_ready; ///< segments that are recorded
     bool is_ready;
 
+    uint32_t generation; ///< of the shaders that its pipelines are made from
     struct nib_vk_choices choices;
     bool is_trusted;  ///< `choices` stand
     uint32_t *probes; ///< [n_probes] ops whose kernels are to be checked, or NULL: not known yet
