@@ -305,11 +305,8 @@ struct nib_gather_args {
     nib_uint width;
 };
 
-// Words of a slot of the host's that go to the same place of the step block.
 struct nib_advance_args {
-    nib_uint at;
-    nib_uint n_words;
-    nib_uint n_rows; // that these words hold, behind the header; 0: neither
+    nib_uint n_rows;
 };
 
 struct nib_draw_args {
