@@ -35,13 +35,15 @@ uint64_t nib_vk_draw_scratch(const struct nib_vk_instance *instance)
 static enum nib_status build_advance(struct builder *b, uint32_t slot, struct nib_error *err)
 {
     struct nib_vk_instance *self = b->self;
-    struct nib_vk_range from = self->step_upload[slot];
+    const struct nib_vk_range *from = &self->step_upload[slot];
+    struct nib_vk_range rows = self->step; // what lies behind is copied meanwhile
+    rows.size = sizeof(struct nib_step_header) + NIB_STEP_MAX_ROWS * sizeof(struct nib_step_row);
     const struct nib_advance_args args = {0}; // set when recording
     const struct pass_params params = {
         .name = "advance",
         .kernel.shader = "advance",
-        .bind.range =
-            {[NIB_BIND_IN] = &from, [NIB_BIND_IN_2] = &self->drawn, [NIB_BIND_OUT] = &self->step},
+        .bind
+            .range = {[NIB_BIND_IN] = from, [NIB_BIND_IN_2] = &self->drawn, [NIB_BIND_OUT] = &rows},
         .push = &args,
         .push_size = sizeof args,
         .groups = 1,
@@ -95,7 +97,8 @@ enum nib_status nib_vk_draw_build(struct nib_vk_instance *instance, struct nib_e
         NIB_TRY(build_advance(&b, slot, err));
     instance->first_draw_pass = instance->n_passes;
     b.is_lines = true;
-    instance->has_draw = instance->draw_scratch.size > 0;
+    bool is_trusted = !(instance->choices.distrusted & NIB_VK_KERNEL_DRAW);
+    instance->has_draw = instance->draw_scratch.size > 0 && is_trusted;
     for (int i = 0; i < N_DRAW_PASSES && instance->has_draw; i++) {
         struct nib_error error = {0};
         status = build_draw(&b, (enum draw_pass)i, &error);
@@ -110,6 +113,8 @@ enum nib_status nib_vk_draw_build(struct nib_vk_instance *instance, struct nib_e
         if (status != NIB_OK)
             return status;
     }
+    if (instance->has_draw)
+        instance->kernels |= NIB_VK_KERNEL_DRAW;
 fail:
     return status;
 }

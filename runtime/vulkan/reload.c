@@ -152,7 +152,11 @@ enum nib_status nib_vk_reload(struct nib_vk_instance *instance, struct nib_error
     if (is_time)
         d->folder->next_ns = nib_clock_ns() + LOOK_NS;
     bool has_changed = instance->generation != d->folder->generation;
-    instance->generation = d->folder->generation;
+    if (has_changed && status == NIB_OK)
+        status = nib_vk_wait(d, &instance->clock, err); // for what runs the old ones
+    has_changed = has_changed && status == NIB_OK;
+    if (status == NIB_OK)
+        instance->generation = d->folder->generation;
     if (has_changed)
         take_pipelines(instance);
     nib_mutex_unlock(d->mutex);

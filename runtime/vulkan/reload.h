@@ -19,8 +19,8 @@ enum nib_status nib_vk_shader_words(const struct nib_vk_device *device,
                                     const struct nib_vk_shader *shader, const uint32_t **out_words,
                                     size_t *out_size, uint32_t **out_memory, struct nib_error *err);
 /// Compiles what has been edited, from time to time, and records the instance's segments anew where
-/// its kernels have changed; nothing of them runs. What cannot be compiled stays as it was, and a
-/// line goes to the log. Errors: memory, those of the device.
+/// its kernels have changed, when nothing of them runs any more. What cannot be compiled stays as
+/// it was, and a line goes to the log. Errors: memory, those of the device.
 enum nib_status nib_vk_reload(struct nib_vk_instance *instance, struct nib_error *err);
 
 #endif

@@ -21,3 +21,4 @@ root_take_programs() {
 root_library_path() {
     printf '%s/%s:/%s\n' "$1" "$root_libraries" "$root_libraries"
 }
+

@@ -182,6 +182,16 @@ Test(vulkan_trust, broken_attention_is_replaced)
         expect_replaced(&mended, "attention texel");
 }
 
+/// The shader takes products for sums, so that weights are others.
+Test(vulkan_trust, broken_drawing_is_left_to_the_host)
+{
+    struct said good = hear(NIB_SELF_TEST_OFF, NULL, false);
+    break_shader("draw_levels");
+    struct said mended = hear(NIB_SELF_TEST_CACHED, NULL, false);
+    cr_assert(says_the_same(&good, &mended));
+    expect_replaced(&mended, "draw");
+}
+
 Test(vulkan_trust, verdicts_are_kept)
 {
     break_shader("matmul_8x2");
