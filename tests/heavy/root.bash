@@ -1,4 +1,4 @@
-# Sourced: programs of this build under the loader and the drivers of another Debian system, its root.
+# Sourced: programs of this build under the loader and the drivers of another Debian system.
 # shellcheck shell=bash
 
 root_libraries=usr/lib/x86_64-linux-gnu
