@@ -45,3 +45,10 @@ else()
     pkg_check_modules(CRITERION IMPORTED_TARGET GLOBAL criterion)
   endif()
 endif()
+
+# The compiler of shaders, for a library that compiles them itself; Debian: glslang-dev and
+# spirv-tools.
+if(NIB_VULKAN AND NIB_RUNTIME_COMPILE)
+  find_package(SPIRV-Tools-opt CONFIG REQUIRED)
+  find_package(glslang CONFIG REQUIRED)
+endif()

@@ -49,6 +49,7 @@ function(nib_add_shaders out_sources)
       string(REPLACE "?" "" name "${name}")
     endif()
     set(output "${generated}/${name}.c")
+    list(JOIN fields " " macros)
     add_custom_command(
       OUTPUT "${output}"
       COMMAND "${CMAKE_COMMAND}" "-DNAME=${name}" "-DSOURCE=${folder}/${source}"
@@ -63,7 +64,8 @@ function(nib_add_shaders out_sources)
            "extern const uint32_t nib_spirv_${name}[];\n"
            "extern const size_t nib_spirv_size_${name};\n")
     string(APPEND entries
-           "    {\"${name}\", nib_spirv_${name}, &nib_spirv_size_${name}},\n")
+           "    {\"${name}\", nib_spirv_${name}, &nib_spirv_size_${name},\n"
+           "     \"${source}\", \"${macros}\"},\n")
   endforeach()
   file(CONFIGURE OUTPUT "${generated}/shader_table.c" CONTENT
 "#include \"runtime/vulkan/shaders.h\"

@@ -4,7 +4,8 @@
 // of one row or of neighbours in the same sequence. LANES invocations share a token of the cache
 // and split its head's numbers; each set of them keeps maximum, sum and output of its own tokens,
 // and they are put together at the end. With several workgroups in z, each takes a part of the
-// pages and leaves these three to attention_merge.
+// pages and leaves these three to attention_merge. Where keys or values are codes, queries come
+// transformed, and so do outputs go (kv_transform).
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "lib/half.glsl"
@@ -217,21 +218,6 @@ void add_lanes(uint thread)
         score[i] = totals[i * WIDTH + place];
 }
 
-// Adds the scores of a page's first token, whose key is not in the others, to theirs.
-void add_first(uint place)
-{
-    if (LANES == 1u) {
-        barrier();
-        [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++)
-            totals[i * WIDTH + place] = score[i];
-        barrier();
-    }
-    [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++) {
-        bool is_first = place * TOKENS + i % TOKENS == 0u;
-        score[i] += is_first ? 0.0 : totals[i / TOKENS * TOKENS * WIDTH];
-    }
-}
-
 // Where a row's results go: the output, or three partial ones.
 uint out_index(uint row, uint head)
 {
@@ -364,24 +350,31 @@ void score_floats(uint head, uint page, uint lane, uint place, uint last)
     }
 }
 
-// What the base of a page's keys of 4 bits adds to the scores of all its tokens.
+// What the base of a page's keys adds to the scores of all its tokens.
 void score_base(uint head, uint n_heads, uint page, uint lane)
 {
+    const uint n = KEY_FORMAT == NIB_KV_CODE_I8 ? 8u : 4u; // words of a group
+    const uint pairs = (KEY_UNITS + 1u) / 2u;
+    const uint n_scales = KEY_FORMAT == NIB_KV_CODE_I8 ? pairs : KEY_UNITS;
     uint at = page * p.key_page_words +
-              (n_heads * KEY_UNITS * 4u * PAGE + head * KEY_UNITS * (GROUP / 2u));
+              (n_heads * KEY_UNITS * n * PAGE + head * KEY_UNITS * (GROUP / 4u));
+    uint scales_at = page * p.key_scale_page_words + n_heads * n_scales * PAGE + head * pairs;
     [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
         uint group = min(i * LANES + lane, KEY_UNITS - 1u);
-        [[unroll]] for (uint w = 0u; w < 4u; w++) {
-            uvec4 words = KEY_QUAD(at / 4u + group * 4u + w);
-            vec4 low = vec4(half_pair(words.x), half_pair(words.y));
-            vec4 high = vec4(half_pair(words.z), half_pair(words.w));
-            [[unroll]] for (uint r = 0u; r < ROWS; r++) {
-                uint j = r * KEY_QUADS + i * 8u + 2u * w;
-                float part = dot(low, q[j]) + dot(high, q[j + 1u]);
-                [[unroll]] for (uint t = 0u; t < TOKENS; t++)
-                    score[r * TOKENS + t] += part;
+        float part[ROWS];
+        [[unroll]] for (uint r = 0u; r < ROWS; r++)
+            part[r] = 0.0;
+        [[unroll]] for (uint h = 0u; h < 2u; h++) {
+            uvec4 words = KEY_QUAD(at / 4u + group * 2u + h);
+            [[unroll]] for (uint w = 0u; w < 4u; w++) {
+                vec4 k = centered_bytes(words[w]);
+                [[unroll]] for (uint r = 0u; r < ROWS; r++)
+                    part[r] += dot(k, q[r * KEY_QUADS + i * 8u + 4u * h + w]);
             }
         }
+        float scale = scale_of(NIB_KV_CODE_I8, key_scales[scales_at + group / 2u], group).x;
+        [[unroll]] for (uint j = 0u; j < ROWS * TOKENS; j++)
+            score[j] += part[j / TOKENS] * scale;
     }
 }
 
@@ -552,7 +545,7 @@ void main()
         uint last = end - 1u - base;
         [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++)
             score[i] = 0.0;
-        if (KEY_FORMAT == NIB_KV_CODE_I4)
+        if (KEYS_ARE_CODES)
             score_base(kv_head, p.n_heads / p.heads_per_kv_head, page, lane);
         if (KEYS_ARE_CODES)
             score_codes(kv_head, page, lane, place);
@@ -560,8 +553,6 @@ void main()
             score_floats(kv_head, page, lane, place, last);
         if (LANES > 1u)
             add_lanes(thread);
-        if (KEY_FORMAT == NIB_KV_CODE_I8)
-            add_first(place);
         weigh_scores(tile, base + place * TOKENS);
         if (VALUES_ARE_CODES)
             add_codes(kv_head, page, lane, place, last);

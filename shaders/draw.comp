@@ -39,9 +39,9 @@ uvec2 sum_of(uint line, Sum what)
         uint id, key, weight;
         if (has_list) {
             uint at = list_at(line) + 1u + 3u * i;
-            id = scratch[at];
-            key = scratch[at + 1u];
-            weight = scratch[at + 2u];
+            id = known[at];
+            key = known[at + 1u];
+            weight = known[at + 2u];
         } else {
             id = first_token + i;
             key = key_of(logits[line_at(line) + id]);
@@ -102,7 +102,7 @@ uvec2 choose_part(uint line, uvec2 target)
     uint part = 0u;
     for (; part + 1u < p.n_parts; part++) {
         uint at = level_at(line, part, LEVEL_LEAST);
-        uvec2 sum = uvec2(scratch[at + 1u], scratch[at + 2u]);
+        uvec2 sum = uvec2(known[at + 1u], known[at + 2u]);
         if (is_less(target, sum))
             break;
         target = subtract(target, sum);
@@ -123,7 +123,7 @@ uint sample_token(uint line)
     bool is_filtered = how.by_rank || how.by_sum;
     has_list = how.has_list;
     first_token = 0u;
-    n_tokens = has_list ? min(scratch[list_at(line)], NIB_DRAW_LIST) : p.vocabulary;
+    n_tokens = has_list ? min(known[list_at(line)], NIB_DRAW_LIST) : p.vocabulary;
     keep_key = 0u;
     keep_id = NIB_NONE;
     Sum what = Sum(true, 0u, ~0u, NIB_NONE, least_of(line, LEVEL_LEAST));

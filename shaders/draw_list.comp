@@ -1,6 +1,6 @@
 #version 450
-// Puts the tokens of a part of a line that top-k and top-p choose among into the line's list, in any
-// order: a workgroup for each part.
+// Puts the tokens of a part of a line that top-k and top-p choose among into the line's list, in
+// any order: a workgroup for each part.
 #extension GL_GOOGLE_include_directive : require
 #include "lib/draw.glsl"
 

@@ -1,11 +1,12 @@
 #version 450
 // Keys or values of each row into a cache of codes, at the row's position, as shared/kv.h defines
-// them. An invocation makes the groups of one word of scales. Dispatched once for keys and once for
-// values.
+// them. An invocation makes two groups, whose base has its scales in one word. Dispatched once for
+// keys and once for values.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "lib/half.glsl"
 #include "lib/step.glsl"
+#include "lib/transform.glsl"
 #include "shared/kernels.h"
 
 #define GROUP uint(NIB_KV_GROUP)
@@ -19,6 +20,7 @@ layout(local_size_x = 64) in;
 const bool IS_I8 = FORMAT == NIB_KV_CODE_I8;
 const uint GROUPS = (DIM + GROUP - 1u) / GROUP;
 const uint N_SCALES = IS_I8 ? (GROUPS + 1u) / 2u : GROUPS; // words of a head of a token
+const uint PAIRS = (GROUPS + 1u) / 2u;
 const uint N_WORDS = IS_I8 ? GROUP / 4u : GROUP / 8u;      // of a group
 
 layout(push_constant) uniform Push {
@@ -35,11 +37,12 @@ layout(std430, set = 0, binding = NIB_BIND_INPUT) buffer Scales {
     uint scales[];
 };
 
+// A number as it is to be stored: never NaN nor infinite.
 float load(uint from, uint d)
 {
     float value = x[from + min(d, DIM - 1u)];
     bool is_nan = (floatBitsToUint(value) & 0x7fffffffu) > 0x7f800000u;
-    return d >= DIM || is_nan ? 0.0 : value;
+    return d >= DIM || is_nan ? 0.0 : clamp(value, -HALF_MAX, HALF_MAX);
 }
 
 uint half_of(float value)
@@ -57,191 +60,211 @@ float inverse_of(uint scale)
 struct Place {
     uint head;
     uint slot;
-    uint page_at;   // word of the page
-    uint scales_at; // word of the page among the scales
+    uint page;
 };
 
-// Word `word` of a token of the place's head and page.
-uint word_at(Place place, uint slot, uint word)
+// Four neighbours of a group of numbers are a vector.
+#define QUADS (NIB_KV_GROUP / 4)
+
+// Group `group` of the head that begins at `from`, transformed if it is whole.
+void load_group(uint from, uint group, out vec4 numbers[QUADS])
 {
-    uint n = GROUPS * N_WORDS;
-    return place.page_at + (IS_KEY ? NIB_KV_BY_TOKEN(place.head, n, word, slot)
-                                   : NIB_KV_BY_NUMBER(place.head, n, word, slot));
+    [[unroll]] for (uint i = 0u; i < QUADS; i++) {
+        [[unroll]] for (uint j = 0u; j < 4u; j++)
+            numbers[i][j] = load(from, group * GROUP + 4u * i + j);
+    }
+    if ((group + 1u) * GROUP <= DIM)
+        transform_group(numbers, NIB_KV_STORE_FACTOR);
+}
+
+// The bits of the scale of 8 bits of a group.
+uint scale_of(vec4 numbers[QUADS])
+{
+    vec4 most = vec4(0.0);
+    [[unroll]] for (uint i = 0u; i < QUADS; i++)
+        most = max(most, abs(numbers[i]));
+    return half_of(max(max(most.x, most.y), max(most.z, most.w)) / 127.0);
+}
+
+// Four codes of 8 bits.
+uvec4 codes_of(vec4 numbers, float factor)
+{
+    return uvec4(ivec4(roundEven(clamp(numbers * factor, -127.0, 127.0))) + 128);
+}
+
+uint pack_bytes(uvec4 codes)
+{
+    return codes.x | codes.y << 8 | codes.z << 16 | codes.w << 24;
+}
+
+// The numbers of four codes of 8 bits. The products are exact.
+vec4 numbers_of(uvec4 codes, float scale)
+{
+    return scale * (vec4(codes) - 128.0);
+}
+
+// The scale of a group, of 8 bits, from the word that holds it.
+float scale_in(uint word, uint group)
+{
+    return half_to_float((group & 1u) == 0u ? word & 0xffffu : word >> 16);
 }
 
 void write_word(Place place, uint word, uint codes)
 {
-    plane[word_at(place, place.slot, word)] = codes;
+    const uint n = GROUPS * N_WORDS;
+    uint at = IS_KEY ? NIB_KV_BY_TOKEN(place.head, n, word, place.slot)
+                     : NIB_KV_BY_NUMBER(place.head, n, word, place.slot);
+    plane[place.page * p.page_words + at] = codes;
 }
 
-// The scale of a group of 8 bits of the row that begins at `from`.
-uint scale_of(uint from, uint group)
+// Where the place's group has its base in a page, and the scale of that.
+uint base_at(Place place, uint page, uint group)
 {
-    float most = 0.0;
-    for (uint i = 0u; i < GROUP; i++)
-        most = max(most, abs(load(from, group * GROUP + i)));
-    return half_of(most / 127.0);
+    return page * p.page_words + p.n_heads * GROUPS * N_WORDS * NIB_KV_PAGE_TOKENS +
+           (place.head * GROUPS + group) * QUADS;
 }
 
-// The code of 8 bits of a number, less what stands for 0.
-float centered_code(float x, float factor)
+uint base_scale_at(Place place, uint page, uint group)
 {
-    return roundEven(clamp(x * factor, -127.0, 127.0));
+    return page * p.scale_page_words + p.n_heads * N_SCALES * NIB_KV_PAGE_TOKENS +
+           place.head * ((GROUPS + 1u) / 2u) + group / 2u;
 }
 
-// The key of a page's first token, as codes of 8 bits give it: made of its row's numbers, or in the
-// page.
-struct FirstKey {
-    bool is_none; // the token is the first itself, or no key
-    uint row;     // of this step, or NIB_NONE
-    uint from;    // where its head begins
-    uint scale;   // of the group
-};
+// What the numbers of the invocation's group are relative to, and its codes and scale where the
+// row's page gets it from this step.
+vec4 base[QUADS];
+uint base_codes[QUADS];
+uint base_scale;
 
-FirstKey find_first(Place place, uint row, uint group)
+void load_base(Place place, uint page, uint group)
 {
-    FirstKey first = FirstKey(!IS_KEY || place.slot == 0u, row, 0u, 0u);
-    if (first.is_none)
-        return first;
-    if (row != NIB_NONE) {
-        first.from = row * p.in_stride + p.in_at + place.head * DIM;
-        first.scale = scale_of(first.from, group);
-    } else {
-        uint w = scales[place.scales_at + NIB_KV_BY_TOKEN(place.head, N_SCALES, group / 2u, 0u)];
-        first.scale = (group & 1u) == 0u ? w & 0xffffu : w >> 16;
+    float scale = scale_in(scales[base_scale_at(place, page, group)], group);
+    uint at = base_at(place, page, group);
+    [[unroll]] for (uint i = 0u; i < QUADS; i++)
+        base[i] = numbers_of((uvec4(plane[at + i]) >> uvec4(0u, 8u, 16u, 24u)) & 255u, scale);
+}
+
+// Moves the base to the page whose first token is the row that begins at `from`.
+void move_base(uint from, uint group, bool has_old)
+{
+    vec4 numbers[QUADS];
+    load_group(from, group, numbers);
+    [[unroll]] for (uint i = 0u; i < QUADS; i++) {
+        if (has_old)
+            numbers[i] = base[i] + (numbers[i] - base[i]) * NIB_KV_BASE_SHARE;
     }
-    return first;
-}
-
-// Number `d` of the row that begins at `from`, less that of the first token. Products of a scale
-// and a code are exact.
-float load_less(Place place, FirstKey first, uint from, uint d)
-{
-    float value = load(from, d), code;
-    if (first.is_none || d >= DIM)
-        return value;
-    if (first.row != NIB_NONE)
-        code = centered_code(load(first.from, d), inverse_of(first.scale));
-    else
-        code = float(plane[word_at(place, 0u, d / 4u)] >> (8u * (d % 4u)) & 255u) - 128.0;
-    return value - half_to_float(first.scale) * code;
-}
-
-// Writes the codes of a group; returns its scale's bits.
-uint store_i8(Place place, uint from, uint first_row, uint group)
-{
-    FirstKey first = find_first(place, first_row, group);
-    float most = 0.0;
-    for (uint i = 0u; i < GROUP; i++)
-        most = max(most, abs(load_less(place, first, from, group * GROUP + i)));
-    uint scale = half_of(most / 127.0);
-    float factor = inverse_of(scale);
-    for (uint w = 0u; w < N_WORDS; w++) {
-        uint codes = 0u;
-        for (uint j = 0u; j < 4u; j++) {
-            float x = load_less(place, first, from, group * GROUP + 4u * w + j);
-            codes |= uint(int(centered_code(x, factor)) + 128) << (8u * j);
-        }
-        write_word(place, group * N_WORDS + w, codes);
+    base_scale = scale_of(numbers);
+    float factor = inverse_of(base_scale), scale = half_to_float(base_scale);
+    [[unroll]] for (uint i = 0u; i < QUADS; i++) {
+        uvec4 codes = codes_of(numbers[i], factor);
+        base_codes[i] = pack_bytes(codes);
+        base[i] = numbers_of(codes, scale);
     }
-    return scale;
 }
 
-// What the numbers of the invocation's group are relative to.
-float bases[GROUP];
-
-// Where the place's group has its base in a page, in words.
-uint base_at(Place place, uint page_at, uint group)
-{
-    return page_at + p.n_heads * GROUPS * N_WORDS * NIB_KV_PAGE_TOKENS +
-           (place.head * GROUPS + group) * (GROUP / 2u);
-}
-
-// Finds the bases of row `row`, whose sequence has its page table at `table`: in the page, or made
+// Finds the base of row `row`, whose sequence has its page table at `table`: in the page, or made
 // of first tokens of this step and the base of the page before them.
-void find_bases(Place place, nib_step_row r, uint row, uint table, uint group)
+void find_base(Place place, nib_step_row r, uint row, uint table, uint group)
 {
     uint here = row - sequence_word(p.sequences_at, r.sequence, 2u);
     uint index = r.position / NIB_KV_PAGE_TOKENS;
     uint most = index <= NIB_KV_BASE_BEGIN || p.window == 1u ? 1u : index;
     uint n = here < place.slot ? 0u : min((here - place.slot) / NIB_KV_PAGE_TOKENS + 1u, most);
     bool has_old = n < most;
-    uint old_at = 0u;
     if (has_old)
-        old_at = base_at(place, step.rest[p.tables_at + table + index - n] * p.page_words, group);
-    for (uint i = 0u; i < GROUP; i++) {
-        uint d = group * GROUP + i, base = 0u;
-        if (has_old)
-            base = plane[old_at + i / 2u] >> (16u * (i & 1u)) & 0xffffu;
-        for (uint k = n; k > 0u; k--) {
-            uint first = row - place.slot - (k - 1u) * NIB_KV_PAGE_TOKENS;
-            float x = load(first * p.in_stride + p.in_at + place.head * DIM, d);
-            float old = half_to_float(base);
-            base = half_of(has_old || k < n ? old + (x - old) * NIB_KV_BASE_SHARE : x);
-        }
-        bases[i] = half_to_float(base);
+        load_base(place, step.rest[p.tables_at + table + index - n], group);
+    else if (n == 0u)
+        load_base(place, place.page, group);
+    for (uint k = n; k > 0u; k--) {
+        uint first = row - place.slot - (k - 1u) * NIB_KV_PAGE_TOKENS;
+        move_base(first * p.in_stride + p.in_at + place.head * DIM, group, has_old || k < n);
     }
 }
 
-// Number `i` of a group, less its base.
-float load_relative(uint from, uint group, uint i)
+// Leaves the base of group `group` in the page. Scales of two groups share a word.
+void store_base(Place place, uint group)
 {
-    float value = load(from, group * GROUP + i);
-    return IS_KEY ? value - bases[i] : value;
+    uint at = base_at(place, place.page, group), to = base_scale_at(place, place.page, group);
+    [[unroll]] for (uint i = 0u; i < QUADS; i++)
+        plane[at + i] = base_codes[i];
+    scales[to] = (group & 1u) == 0u ? base_scale : scales[to] | base_scale << 16;
+}
+
+// Loads a group of the row less its base.
+void load_relative(uint from, uint group, out vec4 numbers[QUADS])
+{
+    load_group(from, group, numbers);
+    [[unroll]] for (uint i = 0u; i < QUADS; i++) {
+        if (IS_KEY)
+            numbers[i] -= base[i];
+    }
+}
+
+// Writes the codes of a group; returns its scale's bits.
+uint store_i8(Place place, uint from, uint group)
+{
+    vec4 numbers[QUADS];
+    load_relative(from, group, numbers);
+    uint scale = scale_of(numbers);
+    float factor = inverse_of(scale);
+    [[unroll]] for (uint w = 0u; w < QUADS; w++)
+        write_word(place, group * N_WORDS + w, pack_bytes(codes_of(numbers[w], factor)));
+    return scale;
 }
 
 // Writes the codes of a group; returns the bits of its scale and, above them, of its minimum.
 uint store_i4(Place place, uint from, uint group)
 {
-    float least = load_relative(from, group, 0u), most = least;
-    for (uint i = 1u; i < GROUP; i++) {
-        float value = load_relative(from, group, i);
-        least = min(least, value);
-        most = max(most, value);
+    vec4 numbers[QUADS];
+    load_relative(from, group, numbers);
+    vec4 low = numbers[0], high = numbers[0];
+    [[unroll]] for (uint i = 1u; i < QUADS; i++) {
+        low = min(low, numbers[i]);
+        high = max(high, numbers[i]);
     }
+    float least = min(min(low.x, low.y), min(low.z, low.w));
+    float most = max(max(high.x, high.y), max(high.z, high.w));
     uint minimum = half_of(least), scale = half_of((most - least) / 15.0);
     float first = half_to_float(minimum), factor = inverse_of(scale);
-    for (uint w = 0u; w < N_WORDS; w++) {
-        uint codes = 0u;
-        for (uint j = 0u; j < 8u; j++) {
-            // Keys: numbers in order, 4 bits each. Values: four bytes, then their upper halves.
-            uint i = IS_KEY ? 8u * w + j : 4u * w + j % 4u + 16u * (j / 4u);
-            uint at = IS_KEY ? 4u * j : 8u * (j % 4u) + 4u * (j / 4u);
-            float value = load_relative(from, group, i);
-            codes |= uint(roundEven(clamp((value - first) * factor, 0.0, 15.0))) << at;
-        }
-        write_word(place, group * N_WORDS + w, codes);
-    }
-    if (IS_KEY && place.slot == 0u) {
-        uint at = base_at(place, place.page_at, group);
-        for (uint w = 0u; w < GROUP / 2u; w++)
-            plane[at + w] = half_of(bases[2u * w]) | half_of(bases[2u * w + 1u]) << 16;
+    uvec4 codes[QUADS];
+    [[unroll]] for (uint i = 0u; i < QUADS; i++)
+        codes[i] = uvec4(roundEven(clamp((numbers[i] - first) * factor, 0.0, 15.0)));
+    [[unroll]] for (uint w = 0u; w < QUADS / 2u; w++) {
+        // Keys: numbers in order, 4 bits each. Values: four bytes, then their upper halves.
+        uvec4 a = codes[IS_KEY ? 2u * w : w], b = codes[IS_KEY ? 2u * w + 1u : w + QUADS / 2u];
+        uvec4 pairs = IS_KEY ? uvec4(a.xz | a.yw << 4, b.xz | b.yw << 4) : a | b << 4;
+        write_word(place, group * N_WORDS + w, pack_bytes(pairs));
     }
     return scale | minimum << 16;
+}
+
+// Stores a group of the row; returns what its scales' word holds of it.
+uint store_group(Place place, nib_step_row r, uint row, uint table, uint group)
+{
+    uint from = row * p.in_stride + p.in_at + place.head * DIM;
+    if (IS_KEY)
+        find_base(place, r, row, table, group);
+    if (IS_KEY && place.slot == 0u)
+        store_base(place, group);
+    return IS_I8 ? store_i8(place, from, group) : store_i4(place, from, group);
 }
 
 void main()
 {
     uint i = gl_GlobalInvocationID.x, row = gl_WorkGroupID.y;
     nib_step_row r = step.rows[row];
-    if (i >= p.n_heads * N_SCALES || r.sequence == NIB_NONE)
+    if (i >= p.n_heads * PAIRS || r.sequence == NIB_NONE)
         return;
     uint table = sequence_word(p.sequences_at, r.sequence, 1u) +
                  p.kv_class * step.header.page_table_stride;
     uint page = step.rest[p.tables_at + table + r.position / NIB_KV_PAGE_TOKENS];
-    uint w = i % N_SCALES, slot = r.position % NIB_KV_PAGE_TOKENS;
-    Place place = Place(i / N_SCALES, slot, page * p.page_words, page * p.scale_page_words);
-    uint from = row * p.in_stride + p.in_at + place.head * DIM;
-    bool is_here = row - sequence_word(p.sequences_at, r.sequence, 2u) >= slot;
-    uint first_row = is_here ? row - slot : NIB_NONE, bits;
-    if (IS_I8) {
-        bits = store_i8(place, from, first_row, 2u * w);
-        if (2u * w + 1u < GROUPS)
-            bits |= store_i8(place, from, first_row, 2u * w + 1u) << 16;
-    } else {
-        if (IS_KEY)
-            find_bases(place, r, row, table, w);
-        bits = store_i4(place, from, w);
+    uint pair = i % PAIRS, slot = r.position % NIB_KV_PAGE_TOKENS, bits = 0u;
+    Place place = Place(i / PAIRS, slot, page);
+    for (uint k = 0u; k < 2u && 2u * pair + k < GROUPS; k++) {
+        uint word = store_group(place, r, row, table, 2u * pair + k);
+        bits = IS_I8 ? bits | word << (16u * k) : word;
+        uint w = IS_I8 ? pair : 2u * pair + k;
+        scales[place.page * p.scale_page_words +
+               NIB_KV_BY_TOKEN(place.head, N_SCALES, w, slot)] = bits;
     }
-    scales[place.scales_at + NIB_KV_BY_TOKEN(place.head, N_SCALES, w, slot)] = bits;
 }

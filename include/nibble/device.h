@@ -69,6 +69,10 @@ struct nib_device_params {
     const char *vulkan_variant; ///< Vulkan: the matmul kernels ("wide", "dot", "tall", "texel",
         ///< "single", "sub", "coop8", "coop16") that go before those that the device would choose,
         ///< where they serve; for tests; NULL: none
+    const char *shader_dir; ///< Vulkan, builds with NIB_RUNTIME_COMPILE: a folder like Nibble's own
+                            ///< shaders, whose kernels are taken instead of those that are built
+                            ///< in, and again, between steps, when one of its files has changed;
+                            ///< nothing is kept in `cache_dir` then. NULL: those that are built in
     uint32_t hang_ms; ///< Vulkan: milliseconds after which what was submitted counts as hung, and
                       ///< the device as lost; 0: a minute, an hour on a driver of type CPU
 };

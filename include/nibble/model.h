@@ -91,8 +91,8 @@ enum nib_kv_format {
     NIB_KV_DEFAULT = 0, ///< f16
     NIB_KV_F32 = 1,
     NIB_KV_F16 = 2,
-    NIB_KV_I8 = 3, ///< 8.5 bits a number
-    NIB_KV_I4 = 4  ///< 5 bits a value and 5.5 a key: groups with scale and minimum
+    NIB_KV_I8 = 3, ///< 8.5 bits a value and 8.8 a key
+    NIB_KV_I4 = 4  ///< 5 bits a value and 5.3 a key: groups with scale and minimum
 };
 
 /// What to predict memory for.

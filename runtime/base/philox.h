@@ -1,5 +1,5 @@
 /// Philox4x32-10, a counter-based random number generator: Salmon, Moraes, Dror and Shaw, "Parallel
-/// random numbers: as easy as 1, 2, 3", SC 2011. Shaders have the same one, so a draw depends on
+/// random numbers: as easy as 1, 2, 3", SC 2011. Devices get its numbers, so a draw depends on
 /// the seed and the position alone.
 #ifndef RUNTIME_BASE_PHILOX_H
 #define RUNTIME_BASE_PHILOX_H

@@ -250,7 +250,13 @@ static void exec_kv_store(struct exec *e, const struct nib_op_kv_store *op)
     };
     // Pages have left the caches since the last step, which counts for more than the numbers.
     uint64_t width = (uint64_t)op->key.width + op->value.width;
-    run_kv_store(e, &args, e->n_rows, row_grain(COLD_COST * width));
+    uint64_t grain = row_grain(COLD_COST * width);
+    // Rows of a page share its base, which is made anew for each piece.
+    uint64_t most = e->n_rows / (2 * (uint64_t)nib_thread_pool_size(e->self->device->pool));
+    most = most < NIB_KV_PAGE_TOKENS ? most : NIB_KV_PAGE_TOKENS;
+    if (nib_kv_has_codes(args.cache->key_format) && grain < most)
+        grain = most;
+    run_kv_store(e, &args, e->n_rows, grain);
 }
 
 /// Shares out the blocks of the rows' sequences. Returns false where none has more than one.

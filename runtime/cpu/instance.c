@@ -134,6 +134,7 @@ static void lay_out_thread(struct layout *layout, const struct needs *needs,
     scratch->wide_codes = take(layout, needs->cols, 1, sizeof(int16_t));
     scratch->outlier = take(layout, needs->cols, 1, 1);
     scratch->keys = take(layout, needs->key_dim, NIB_KV_PAGE_TOKENS, sizeof(float));
+    scratch->base = take(layout, needs->key_dim, 1, sizeof(float));
     scratch->page_values = take(layout, needs->value_dim, NIB_KV_PAGE_TOKENS, sizeof(float));
     scratch->queries = take(layout, needs->key_dim, NIB_CPU_MAX_QUERIES, sizeof(float));
     scratch->totals = take(layout, needs->value_dim, NIB_CPU_MAX_QUERIES, sizeof(float));

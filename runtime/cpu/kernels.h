@@ -53,6 +53,7 @@ struct nib_cpu_scratch {
     int16_t *wide_codes; ///< [C]
     uint8_t *outlier;    ///< [C]
     float *keys;         ///< one head's keys of a page, filled up to whole groups of 32 numbers
+    float *base;         ///< what that page's keys are relative to, filled up as well
     float *page_values;  ///< one head's values of a page, each filled up to whole vectors of 16
     float *queries;      ///< [NIB_CPU_MAX_QUERIES][key_dim]
     float *totals;       ///< [NIB_CPU_MAX_QUERIES][value_dim], filled up as well
@@ -161,8 +162,9 @@ struct nib_cpu_kv_head {
     uint32_t token_bytes; ///< of one token's numbers
     bool is_key;
     uint8_t *numbers;
-    uint32_t *scales; ///< NULL in f32 and f16
-    uint16_t *base;   ///< of keys in i4; else NULL
+    uint32_t *scales;      ///< NULL in f32 and f16
+    uint8_t *base;         ///< of keys in i8 and i4; else NULL
+    uint32_t *base_scales; ///< the same
 };
 struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, bool is_key,
                                             uint64_t page, uint32_t kv_head);
@@ -173,10 +175,23 @@ struct nib_cpu_kv_store {
     struct nib_cpu_rows key;
     struct nib_cpu_rows value;
 };
-/// Stores the keys or values of row r, which are i8 or i4, in `page`.
-void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, uint64_t r, uint64_t page,
+/// Some of a step's rows, neighbours of one sequence whose tokens are neighbours in one page.
+struct nib_cpu_kv_rows {
+    uint64_t first;
+    uint32_t n;
+    uint64_t page; ///< of the cache
+};
+/// Returns those that begin with row r, which is no padding, and end before `last`.
+struct nib_cpu_kv_rows nib_cpu_kv_find_rows(const struct nib_cpu_kv_store *a, uint64_t r,
+                                            uint64_t last);
+/// Stores the keys or values of rows, which are i8 or i4.
+void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, const struct nib_cpu_kv_rows *rows,
                                bool is_key);
-/// Writes the numbers of token `token` of an i8 or i4 page to out[dim].
+/// Multiplies the whole groups of a head of `dim` numbers by the Hadamard matrix and `factor`.
+void nib_cpu_kv_transform(float *x, uint32_t dim, float factor);
+/// Writes group `group` of a page's base to out[NIB_KV_GROUP].
+void nib_cpu_kv_load_base(const struct nib_cpu_kv_head *head, uint32_t group, float *out);
+/// Writes token `token` of an i8 or i4 page to out[dim], transformed as it was stored.
 void nib_cpu_kv_load_integers(const struct nib_cpu_kv_head *head, uint32_t token, float *out);
 
 struct nib_cpu_attention {

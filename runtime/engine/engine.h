@@ -245,8 +245,8 @@ enum nib_status nib_step_end(struct nib_engine *engine, struct nib_error *err);
 uint32_t nib_step_most_rows(const struct nib_engine *engine);
 
 /// Draws the next token of a generating session from the logits of its last token, and tells the
-/// host. Without logits the token is `drawn`, or none where that is no id. Errors: argument (no token is left), memory, those of the detokenizer; the generation has
-/// then ended.
+/// host. Without logits the token is `drawn`, or none where that is no id. Errors: argument (no
+/// token is left), memory, those of the detokenizer; the generation has then ended.
 enum nib_status nib_generator_draw(struct nib_session *session, const float *logits, uint32_t drawn,
                                    struct nib_error *err);
 /// Ends the generation.

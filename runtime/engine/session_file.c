@@ -4,7 +4,7 @@
 #include "runtime/base/status.h"
 #include "runtime/ops/backend.h"
 
-#define VERSION 2
+#define VERSION 3
 /// Places of a tensor, and bytes at each, that go into a model's fingerprint.
 #define N_SAMPLES 8
 #define SAMPLE_SIZE 64
@@ -90,6 +90,11 @@ uint64_t nib_session_tokens_size(uint32_t n_tokens)
     return ((uint64_t)n_tokens + n_tokens % 2) * sizeof(int32_t);
 }
 
+size_t nib_session_page_size(const struct nib_kv_layer *layer)
+{
+    return (nib_kv_page_bytes(layer) + 7) / 8 * 8;
+}
+
 /// Returns the bytes of the pages that follow the tokens.
 static uint64_t pages_size(const struct nib_session_shape *shape, uint32_t n_computed)
 {
@@ -97,7 +102,7 @@ static uint64_t pages_size(const struct nib_session_shape *shape, uint32_t n_com
     for (uint32_t i = 0; i < shape->plan->n_kv_layers; i++) {
         const struct nib_kv_layer *layer = &shape->plan->kv_layers[i];
         struct nib_kv_range range = nib_kv_needed(shape->windows[layer->kv_class], n_computed);
-        size += (uint64_t)(range.end - range.first) * nib_kv_page_bytes(layer);
+        size += (uint64_t)(range.end - range.first) * nib_session_page_size(layer);
     }
     return size;
 }

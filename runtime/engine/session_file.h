@@ -1,11 +1,12 @@
 /// Files of saved sessions: their layout and checks.
 ///
 /// Little-endian. The header is followed by the tokens, padded to 8 bytes, then, layer by layer,
-/// the pages that the sequence needs to go on from its computed tokens, each as kv_export gives it.
+/// the pages that the sequence needs to go on from its computed tokens, each as kv_export gives it
+/// and padded to 8 bytes.
 ///
 ///     offset  size  what
 ///          0     8  "NIBSESS" and a zero byte
-///          8     8  version of the layout and of the pages, 2
+///          8     8  version of the layout and of the pages, 3
 ///         16     8  bytes of the file
 ///         24     8  checksum of the bytes from 32 on
 ///         32     8  fingerprint of the model
@@ -62,6 +63,8 @@ uint64_t nib_session_checksum(uint64_t checksum, const void *bytes, size_t size)
 void nib_session_write_header(const struct nib_session_shape *shape,
                               const struct nib_session_content *content,
                               uint8_t out_header[NIB_SESSION_HEADER_SIZE]);
+/// Returns the bytes of a page with its padding.
+size_t nib_session_page_size(const struct nib_kv_layer *layer);
 /// Returns the bytes of the tokens with their padding.
 uint64_t nib_session_tokens_size(uint32_t n_tokens);
 

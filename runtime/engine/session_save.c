@@ -80,7 +80,6 @@ static enum nib_status put_tokens(struct sink *sink, const struct nib_session *s
     return status;
 }
 
-/// A page's bytes are whole words: it has 32 tokens.
 static enum nib_status put_pages(struct sink *sink, const struct nib_session *session,
                                  uint32_t n_computed, struct nib_error *err)
 {
@@ -90,8 +89,8 @@ static enum nib_status put_pages(struct sink *sink, const struct nib_session *se
         const struct nib_kv_layer *layer = &engine->plan->kv_layers[l];
         const struct nib_part *part = part_of(engine, l);
         struct nib_kv_range range = nib_kv_needed(engine->windows[layer->kv_class], n_computed);
-        size_t size = nib_kv_page_bytes(layer);
-        uint8_t *bytes = malloc(size);
+        size_t size = nib_session_page_size(layer);
+        uint8_t *bytes = calloc(size, 1);
         if (!bytes)
             return nib_fail_memory(err);
         for (uint32_t i = range.first; i < range.end && status == NIB_OK; i++) {
@@ -166,7 +165,7 @@ static enum nib_status get_pages(const struct nib_session *session,
                 part->device->backend->kv_import(part->instance, page, bytes, err);
             if (status != NIB_OK)
                 return status;
-            bytes += nib_kv_page_bytes(layer);
+            bytes += nib_session_page_size(layer);
         }
     }
     return NIB_OK;

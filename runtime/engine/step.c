@@ -49,8 +49,8 @@ static enum nib_status run_segments(struct nib_engine *engine, bool with_head,
     return NIB_OK;
 }
 
-/// Gives one line of logits, or the token drawn from it, to its session, which may have ended at an earlier line, or drawn
-/// another token than the one drafted here.
+/// Gives one line of logits, or the token drawn from it, to its session, which may have ended at an
+/// earlier line, or drawn another token than the one drafted here.
 static enum nib_status deliver(struct nib_engine *engine, const struct nib_step_row *row,
                                const float *logits, uint32_t drawn, struct nib_error *err)
 {

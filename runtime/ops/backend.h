@@ -143,9 +143,9 @@ struct nib_backend {
     /// Optional. Returns the most rows that one run should have, so that a host that shares the
     /// device is not kept waiting; NULL: any number.
     uint32_t (*most_rows)(const void *self);
-    /// Optional. Returns the number of runs with step->draws that may be under way at once, each but
-    /// the first with rows whose tokens the run before draws (NIB_STEP_DRAWN); 0: it draws none, as
-    /// where this is NULL, and the engine draws from logits.
+    /// Optional. Returns the number of runs with step->draws that may be under way at once, each
+    /// but the first with rows whose tokens the run before draws (NIB_STEP_DRAWN); 0: it draws
+    /// none, as where this is NULL, and the engine draws from logits.
     uint32_t (*most_runs)(const void *self);
 
     /// Copies page `source` to `target` in all layers of `kv_class` that lie here (copy on write),

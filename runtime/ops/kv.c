@@ -18,12 +18,10 @@ static uint64_t number_bytes(enum nib_kv_format format, uint32_t dim)
     return 0;
 }
 
-/// Bytes of the numbers of one head of a page.
-static uint64_t head_bytes(enum nib_kv_format format, uint32_t dim, bool is_key)
+/// Bytes of one head of a page: `token_bytes` for each token, and the words that a base takes.
+static uint64_t head_bytes(uint64_t token_bytes, uint32_t base_words)
 {
-    uint64_t bytes = number_bytes(format, dim) * NIB_KV_PAGE_TOKENS;
-    return is_key && format == NIB_KV_I4 ? bytes + nib_kv_base_words(format, dim) * UINT64_C(4)
-                                         : bytes;
+    return token_bytes * NIB_KV_PAGE_TOKENS + base_words * UINT64_C(4);
 }
 
 /// Returns `n_heads` · `bytes`, or 0 beyond 32 bits.
@@ -32,11 +30,6 @@ static uint32_t page_bytes(uint32_t n_heads, uint64_t bytes)
     if (n_heads == 0 || bytes > UINT32_MAX / n_heads)
         return 0;
     return (uint32_t)(n_heads * bytes);
-}
-
-static uint32_t scale_page_bytes(enum nib_kv_format format, uint32_t n_heads, uint32_t dim)
-{
-    return page_bytes(n_heads, nib_kv_scale_words(format, dim) * UINT64_C(4) * NIB_KV_PAGE_TOKENS);
 }
 
 uint32_t nib_kv_groups(uint32_t dim)
@@ -52,16 +45,26 @@ uint32_t nib_kv_scale_words(enum nib_kv_format format, uint32_t dim)
 
 uint32_t nib_kv_base_words(enum nib_kv_format key_format, uint32_t key_dim)
 {
-    return key_format == NIB_KV_I4 ? nib_kv_groups(key_dim) * (NIB_KV_GROUP / 2) : 0;
+    return nib_kv_has_codes(key_format) ? nib_kv_groups(key_dim) * (NIB_KV_GROUP / 4) : 0;
+}
+
+uint32_t nib_kv_base_scale_words(enum nib_kv_format key_format, uint32_t key_dim)
+{
+    return nib_kv_has_codes(key_format) ? nib_kv_scale_words(NIB_KV_I8, key_dim) : 0;
 }
 
 bool nib_kv_layer_size(struct nib_kv_layer *layer, enum nib_kv_format key_format,
                        enum nib_kv_format value_format)
 {
-    layer->key_page_size = page_bytes(layer->n_heads, head_bytes(key_format, layer->key_dim, true));
+    uint32_t n_heads = layer->n_heads, key_dim = layer->key_dim, value_dim = layer->value_dim;
+    uint64_t key_scales = nib_kv_scale_words(key_format, key_dim) * UINT64_C(4);
+    uint64_t value_scales = nib_kv_scale_words(value_format, value_dim) * UINT64_C(4);
+    layer->key_page_size = page_bytes(n_heads, head_bytes(number_bytes(key_format, key_dim),
+                                                          nib_kv_base_words(key_format, key_dim)));
     layer->value_page_size =
-        page_bytes(layer->n_heads, head_bytes(value_format, layer->value_dim, false));
-    layer->key_scale_page_size = scale_page_bytes(key_format, layer->n_heads, layer->key_dim);
-    layer->value_scale_page_size = scale_page_bytes(value_format, layer->n_heads, layer->value_dim);
+        page_bytes(n_heads, head_bytes(number_bytes(value_format, value_dim), 0));
+    layer->key_scale_page_size =
+        page_bytes(n_heads, head_bytes(key_scales, nib_kv_base_scale_words(key_format, key_dim)));
+    layer->value_scale_page_size = page_bytes(n_heads, head_bytes(value_scales, 0));
     return layer->key_page_size != 0 && layer->value_page_size != 0;
 }

@@ -25,12 +25,19 @@ static inline size_t nib_kv_page_bytes(const struct nib_kv_layer *layer)
            layer->value_scale_page_size;
 }
 
+/// Returns whether numbers are stored as codes: i8 and i4.
+static inline bool nib_kv_has_codes(enum nib_kv_format format)
+{
+    return format == NIB_KV_I8 || format == NIB_KV_I4;
+}
+
 /// Returns the groups that a head of `dim` numbers is cut into in i8 and i4.
 uint32_t nib_kv_groups(uint32_t dim);
 /// Returns the 32-bit words of scales of one head of one token; 0 in f32 and f16, which have none.
 uint32_t nib_kv_scale_words(enum nib_kv_format format, uint32_t dim);
-/// Returns the 32-bit words of one head's base in a page of keys; 0 in all formats but i4.
+/// Return the 32-bit words of one head's base in a page of keys, and of its scales; 0 in f32, f16.
 uint32_t nib_kv_base_words(enum nib_kv_format key_format, uint32_t key_dim);
+uint32_t nib_kv_base_scale_words(enum nib_kv_format key_format, uint32_t key_dim);
 /// Fills in the page sizes of a layer whose heads and dims are there (NIB_KV_DEFAULT is f16).
 /// Returns false, with sizes of 0, where 32 bits cannot count them.
 bool nib_kv_layer_size(struct nib_kv_layer *layer, enum nib_kv_format key_format,

@@ -19,9 +19,9 @@ _Static_assert(offsetof(struct nib_step_draw, random) == 16, "shared with GLSL")
 /// runs.
 #define NIB_STEP_MAX_LOGITS 32
 
-/// One forward pass over flat rows. The arrays belong to the engine and do not change during a call of `run`; what is
-/// written stays valid until the run has been waited for.
-/// Positions below a sequence's first row are in the cache already.
+/// One forward pass over flat rows. The arrays belong to the engine and do not change during a call
+/// of `run`; what is written stays valid until the run has been waited for. Positions below a
+/// sequence's first row are in the cache already.
 struct nib_step {
     struct nib_step_header header;
     const struct nib_step_row *rows;           ///< [n_rows]

@@ -7,13 +7,8 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/loss.h"
 #include "runtime/vulkan/pipeline_cache.h"
+#include "runtime/vulkan/reload.h"
 #include "runtime/vulkan/self_test.h"
-#include "runtime/vulkan/shaders.h"
-
-struct nib_vk_pipeline {
-    struct nib_vk_kernel kernel;
-    VkPipeline pipeline;
-};
 
 static enum nib_status create_device(struct nib_vk_device *d, struct nib_error *err)
 {
@@ -160,7 +155,9 @@ enum nib_status nib_vk_device_open(const struct nib_device_params *params, void 
     d->table.GetDeviceQueue(d->device, d->plan.queue_family, 0, &d->queue);
     nib_vk_name(d, VK_OBJECT_TYPE_DEVICE, (uint64_t)(uintptr_t)d->device, "device");
     nib_vk_name(d, VK_OBJECT_TYPE_QUEUE, (uint64_t)(uintptr_t)d->queue, "queue");
-    NIB_TRY(nib_vk_device_finish(d, params->cache_dir, err));
+    NIB_TRY(nib_vk_shaders_open(d, params->shader_dir, err));
+    // What is kept is true of the shaders that are built in.
+    NIB_TRY(nib_vk_device_finish(d, params->shader_dir ? NULL : params->cache_dir, err));
     *out_device = d;
     return NIB_OK;
 
@@ -179,6 +176,7 @@ void nib_vk_device_close(void *device)
     if (d->device && d->table.DestroyDevice && !is_abandoned) {
         if (d->n_pipelines > 0)
             nib_vk_pipeline_cache_save(d);
+        nib_vk_shaders_close(d);
         for (size_t i = 0; i < d->n_pipelines; i++)
             d->table.DestroyPipeline(d->device, d->pipelines[i].pipeline, NULL);
         d->table.DestroyPipelineCache(d->device, d->cache, NULL);
@@ -197,32 +195,34 @@ void nib_vk_device_close(void *device)
     free(d);
 }
 
-static const struct nib_vk_shader *find_shader(const char *name)
+static enum nib_status create_module(const struct nib_vk_device *d, const char *name,
+                                     VkShaderModule *out_module, struct nib_error *err)
 {
-    for (uint32_t i = 0; i < nib_vk_shader_count; i++) {
-        if (strcmp(nib_vk_shaders[i].name, name) == 0 && *nib_vk_shaders[i].size > 0)
-            return &nib_vk_shaders[i];
-    }
-    return NULL;
-}
-
-static enum nib_status create_pipeline(struct nib_vk_device *d, const struct nib_vk_kernel *kernel,
-                                       VkPipeline *out_pipeline, struct nib_error *err)
-{
-    const struct nib_vk_shader *shader = find_shader(kernel->shader);
+    const struct nib_vk_shader *shader = nib_vk_shader_find(name);
     if (!shader) {
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "this build has no shader %s: its compiler was too old", kernel->shader);
+                        "this build has no shader %s: its compiler was too old", name);
     }
-    VkShaderModuleCreateInfo module_info = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-                                            .codeSize = *shader->size,
-                                            .pCode = shader->words};
-    VkShaderModule module;
+    VkShaderModuleCreateInfo info = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO};
+    uint32_t *memory;
     enum nib_status status =
-        nib_vk_check(d->table.CreateShaderModule(d->device, &module_info, NULL, &module),
-                     "vkCreateShaderModule", err);
+        nib_vk_shader_words(d, shader, &info.pCode, &info.codeSize, &memory, err);
     if (status != NIB_OK)
-        return nib_fail_context(err, status, "shader %s", kernel->shader);
+        return status;
+    status = nib_vk_check(d->table.CreateShaderModule(d->device, &info, NULL, out_module),
+                          "vkCreateShaderModule", err);
+    free(memory);
+    return status == NIB_OK ? NIB_OK : nib_fail_context(err, status, "shader %s", name);
+}
+
+enum nib_status nib_vk_pipeline_create(const struct nib_vk_device *d,
+                                       const struct nib_vk_kernel *kernel, VkPipeline *out_pipeline,
+                                       struct nib_error *err)
+{
+    VkShaderModule module;
+    enum nib_status status = create_module(d, kernel->shader, &module, err);
+    if (status != NIB_OK)
+        return status;
     nib_vk_name(d, VK_OBJECT_TYPE_SHADER_MODULE, (uint64_t)module, "%s", kernel->shader);
     VkSpecializationMapEntry entries[NIB_SPECS];
     for (uint32_t i = 0; i < NIB_SPECS; i++)
@@ -272,11 +272,12 @@ static enum nib_status find_or_create(struct nib_vk_device *d, const struct nib_
                                                sizeof *d->pipelines, err);
     d->pipelines = array;
     if (status == NIB_OK)
-        status = create_pipeline(d, kernel, out_pipeline, err);
+        status = nib_vk_pipeline_create(d, kernel, out_pipeline, err);
     if (status != NIB_OK)
         return status;
     nib_vk_name(d, VK_OBJECT_TYPE_PIPELINE, (uint64_t)*out_pipeline, "%s", kernel->shader);
-    d->pipelines[d->n_pipelines++] = (struct nib_vk_pipeline){*kernel, *out_pipeline};
+    d->pipelines[d->n_pipelines++] =
+        (struct nib_vk_pipeline){.kernel = *kernel, .pipeline = *out_pipeline};
     return status;
 }
 

@@ -34,7 +34,14 @@ struct nib_vk_kernel {
     uint32_t specs[NIB_SPECS];
 };
 
+struct nib_vk_pipeline {
+    struct nib_vk_kernel kernel;
+    VkPipeline pipeline;
+    uint64_t source_hash; ///< of a shader from a folder; 0: not looked at yet
+};
+
 struct nib_vk_trust;
+struct nib_vk_shader_folder;
 
 /// A device that is open for engines. Thread-safety: safe.
 struct nib_vk_device {
@@ -65,6 +72,7 @@ struct nib_vk_device {
     struct nib_vk_pipeline *pipelines; ///< those made so far
     size_t n_pipelines;
     size_t pipelines_capacity;
+    struct nib_vk_shader_folder *folder; ///< that shaders come from; NULL: they are built in
     enum nib_self_test self_test;
     struct nib_vk_trust *trust; ///< what is known of its kernels; NULL: they are taken as they are
     uint32_t hang_ms;           ///< after which a submission counts as hung; 0: the default
@@ -86,6 +94,11 @@ enum nib_status nib_vk_device_finish(struct nib_vk_device *device, const char *c
 /// Returns the pipeline of a kernel in `*out_pipeline`, making it where it is new; it lives as long
 /// as the device. Errors: unsupported (the build or the driver cannot compile it), memory, device.
 enum nib_status nib_vk_device_pipeline(struct nib_vk_device *device,
+                                       const struct nib_vk_kernel *kernel, VkPipeline *out_pipeline,
+                                       struct nib_error *err);
+
+/// Makes a pipeline that is the caller's. Errors: as above, those of the compiler.
+enum nib_status nib_vk_pipeline_create(const struct nib_vk_device *device,
                                        const struct nib_vk_kernel *kernel, VkPipeline *out_pipeline,
                                        struct nib_error *err);
 

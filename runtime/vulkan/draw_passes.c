@@ -5,9 +5,6 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/passes.h"
 
-/// Workgroups of an advance: its invocations take the words in turns.
-#define MOST_ADVANCE_GROUPS 64u
-
 /// Passes that draw, in this order.
 enum draw_pass { DRAW_BEST, DRAW_LEVELS, DRAW_LIST, DRAW_GREEDY, DRAW_SAMPLED, N_DRAW_PASSES };
 
@@ -38,13 +35,15 @@ uint64_t nib_vk_draw_scratch(const struct nib_vk_instance *instance)
 static enum nib_status build_advance(struct builder *b, uint32_t slot, struct nib_error *err)
 {
     struct nib_vk_instance *self = b->self;
-    struct nib_vk_range from = self->step_upload[slot];
+    const struct nib_vk_range *from = &self->step_upload[slot];
+    struct nib_vk_range rows = self->step; // what lies behind is copied meanwhile
+    rows.size = sizeof(struct nib_step_header) + NIB_STEP_MAX_ROWS * sizeof(struct nib_step_row);
     const struct nib_advance_args args = {0}; // set when recording
     const struct pass_params params = {
         .name = "advance",
         .kernel.shader = "advance",
-        .bind.range =
-            {[NIB_BIND_IN] = &from, [NIB_BIND_IN_2] = &self->drawn, [NIB_BIND_OUT] = &self->step},
+        .bind
+            .range = {[NIB_BIND_IN] = from, [NIB_BIND_IN_2] = &self->drawn, [NIB_BIND_OUT] = &rows},
         .push = &args,
         .push_size = sizeof args,
         .groups = 1,
@@ -77,6 +76,7 @@ static enum nib_status build_draw(struct builder *b, enum draw_pass which, struc
         .bind.range = {[NIB_BIND_IN] = &self->values[b->plan->logits_value],
                        [NIB_BIND_OUT] = &self->drawn,
                        [NIB_BIND_SUMS] = &self->drawn_readback,
+                       [NIB_BIND_IN_2] = &self->draw_scratch,
                        [NIB_BIND_TABLE] = &self->draw_scratch},
         .push = &args,
         .push_size = sizeof args,
@@ -97,7 +97,8 @@ enum nib_status nib_vk_draw_build(struct nib_vk_instance *instance, struct nib_e
         NIB_TRY(build_advance(&b, slot, err));
     instance->first_draw_pass = instance->n_passes;
     b.is_lines = true;
-    instance->has_draw = instance->draw_scratch.size > 0;
+    bool is_trusted = !(instance->choices.distrusted & NIB_VK_KERNEL_DRAW);
+    instance->has_draw = instance->draw_scratch.size > 0 && is_trusted;
     for (int i = 0; i < N_DRAW_PASSES && instance->has_draw; i++) {
         struct nib_error error = {0};
         status = build_draw(&b, (enum draw_pass)i, &error);
@@ -112,44 +113,19 @@ enum nib_status nib_vk_draw_build(struct nib_vk_instance *instance, struct nib_e
         if (status != NIB_OK)
             return status;
     }
+    if (instance->has_draw)
+        instance->kernels |= NIB_VK_KERNEL_DRAW;
 fail:
     return status;
 }
 
-/// Words of a slot.
-static void record_words(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
-                         uint32_t slot, const struct nib_advance_args *args)
+void nib_vk_record_rows(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                        uint32_t slot, uint32_t n_rows)
 {
     struct nib_vk_pass pass = instance->passes[instance->first_advance_pass + slot];
-    uint64_t groups = nib_ceil_div_u64(args->n_words, 64);
-    if (args->n_words == 0)
-        return;
-    pass.groups[0] = groups < MOST_ADVANCE_GROUPS ? (uint32_t)groups : MOST_ADVANCE_GROUPS;
-    memcpy(pass.push, args, sizeof *args);
+    const struct nib_advance_args args = {n_rows};
+    memcpy(pass.push, &args, sizeof args);
     nib_vk_record_pass(instance, buffer, &pass, 0);
-}
-
-void nib_vk_record_advance(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
-                           uint32_t slot, uint32_t row_bucket)
-{
-    const struct nib_plan *plan = instance->plan;
-    const uint32_t row_words = sizeof(struct nib_step_row) / 4, rows = 1u << row_bucket;
-    const uint32_t rest = NIB_STEP_HEADER_WORDS + NIB_STEP_MAX_ROWS * row_words;
-    struct nib_advance_args args = {.n_words = NIB_STEP_HEADER_WORDS + rows * row_words,
-                                    .n_rows = rows};
-    nib_vk_barrier_all(instance->device, buffer);
-    record_words(instance, buffer, slot, &args);
-    // Sequences, page tables and draws, and the first table of angles, which follows them.
-    args = (struct nib_advance_args){.at = rest, .n_words = instance->step_layout.angles_at};
-    for (uint32_t t = 0; t < plan->n_ropes; t++) {
-        args.n_words += rows * plan->ropes[t].dims;
-        record_words(instance, buffer, slot, &args);
-        args.at = t == 0 ? rest + instance->step_layout.angles_at : args.at;
-        args.at += instance->max_rows * plan->ropes[t].dims;
-        args.n_words = 0;
-    }
-    record_words(instance, buffer, slot, &args);
-    nib_vk_barrier_all(instance->device, buffer);
 }
 
 void nib_vk_record_draw(const struct nib_vk_instance *instance, VkCommandBuffer buffer,

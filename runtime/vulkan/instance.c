@@ -276,7 +276,9 @@ static enum nib_status create_arrays(struct nib_vk_instance *instance, struct ni
 static enum nib_status create_pools(struct nib_vk_instance *instance, struct nib_error *err)
 {
     struct nib_vk_device *d = instance->device;
+    VkCommandPoolCreateFlags reset = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT;
     VkCommandPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                    .flags = d->folder ? reset : 0, // shaders may be edited
                                     .queueFamilyIndex = d->plan.queue_family};
     VkResult result = d->table.CreateCommandPool(d->device, &info, NULL, &instance->command_pool);
     if (result == VK_SUCCESS)

@@ -155,6 +155,7 @@ struct nib_vk_instance {
     uint32_t n_ready; ///< segments that are recorded
     bool is_ready;
 
+    uint32_t generation; ///< of the shaders that its pipelines are made from
     struct nib_vk_choices choices;
     bool is_trusted;  ///< `choices` stand
     uint32_t *probes; ///< [n_probes] ops whose kernels are to be checked, or NULL: not known yet
@@ -224,9 +225,9 @@ enum nib_status nib_vk_draw_build(struct nib_vk_instance *instance, struct nib_e
 uint32_t nib_vk_draw_count(void);
 /// Returns the words of scratch that drawing takes.
 uint64_t nib_vk_draw_scratch(const struct nib_vk_instance *instance);
-/// Record them: the step of a slot, for 2^row_bucket rows; drawing, for 2^line_bucket lines.
-void nib_vk_record_advance(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
-                           uint32_t slot, uint32_t row_bucket);
+/// Record them: header and rows of a slot's step; drawing, for 2^line_bucket lines.
+void nib_vk_record_rows(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                        uint32_t slot, uint32_t n_rows);
 void nib_vk_record_draw(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
                         bool is_sampled, uint32_t line_bucket);
 /// Records one pass.

@@ -16,11 +16,6 @@ struct plane {
     uint32_t resource;
 };
 
-static bool has_codes(enum nib_kv_format format)
-{
-    return format == NIB_KV_I8 || format == NIB_KV_I4;
-}
-
 /// Returns the format's number as kernels have it.
 static uint32_t kernel_format(enum nib_kv_format format)
 {
@@ -62,7 +57,7 @@ static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer 
         .sequences_at = b->self->step_layout.sequences_at,
         .tables_at = b->self->step_layout.tables_at,
     };
-    uint64_t n = (uint64_t)layer->n_heads * nib_kv_scale_words(plane->format, plane->dim);
+    uint64_t n = (uint64_t)layer->n_heads * nib_kv_scale_words(NIB_KV_I8, plane->dim);
     struct pass_params params = {
         .kernel = {.shader = "kv_store_codes",
                    .specs = {[NIB_KV_STORE_FORMAT] = kernel_format(plane->format),
@@ -164,7 +159,7 @@ bool nib_vk_store_turns(const struct builder *b, const struct nib_op_kv_store *o
                         const struct nib_op_rope *keys, const struct nib_op_rope *queries)
 {
     struct nib_vk_range range;
-    return !has_codes(b->plan->key_format) && !has_codes(b->plan->value_format) &&
+    return !nib_kv_has_codes(b->plan->key_format) && !nib_kv_has_codes(b->plan->value_format) &&
            is_same_view(&keys->x, &op->key) &&
            keys->head_dim == b->plan->kv_layers[op->kv_layer].key_dim &&
            !views_overlap(&queries->x, &op->key) && !views_overlap(&queries->x, &op->value) &&
@@ -196,17 +191,17 @@ enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_
                                  NIB_VK_CACHES + 2 * op->kv_layer + 1};
     struct nib_vk_range range;
     struct store store = {&range, &keys, &values, queries};
-    if (!has_codes(keys.format) && !has_codes(values.format) &&
+    if (!nib_kv_has_codes(keys.format) && !nib_kv_has_codes(values.format) &&
         find_stored_range(b, op, queries, &range))
         return store_floats(b, layer, &store, err);
     store = (struct store){.range = value_of(b, &op->key), .keys = &keys};
-    enum nib_status status = has_codes(keys.format) ? store_codes(b, layer, &keys, err)
-                                                    : store_floats(b, layer, &store, err);
+    enum nib_status status = nib_kv_has_codes(keys.format) ? store_codes(b, layer, &keys, err)
+                                                           : store_floats(b, layer, &store, err);
     if (status != NIB_OK)
         return status;
     store = (struct store){.range = value_of(b, &op->value), .values = &values};
-    return has_codes(values.format) ? store_codes(b, layer, &values, err)
-                                    : store_floats(b, layer, &store, err);
+    return nib_kv_has_codes(values.format) ? store_codes(b, layer, &values, err)
+                                           : store_floats(b, layer, &store, err);
 }
 
 /// How attention is cut into workgroups.
@@ -240,7 +235,7 @@ static uint32_t ceil_div(uint32_t a, uint32_t b)
 /// Returns how many numbers of a head of `dim` go to an invocation of `lanes`.
 static uint32_t share_of(enum nib_kv_format format, uint32_t dim, uint32_t lanes)
 {
-    uint32_t unit = has_codes(format) ? NIB_KV_GROUP : 8;
+    uint32_t unit = nib_kv_has_codes(format) ? NIB_KV_GROUP : 8;
     return unit * ceil_div(ceil_div(dim, unit), lanes);
 }
 
@@ -249,7 +244,7 @@ static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
                                  const struct nib_plan *model, const struct nib_kv_layer *layer,
                                  uint32_t group, bool is_single)
 {
-    bool codes = has_codes(model->key_format) || has_codes(model->value_format);
+    bool codes = nib_kv_has_codes(model->key_format) || nib_kv_has_codes(model->value_format);
     uint32_t dim = layer->key_dim > layer->value_dim ? layer->key_dim : layer->value_dim;
     uint32_t least = 8 * plan->attention_units;
     least = codes && least < NIB_KV_GROUP ? NIB_KV_GROUP : least;
@@ -265,7 +260,9 @@ static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
         t.chunk--;
     uint32_t most = min_u32(plan->attention_numbers / share, MAX_ROWS);
     most = min_u32(most, MAX_ITEMS / (quads / t.chunk));
-    most = most ? most : 1;
+    // Where no invocations share a token all read the same query, which AMD's compiler then keeps in
+    // scalar registers: it has none left for a second row.
+    most = most && (t.lanes > 1 || !codes) ? most : 1;
     // As many tiles of as even a size as it takes.
     t.heads = ceil_div(group, ceil_div(group, most));
     t.rows = is_single ? t.heads : most / t.heads * t.heads;
@@ -368,6 +365,34 @@ static enum nib_status add_merge(struct builder *b, const struct nib_op_attentio
     return NIB_OK;
 }
 
+/// Transforms queries, or outputs, of `n_heads` heads in place, if `format` asks for it.
+static enum nib_status add_transform(struct builder *b, const struct nib_view *view,
+                                     enum nib_kv_format format, uint32_t n_heads,
+                                     struct nib_error *err)
+{
+    struct nib_kv_transform_args args = {
+        .at = view->offset,
+        .stride = stride_of(b, view),
+        .n_heads = n_heads,
+        .head_dim = view->width / n_heads,
+        .n_groups = view->width / n_heads / NIB_KV_GROUP,
+    };
+    struct pass_params params = {
+        .kernel.shader = "kv_transform",
+        .bind.range = {[NIB_BIND_OUT] = value_of(b, view)},
+        .push = &args,
+        .push_size = sizeof args,
+        .groups = nib_ceil_div_u64((uint64_t)n_heads * args.n_groups, 64),
+    };
+    if (!nib_kv_has_codes(format) || args.n_groups == 0)
+        return NIB_OK;
+    struct nib_vk_pass *pass;
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
+    if (status == NIB_OK)
+        writes(b, pass, view);
+    return status;
+}
+
 enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_attention *op,
                                        struct nib_error *err)
 {
@@ -393,9 +418,11 @@ enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_at
         .scale = op->scale,
         .softcap = op->softcap,
     };
+    NIB_TRY(add_transform(b, &op->query, b->plan->key_format, op->n_heads, err));
     NIB_TRY(add_attention(b, op, &args, true, err));
     NIB_TRY(add_attention(b, op, &args, false, err));
     NIB_TRY(add_merge(b, op, err));
+    NIB_TRY(add_transform(b, &op->out, b->plan->value_format, op->n_heads, err));
 fail:
     return status;
 }

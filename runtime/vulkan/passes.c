@@ -491,7 +491,7 @@ uint32_t nib_vk_count_passes(const struct nib_vk_instance *instance)
             weight = nib_vk_instance_weight(instance, op->embed.weight);
         else if (op->kind == NIB_OP_MATMUL)
             weight = nib_vk_instance_weight(instance, op->matmul.weight);
-        count += weight ? weight->layout.n_slices + 2 : 3;
+        count += weight ? weight->layout.n_slices + 2 : NIB_VK_OP_PASSES;
     }
     return count;
 }

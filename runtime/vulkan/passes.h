@@ -30,6 +30,9 @@ struct builder {
     uint32_t deferred_end;         ///< the last op that reads its output
 };
 
+/// Passes of an op without weights, at most: those of attention.
+#define NIB_VK_OP_PASSES 5
+
 /// What a pass is made of.
 struct pass_params {
     const char *name; ///< of a pass that belongs to no op, or NULL; static

@@ -609,6 +609,8 @@ enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk
                                  const struct nib_vk_reference *reference,
                                  struct nib_vk_probe_result *out_result, struct nib_error *err)
 {
+    if (probe->is_draw)
+        return nib_vk_probe_run_draw(probe, device, choices, out_result, err);
     enum nib_status status = NIB_OK;
     uint32_t n_rows = 0;
     for (uint32_t i = 0; i < NIB_VK_PROBE_STEPS; i++)

@@ -39,6 +39,7 @@ struct nib_vk_probe_attention {
 
 struct nib_vk_probe {
     char name[NIB_VK_PROBE_NAME]; ///< the same for the same kernels
+    bool is_draw;                 ///< of the kernels that draw tokens
     double limit; ///< of the difference from the scalar code, as a part of a row's largest number
     bool is_head; ///< its ops are the head's, and the logits its output
     uint32_t
@@ -66,6 +67,8 @@ enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention 
 /// table.
 enum nib_status nib_vk_probe_make_op(const struct nib_op *op, const struct nib_plan *plan,
                                      struct nib_vk_probe *out_probe, struct nib_error *err);
+/// Of drawing tokens.
+void nib_vk_probe_make_draw(struct nib_vk_probe *out_probe);
 void nib_vk_probe_free(struct nib_vk_probe *probe);
 
 /// What came out.
@@ -91,5 +94,11 @@ enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk
                                  const struct nib_vk_choices *choices,
                                  const struct nib_vk_reference *reference,
                                  struct nib_vk_probe_result *out_result, struct nib_error *err);
+/// The same for one of drawing tokens; the sampler is the reference.
+enum nib_status nib_vk_probe_run_draw(const struct nib_vk_probe *probe,
+                                      struct nib_vk_device *device,
+                                      const struct nib_vk_choices *choices,
+                                      struct nib_vk_probe_result *out_result,
+                                      struct nib_error *err);
 
 #endif

@@ -121,6 +121,26 @@ static void copy(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
                                               nib_vk_pool_buffer(to), 1, &region);
 }
 
+/// The step of a slot: header and rows by a kernel, which knows the tokens drawn; sequences, page
+/// tables, draws and angles as they are.
+static void record_advance(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                           uint32_t slot, uint32_t rows)
+{
+    const struct nib_vk_step_layout *l = &instance->step_layout;
+    const struct nib_vk_range *from = &instance->step_upload[slot], *to = &instance->step;
+    uint64_t at = sizeof(struct nib_step_header) + NIB_STEP_MAX_ROWS * sizeof(struct nib_step_row);
+    nib_vk_barrier_all(instance->device, buffer);
+    nib_vk_record_rows(instance, buffer, slot, rows);
+    copy(instance, buffer, from, to, at, 4ull * l->angles_at);
+    at += 4ull * l->angles_at;
+    for (uint32_t t = 0; t < instance->plan->n_ropes; t++) {
+        uint64_t dims = instance->plan->ropes[t].dims;
+        copy(instance, buffer, from, to, at, 4 * rows * dims);
+        at += 4 * instance->max_rows * dims;
+    }
+    nib_vk_barrier_all(instance->device, buffer);
+}
+
 static enum nib_status record_hidden(struct nib_vk_instance *instance, uint32_t row_bucket,
                                      struct nib_error *err)
 {
@@ -175,7 +195,7 @@ enum nib_status nib_vk_record_copies(struct nib_vk_instance *instance, struct ni
     for (uint32_t i = 0; i < NIB_VK_SLOTS * rows; i++) {
         VkCommandBuffer buffer = instance->commands[instance->first_step_command + i];
         NIB_TRY(begin(instance, buffer, err));
-        nib_vk_record_advance(instance, buffer, i / rows, i % rows);
+        record_advance(instance, buffer, i / rows, 1u << i % rows);
         NIB_TRY(end(instance, buffer, err));
     }
     for (uint32_t b = 0; b < rows; b++)

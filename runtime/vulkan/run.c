@@ -4,6 +4,7 @@
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include "runtime/vulkan/profile.h"
+#include "runtime/vulkan/reload.h"
 
 /// Cosines and sines of every table's angles, as the CPU backend has them.
 static void write_angles(const struct nib_vk_instance *instance, const struct nib_step *step,
@@ -164,6 +165,7 @@ enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const stru
     uint32_t slot, n = 0;
     if (!ready)
         NIB_TRY(nib_vk_instance_ready(instance, 0, &ready, err));
+    NIB_TRY(nib_vk_reload(instance, err));
     NIB_TRY(check_step(instance, step, err));
     NIB_TRY(take_slot(instance, step, &slot, err));
     uint64_t start_ns = nib_clock_ns();

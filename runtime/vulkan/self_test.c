@@ -258,6 +258,11 @@ static enum nib_status make_probe(const struct nib_vk_instance *instance, uint32
         return NIB_OK;
     if (o->kind == NIB_OP_MATMUL)
         return make_matmul(instance, op, probe, err);
+    if (o->kind == NIB_OP_GATHER) {
+        // What is gathered are the lines that tokens are drawn from.
+        nib_vk_probe_make_draw(probe);
+        return NIB_OK;
+    }
     if (o->kind != NIB_OP_ATTENTION)
         return nib_vk_probe_make_op(o, plan, probe, err);
     const struct nib_op_rope *rope = find_rope(plan, op);

@@ -193,6 +193,14 @@ static enum nib_status check_others(struct all *all, struct nib_error *err)
     return NIB_OK;
 }
 
+static enum nib_status check_draw(struct all *all, struct nib_error *err)
+{
+    const struct nib_vk_choices choices = {0};
+    struct nib_vk_probe probe;
+    nib_vk_probe_make_draw(&probe);
+    return report(all, &probe, &choices, NIB_VK_FAMILY_COUNT + 1, err);
+}
+
 static enum nib_status check_all(struct all *all, struct nib_error *err)
 {
     enum nib_status status = check_formats(all, err);
@@ -200,7 +208,9 @@ static enum nib_status check_all(struct all *all, struct nib_error *err)
         status = check_fused(all, err);
     if (status == NIB_OK)
         status = check_attention(all, err);
-    return status == NIB_OK ? check_others(all, err) : status;
+    if (status == NIB_OK)
+        status = check_others(all, err);
+    return status == NIB_OK ? check_draw(all, err) : status;
 }
 
 enum nib_status nib_vk_self_test_all(void *device, const struct nib_backend *reference,

@@ -103,15 +103,19 @@ struct nib_vk_tile nib_vk_tile_choose(const struct nib_vk_snapshot *snapshot,
                                    rows, halves);
 }
 
+const struct nib_vk_shader *nib_vk_shader_find(const char *name)
+{
+    for (uint32_t i = 0; i < nib_vk_shader_count; i++) {
+        if (strcmp(nib_vk_shaders[i].name, name) == 0 && *nib_vk_shaders[i].size > 0)
+            return &nib_vk_shaders[i];
+    }
+    return NULL;
+}
+
 /// Returns whether this build's compiler could compile the family's kernel for many rows of input.
 static bool is_built(enum nib_vk_family family)
 {
-    const char *name = families[family].variants[NIB_VK_MAX_COLUMNS - 1].shader;
-    for (uint32_t i = 0; i < nib_vk_shader_count; i++) {
-        if (strcmp(nib_vk_shaders[i].name, name) == 0)
-            return *nib_vk_shaders[i].size > 0;
-    }
-    return false;
+    return nib_vk_shader_find(families[family].variants[NIB_VK_MAX_COLUMNS - 1].shader) != NULL;
 }
 
 static const char *missing_for_tiles(const struct nib_vk_snapshot *s, enum nib_vk_element element)
@@ -185,7 +189,7 @@ const char *nib_vk_kernel_name(uint32_t bit)
         [NIB_VK_FAMILY_TALL] = "matmul tall",      [NIB_VK_FAMILY_TEXEL] = "matmul texel",
         [NIB_VK_FAMILY_SINGLE] = "matmul single",  [NIB_VK_FAMILY_SUB] = "matmul sub",
         [NIB_VK_FAMILY_COOP8] = "matmul coop8",    [NIB_VK_FAMILY_COOP16] = "matmul coop16",
-        [NIB_VK_FAMILY_COUNT] = "attention texel",
+        [NIB_VK_FAMILY_COUNT] = "attention texel", [NIB_VK_FAMILY_COUNT + 1] = "draw",
     };
     return names[bit];
 }

@@ -27,6 +27,10 @@ layout(std430, set = 0, binding = NIB_BIND_IN) readonly buffer Logits {
 layout(std430, set = 0, binding = NIB_BIND_TABLE) buffer Scratch {
     uint scratch[];
 };
+// The same, for reading what an earlier kernel has written.
+layout(std430, set = 0, binding = NIB_BIND_IN_2) readonly buffer Known {
+    uint known[];
+};
 
 shared uint counts[LEVELS];
 shared uint sums_low[LEVELS];
@@ -145,7 +149,7 @@ void find_best(uint line)
 {
     uint key = KEY_NOTHING, id = NIB_NONE;
     for (uint part = gl_LocalInvocationIndex; part < p.n_parts; part += THREADS) {
-        uint other_key = scratch[best_at(line, part)], other_id = scratch[best_at(line, part) + 1u];
+        uint other_key = known[best_at(line, part)], other_id = known[best_at(line, part) + 1u];
         if (is_better(other_key, other_id, key, id)) {
             key = other_key;
             id = other_id;
@@ -210,8 +214,8 @@ void find_levels(uint line)
         uvec2 sum = uvec2(0u);
         for (uint part = gl_LocalInvocationIndex; part < p.n_parts; part += THREADS) {
             uint at = level_at(line, part, level);
-            count += scratch[at];
-            sum = add(sum, uvec2(scratch[at + 1u], scratch[at + 2u]));
+            count += known[at];
+            sum = add(sum, uvec2(known[at + 1u], known[at + 2u]));
         }
         if (count > 0u)
             add_shared(level, count, sum);

@@ -257,6 +257,15 @@ struct nib_kv_store_codes_args {
     nib_uint tables_at;
 };
 
+// Heads whose whole groups are transformed.
+struct nib_kv_transform_args {
+    nib_uint at;
+    nib_uint stride;
+    nib_uint n_heads;
+    nib_uint head_dim;
+    nib_uint n_groups; // of a head
+};
+
 struct nib_attention_args {
     nib_uint query_at;
     nib_uint query_stride;
@@ -305,11 +314,8 @@ struct nib_gather_args {
     nib_uint width;
 };
 
-// Words of a slot of the host's that go to the same place of the step block.
 struct nib_advance_args {
-    nib_uint at;
-    nib_uint n_words;
-    nib_uint n_rows; // that these words hold, behind the header; 0: neither
+    nib_uint n_rows;
 };
 
 struct nib_draw_args {

@@ -11,7 +11,7 @@
 
 // One row of a step: a token at a position of a sequence.
 struct nib_step_row {
-    nib_uint token;     // or NIB_STEP_DRAWN and a line: the token that the run before drew there
+    nib_uint token; // or NIB_STEP_DRAWN and a line: the token that the run before drew there
     nib_uint position;
     nib_uint sequence;  // index into the step's sequences; NIB_NONE: padding, which writes nowhere
     nib_uint logit_row; // index of the row's logits; NIB_NONE: it wants none

@@ -9,7 +9,7 @@
 #include "runtime/base/os.h"
 
 #define PAGE NIB_KV_PAGE_TOKENS
-enum { SEQUENCES = 3, TABLE = 36, PAGES = SEQUENCES * TABLE + 1, SENTINEL = 0xa5 };
+enum { SEQUENCES = 3, TABLE = 36, PAGES = SEQUENCES * TABLE + 1, SENTINEL = 0xa5, MAX_DIM = 80 };
 
 /// What an attention is like.
 struct shape {
@@ -125,8 +125,9 @@ static void fill_cache(struct check *c, struct test *t, const struct shape *s)
     free(rows);
 
     // What was not stored must be as before.
-    uint64_t base_bytes =
-        UINT64_C(4) * nib_kv_base_words(s->key_format, s->key_dim) * s->n_kv_heads;
+    uint64_t base_bytes = UINT64_C(4) * s->n_kv_heads *
+                          (nib_kv_base_words(s->key_format, s->key_dim) +
+                           nib_kv_base_scale_words(s->key_format, s->key_dim));
     uint64_t token_bytes = (nib_kv_page_bytes(&t->layer) - base_bytes) / PAGE;
     uint64_t touched = used * token_bytes + SEQUENCES * TABLE * base_bytes, untouched = 0;
     for (uint64_t i = 0; i < cache_bytes(t); i++)
@@ -161,64 +162,84 @@ static double half(uint32_t bits)
     return (double)nib_f32_from_f16((uint16_t)bits);
 }
 
-/// Returns number d of a token's key or value as the cache has it, by the words of
-/// shaders/shared/kv.h; `*step` is the distance of two codes.
-static double stored(const struct test *t, bool is_key, uint32_t h, uint64_t token, uint32_t d,
-                     double *step)
+/// Multiplies the whole groups of a head by the Hadamard matrix and `factor`.
+static void transform(double *x, uint32_t dim, double factor)
+{
+    for (uint32_t d = 0; d + 32 <= dim; d += 32) {
+        double y[32] = {0};
+        for (uint32_t i = 0; i < 32; i++) {
+            for (uint32_t k = 0; k < 32; k++)
+                y[i] += __builtin_parity(i & k) ? -x[d + k] : x[d + k];
+        }
+        for (uint32_t i = 0; i < 32; i++)
+            x[d + i] = y[i] * factor;
+    }
+}
+
+/// Writes a token's key or value as the cache has it to out[dim], by the words of
+/// shaders/shared/kv.h, transformed where it has codes; `*steps` are the distances of two codes.
+static void load_head(const struct test *t, bool is_key, uint32_t h, uint64_t token, double *out,
+                      double *steps)
 {
     const struct nib_kv_layer *layer = &t->layer;
     enum nib_kv_format format = is_key ? t->cache.key_format : t->cache.value_format;
     uint32_t dim = is_key ? layer->key_dim : layer->value_dim, slot = token % PAGE;
-    const float *x = is_key ? t->keys : t->values;
-    float plain = x[(token * layer->n_heads + h) * dim + d];
-    *step = 0;
-    if (format == NIB_KV_F32)
-        return (double)plain;
-    if (format == NIB_KV_F16)
-        return half(nib_f16_from_f32(plain));
+    const float *x = (is_key ? t->keys : t->values) + (token * layer->n_heads + h) * dim;
     uint64_t page = t->tables[token / (TABLE * PAGE) * 2 * TABLE + TABLE + token / PAGE % TABLE];
     struct nib_cpu_kv_head head = nib_cpu_kv_find_head(&t->cache, is_key, page, 0);
     const uint32_t *words = (const void *)head.numbers, *scales = head.scales;
-    uint32_t groups = (dim + 31) / 32, g = d / 32, i = d % 32;
-    if (format == NIB_KV_I8) {
-        uint32_t n = 8 * groups, pairs = (groups + 1) / 2;
-        uint32_t word = words[is_key ? NIB_KV_BY_TOKEN(h, n, d / 4, slot)
-                                     : NIB_KV_BY_NUMBER(h, n, d / 4, slot)];
-        double first = 0, ignored;
-        if (is_key && slot > 0)
-            first = stored(t, true, h, token - slot, d, &ignored);
-        *step = half(scales[NIB_KV_BY_TOKEN(h, pairs, g / 2, slot)] >> g % 2 * 16);
-        return *step * ((word >> d % 4 * 8 & 255) - 128.0) + first;
+    uint32_t groups = (dim + 31) / 32, pairs = (groups + 1) / 2, n = format == NIB_KV_I8 ? 8 : 4;
+    uint32_t n_scales = layer->n_heads * (format == NIB_KV_I8 ? pairs : groups) * PAGE;
+    const uint8_t *bases = head.numbers + (uint64_t)layer->n_heads * groups * n * 4 * PAGE;
+    for (uint32_t d = 0; d < dim; d++) {
+        uint32_t g = d / 32, i = d % 32;
+        uint32_t w = g * n + (n == 8 ? i / 4 : is_key ? i / 8 : i % 16 / 4);
+        steps[d] = 0;
+        out[d] = format == NIB_KV_F32 ? (double)x[d] : half(nib_f16_from_f32(x[d]));
+        if (!nib_kv_has_codes(format))
+            continue;
+        uint32_t word = words[is_key ? NIB_KV_BY_TOKEN(h, n * groups, w, slot)
+                                     : NIB_KV_BY_NUMBER(h, n * groups, w, slot)];
+        if (n == 8) {
+            steps[d] = half(scales[NIB_KV_BY_TOKEN(h, pairs, g / 2, slot)] >> g % 2 * 16);
+            out[d] = steps[d] * ((word >> i % 4 * 8 & 255) - 128.0);
+        } else {
+            uint32_t pair = scales[NIB_KV_BY_TOKEN(h, groups, g, slot)];
+            uint32_t shift = is_key ? i % 8 * 4 : i % 4 * 8 + (i < 16 ? 0 : 4);
+            steps[d] = half(pair);
+            out[d] = steps[d] * (word >> shift & 15) + half(pair >> 16);
+        }
+        if (is_key) {
+            double scale = half(scales[n_scales + h * pairs + g / 2] >> g % 2 * 16);
+            out[d] += scale * (bases[(h * groups + g) * 32 + i] - 128.0);
+        }
     }
-    uint32_t n = 4 * groups, pair = scales[NIB_KV_BY_TOKEN(h, groups, g, slot)];
-    uint32_t code = is_key ? words[NIB_KV_BY_TOKEN(h, n, d / 8, slot)] >> d % 8 * 4 & 15
-                           : words[NIB_KV_BY_NUMBER(h, n, 4 * g + i % 16 / 4, slot)] >>
-                                     (i % 4 * 8 + (i < 16 ? 0 : 4)) &
-                                 15;
-    const uint16_t *bases =
-        (const void *)(head.numbers + (uint64_t)layer->n_heads * groups * 16 * PAGE);
-    *step = half(pair);
-    return *step * code + half(pair >> 16) + (is_key ? half(bases[h * 32 * groups + d]) : 0);
 }
 
 /// What was stored must be within half a step of the numbers, but for the rounding of the scale.
 static void check_stored(struct check *c, const struct test *t)
 {
-    for (int is_key = 0; is_key < 2; is_key++) {
-        uint32_t dim = is_key ? t->layer.key_dim : t->layer.value_dim;
-        const float *x = is_key ? t->keys : t->values;
-        for (uint64_t token = 0; token < SEQUENCES * TABLE * PAGE; token += 1 + token % 3) {
-            if (token % (TABLE * PAGE) >= t->lengths[token / (TABLE * PAGE)])
+    uint32_t n_heads = t->layer.n_heads;
+    for (uint64_t i = 0; i < UINT64_C(2) * SEQUENCES * TABLE * PAGE * n_heads; i++) {
+        bool is_key = i % 2;
+        uint32_t h = (uint32_t)(i / 2 % n_heads),
+                 dim = is_key ? t->layer.key_dim : t->layer.value_dim;
+        uint64_t token = i / 2 / n_heads;
+        double value[MAX_DIM], step[MAX_DIM], wanted[MAX_DIM];
+        if (token % 3 || token % (TABLE * PAGE) >= t->lengths[token / (TABLE * PAGE)])
+            continue;
+        const float *x = (is_key ? t->keys : t->values) + (token * n_heads + h) * dim;
+        for (uint32_t d = 0; d < dim; d++)
+            wanted[d] = (double)x[d];
+        if (nib_kv_has_codes(is_key ? t->cache.key_format : t->cache.value_format))
+            transform(wanted, dim, 0.125);
+        load_head(t, is_key, h, token, value, step);
+        for (uint32_t d = 0; d < dim; d++) {
+            if (fabs(value[d] - wanted[d]) <= 0.59 * step[d] + 1e-3 * fabs(wanted[d]) + 1e-5)
                 continue;
-            for (uint32_t i = 0; i < t->layer.n_heads * dim; i++) {
-                double step, value = stored(t, is_key, i / dim, token, i % dim, &step);
-                double wanted = (double)x[token * t->layer.n_heads * dim + i];
-                if (fabs(value - wanted) > 0.51 * step + 1e-3 * fabs(wanted) + 0.08 * step + 1e-7) {
-                    check_fail(c, "number %u of token %u was stored as %g, not %g", i,
-                               (uint32_t)token, value, wanted);
-                    return;
-                }
-            }
+            check_fail(c, "number %u of token %u was stored as %g, not %g", d, (uint32_t)token,
+                       value[d], wanted[d]);
+            return;
         }
     }
 }
@@ -254,17 +275,31 @@ static void attend(const struct test *t, const struct shape *s, uint32_t r, uint
             t->bound[out + d] += fabs(term);
         }
     }
+    // A transformed group is rounded as a whole.
+    for (uint32_t d = 0; nib_kv_has_codes(s->value_format) && d < s->value_dim; d += 32) {
+        double all = 0;
+        for (uint32_t i = d; i < d + 32 && i < s->value_dim; i++)
+            all += t->bound[out + i];
+        for (uint32_t i = d; i < d + 32 && i < s->value_dim; i++)
+            t->bound[out + i] = all;
+    }
 }
 
+/// Loads all keys or values as the cache has them.
 static double *load_stored(const struct test *t, bool is_key)
 {
     uint32_t dim = is_key ? t->layer.key_dim : t->layer.value_dim, n = t->layer.n_heads * dim;
-    double *out = new_zeros((uint64_t)SEQUENCES * TABLE * PAGE * n, sizeof *out), step;
+    enum nib_kv_format format = is_key ? t->cache.key_format : t->cache.value_format;
+    double *out = new_zeros((uint64_t)SEQUENCES * TABLE * PAGE * n, sizeof *out), steps[MAX_DIM];
     for (uint64_t token = 0; token < SEQUENCES * TABLE * PAGE; token++) {
         if (token % (TABLE * PAGE) >= t->lengths[token / (TABLE * PAGE)])
             continue;
-        for (uint32_t i = 0; i < n; i++)
-            out[token * n + i] = stored(t, is_key, i / dim, token, i % dim, &step);
+        for (uint32_t h = 0; h < t->layer.n_heads; h++) {
+            double *head = out + token * n + (uint64_t)h * dim;
+            load_head(t, is_key, h, token, head, steps);
+            if (nib_kv_has_codes(format))
+                transform(head, dim, 0.25);
+        }
     }
     return out;
 }

@@ -165,6 +165,7 @@ struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t co
         scratch[t].tall_sums = nib_pages_alloc(SUMS_BYTES);
         scratch[t].panel_scale = new_zeros((cols + 31) / 32 * 128, sizeof(float));
         scratch[t].keys = new_zeros(NIB_KV_PAGE_TOKENS * ((cols + 31) / 32 * 32), sizeof(float));
+        scratch[t].base = new_zeros((cols + 31) / 32 * 32, sizeof(float));
         uint64_t filled = (cols + 15) / 16 * 16;
         scratch[t].page_values = new_zeros(NIB_KV_PAGE_TOKENS * filled, sizeof(float));
         scratch[t].queries = new_zeros(NIB_CPU_MAX_QUERIES * cols, sizeof(float));
@@ -184,7 +185,7 @@ void free_scratch(struct nib_cpu_scratch *scratch)
             scratch[t].group_min,   scratch[t].group_sum,   scratch[t].input_codes,
             scratch[t].outlier,     scratch[t].wide_codes,  scratch[t].keys,
             scratch[t].page_values, scratch[t].panel_scale, scratch[t].queries,
-            scratch[t].totals,
+            scratch[t].totals,      scratch[t].base,
         };
         for (size_t i = 0; i < sizeof all / sizeof *all; i++)
             free(all[i]);

@@ -32,7 +32,8 @@ static void open_devices(struct golden *golden)
     }
 }
 
-/// Requires that the devices run all there is, in their order, and that nothing fell back.
+/// Requires that the devices run all there is, in their order, that nothing fell back and no
+/// kernel was replaced.
 static void check_execution(const struct golden *golden)
 {
     struct nib_error error;
@@ -41,6 +42,7 @@ static void check_execution(const struct golden *golden)
     cr_assert_eq(info.n_placements, golden->n_devices);
     cr_assert_eq(info.execution.cpu_layers, 0u);
     cr_assert_eq(info.execution.n_fallbacks, 0u);
+    cr_assert_eq(info.execution.n_replaced, 0u);
     for (uint32_t i = 0; i < golden->n_devices; i++) {
         struct nib_engine_placement placement;
         struct nib_device_info device;

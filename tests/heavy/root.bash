@@ -1,4 +1,4 @@
-# Sourced: programs of this build under the loader and the drivers of another Debian system, its root.
+# Sourced: programs of this build under the loader and the drivers of another Debian system.
 # shellcheck shell=bash
 
 root_libraries=usr/lib/x86_64-linux-gnu
@@ -21,3 +21,4 @@ root_take_programs() {
 root_library_path() {
     printf '%s/%s:/%s\n' "$1" "$root_libraries" "$root_libraries"
 }
+

@@ -266,7 +266,7 @@ def cut(folder, n_layers):
 def check(arguments, source, name, case):
     """Quantizes, loads, compares and returns how many rows are not well: one for the model, and
     where codes of inputs may turn one for its first layers, where hardly any do."""
-    word, load, _, limit, flags = case
+    word, load, tool, limit, flags = case
     folder = arguments.work / ("%s-%s" % (name, word))
     shutil.rmtree(folder, ignore_errors=True)
     text = pathlib.Path(__file__).resolve().parents[2] / "README.md"
@@ -276,26 +276,27 @@ def check(arguments, source, name, case):
     if not (folder / "tokenizer.json").exists(): # which GPTQModel insists on
         for file in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(arguments.work / "tokenizer" / file, folder / file)
-    failed = not show(arguments, folder, "%-9s %-16s" % (name, word), load, limit)
+    label = "%-9s %-16s %-32s"
+    failed = not show(arguments, folder, label % (name, word, tool), load, limit)
     if limit is INT8 and name == "smollm2":
         short = cut(folder, FIRST_LAYERS)
-        failed += not show(arguments, short, "%-9s %-16s" % ("2 layers", word), load, FP32)
+        first = "%d layers" % FIRST_LAYERS
+        failed += not show(arguments, short, label % (first, word, tool), load, FP32)
         shutil.rmtree(short)
     shutil.rmtree(folder)
     return failed
 
 
-def show(arguments, folder, name, load, limit):
+def show(arguments, folder, label, load, limit):
     """Loads a folder, compares, prints the row and returns whether it is well."""
-    tool = next(case[2] for case in CASES if case[1] is load)
     try:
         (most, rms), limit = compare(arguments.nibble, folder, load, limit)
     except Exception as reason:  # the tool's own error is the row's result
-        print("%s %-32s FAILED: %s" % (name, tool, str(reason).splitlines()[:1]))
+        print("%s FAILED: %s" % (label, str(reason).splitlines()[:1]))
         return False
     good = most <= limit[0] and rms <= limit[1]
-    print("%s %-32s %9.2g %9.2g %9.2g  %s" %
-          (name, tool, most, rms, limit[0], "ok" if good else "DIFFERS"), flush=True)
+    print("%s %9.2g %9.2g %9.2g  %s" % (label, most, rms, limit[0], "ok" if good else "DIFFERS"),
+          flush=True)
     return good
 
 

@@ -15,7 +15,8 @@ static enum nib_status open_device(const struct options *options, enum nib_backe
         nib_device_params(.log = message_log(), .backend = backend, .index = index,
                           .threads = (uint32_t)options->threads.value,
                           .cpu_mask = options->cpu_mask, .vulkan_mask = options->vulkan_mask,
-                          .self_test = (enum nib_self_test)options->self_test, .cache_dir = cache);
+                          .self_test = (enum nib_self_test)options->self_test, .cache_dir = cache,
+                          .shader_dir = options->shader_dir);
     enum nib_status status = nib_device_open(params, out_device, err);
     free(cache);
     return status;

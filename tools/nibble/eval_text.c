@@ -99,10 +99,12 @@ enum nib_status eval_reference_check(const struct eval_reference *reference,
                                      const struct options *options, const struct eval_text *text,
                                      const char *path, uint32_t vocabulary, struct nib_error *err)
 {
-    uint64_t needed = n_windows(options, text) * eval_scored_per_window(options);
+    const uint64_t per_window = eval_scored_per_window(options);
+    const uint64_t needed = n_windows(options, text) * per_window;
     if (!reference->path)
         return NIB_OK;
-    if (reference->reader && reference->rows < needed)
+    // Rows that are no whole windows come from windows of another size.
+    if (reference->reader && (reference->rows < needed || reference->rows % per_window != 0))
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "%s: has %" PRIu64 " rows, but %" PRIu64
                          " predictions are scored; make it with the same text, --ctx, --score and "

@@ -13,28 +13,17 @@
 #define N_PROMPT 8
 #define N_WARM 8
 
-/// Parts of a step: up to its logits, drawing the token, the rest.
-enum part { PART_RUN, PART_DRAW, PART_REST, N_PARTS };
-static const char *const part_names[N_PARTS] = {"run_us", "draw_us", "rest_us"};
-static const char *const part_texts[N_PARTS] = {"scheduling, submission, logits read back",
-                                                "drawing the token", "the rest"};
+/// Parts of a step: up to its token, the rest.
+enum part { PART_RUN, PART_REST, N_PARTS };
+static const char *const part_names[N_PARTS] = {"run_us", "rest_us"};
+static const char *const part_texts[N_PARTS] = {"scheduling, submission, token read back or drawn",
+                                                "the rest"};
 
 struct steps {
-    uint64_t logits_ns; ///< when the current step's logits came
-    uint64_t token_ns;  ///< when its token was drawn
-    uint64_t *ns;       ///< [step][N_PARTS]
+    uint64_t token_ns; ///< when the current step's token came
+    uint64_t *ns;      ///< [step][N_PARTS]
     uint32_t n;
 };
-
-static bool on_logits(void *user, uint32_t position, const float *logits, uint32_t vocabulary)
-{
-    struct steps *steps = user;
-    (void)position;
-    (void)logits;
-    (void)vocabulary;
-    steps->logits_ns = system_now_ns();
-    return true;
-}
 
 static bool on_token(void *user, const struct nib_token_event *event)
 {
@@ -53,7 +42,6 @@ static enum nib_status generate(struct nib_engine *engine, struct nib_session *s
     TRY(nib_session_append(session, prompt, N_PROMPT, err));
     TRY(nib_session_begin(session,
                           nib_generate_params(.max_tokens = n_steps + N_WARM, .ignore_eos = true,
-                                              .first_logits = N_PROMPT - 1, .on_logits = on_logits,
                                               .on_token = on_token, .user = steps),
                           err));
     uint32_t active = 1;
@@ -66,8 +54,7 @@ static enum nib_status generate(struct nib_engine *engine, struct nib_session *s
         if (i < N_WARM || steps->n == n_steps)
             continue;
         uint64_t *parts = steps->ns + (size_t)N_PARTS * steps->n++;
-        parts[PART_RUN] = steps->logits_ns - start_ns;
-        parts[PART_DRAW] = steps->token_ns - steps->logits_ns;
+        parts[PART_RUN] = steps->token_ns - start_ns;
         parts[PART_REST] = end_ns - steps->token_ns;
     }
 
@@ -86,8 +73,7 @@ static double median_us(const struct steps *steps, uint32_t part, uint64_t *sort
 {
     for (uint32_t i = 0; i < steps->n; i++) {
         const uint64_t *parts = steps->ns + (size_t)N_PARTS * i;
-        sorted[i] =
-            part < N_PARTS ? parts[part] : parts[PART_RUN] + parts[PART_DRAW] + parts[PART_REST];
+        sorted[i] = part < N_PARTS ? parts[part] : parts[PART_RUN] + parts[PART_REST];
     }
     qsort(sorted, steps->n, sizeof *sorted, compare);
     return (double)sorted[steps->n / 2] / 1e3;

@@ -164,6 +164,8 @@ static const struct option table[] = {
      "highest instruction set to use, such as scalar or avx2", 0, 0},
     {"vulkan-mask", 0, OPTION_TEXT, ENGINE, FIELD(vulkan_mask), "baseline",
      "use no more of a GPU than the least one has", 0, 0},
+    {"shader-dir", 0, OPTION_TEXT, ENGINE, FIELD(shader_dir), "DIR",
+     "kernels from DIR, again when edited (-DNIB_RUNTIME_COMPILE=ON)", 0, 0},
     {"self-test", 0, OPTION_CHOICE, ENGINE | COMMAND_DEVICES, FIELD(self_test), "cached|full|off",
      "when kernels are checked before use", 0, 0},
     {"profile", 0, OPTION_FLAG, ENGINE & ~COMMAND_COMPARE, FIELD(profile), NULL,

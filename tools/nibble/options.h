@@ -94,7 +94,7 @@ struct options {
     struct option_split split;
     struct option_count gpu_layers, threads, context;
     const char *cpu_mask;
-    const char *vulkan_mask;
+    const char *vulkan_mask, *shader_dir;
     struct option_kv kv;
     unsigned self_test; ///< enum nib_self_test
     bool fallback, precise, profile;

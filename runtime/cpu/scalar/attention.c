@@ -51,35 +51,38 @@ static const float *load_tokens(const struct nib_cpu_kv_head *head, uint32_t fir
     return buffer;
 }
 
-/// Stores the keys or the values of row r.
-static void store_row(const struct nib_cpu_kv_store *a, uint64_t r, uint64_t page, bool is_key)
+/// Stores the keys or the values of rows of one page.
+static void store_rows(const struct nib_cpu_kv_store *a, const struct nib_cpu_kv_rows *rows,
+                       bool is_key)
 {
     const struct nib_cpu_rows *in = is_key ? &a->key : &a->value;
     enum nib_kv_format format = is_key ? a->cache->key_format : a->cache->value_format;
-    if (format == NIB_KV_I8 || format == NIB_KV_I4) {
-        nib_cpu_kv_store_integers(a, r, page, is_key);
+    if (nib_kv_has_codes(format)) {
+        nib_cpu_kv_store_integers(a, rows, is_key);
         return;
     }
-    struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, is_key, page, 0);
-    const float *x = in->data + r * in->stride;
-    uint64_t slot = a->step->rows[r].position % PAGE;
-    for (uint32_t h = 0; h < a->cache->layer->n_heads; h++)
-        store_numbers(format, x + (uint64_t)h * head.dim, head.dim,
-                      head.numbers + (h * PAGE + slot) * head.token_bytes);
+    struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, is_key, rows->page, 0);
+    for (uint64_t r = rows->first; r < rows->first + rows->n; r++) {
+        const float *x = in->data + r * in->stride;
+        uint64_t slot = a->step->rows[r].position % PAGE;
+        for (uint32_t h = 0; h < a->cache->layer->n_heads; h++)
+            store_numbers(format, x + (uint64_t)h * head.dim, head.dim,
+                          head.numbers + (h * PAGE + slot) * head.token_bytes);
+    }
 }
 
 void nib_cpu_scalar_kv_store(const struct nib_cpu_kv_store *a, uint64_t first, uint64_t last,
                              uint32_t thread)
 {
     (void)thread;
-    for (uint64_t r = first; r < last; r++) {
-        const struct nib_step_row *row = &a->step->rows[r];
-        if (row->sequence == NIB_NONE)
+    for (uint64_t r = first, n; r < last; r += n) {
+        n = 1;
+        if (a->step->rows[r].sequence == NIB_NONE)
             continue;
-        uint32_t table = find_table(a->step, a->cache->layer, row);
-        uint64_t page = a->step->page_tables[table + row->position / PAGE];
-        store_row(a, r, page, true);
-        store_row(a, r, page, false);
+        struct nib_cpu_kv_rows rows = nib_cpu_kv_find_rows(a, r, last);
+        store_rows(a, &rows, true);
+        store_rows(a, &rows, false);
+        n = rows.n;
     }
 }
 
@@ -155,6 +158,20 @@ static void attend_row(const struct nib_cpu_attention *a, const struct nib_step_
     }
 }
 
+/// Returns the query of head `h` of row `r`, in place or, where keys are transformed, so is it, in
+/// `buffer`.
+static const float *load_query(const struct nib_cpu_attention *a, uint64_t r, uint32_t h,
+                               float *buffer)
+{
+    uint32_t dim = a->cache->layer->key_dim;
+    const float *query = a->query.data + r * a->query.stride + (uint64_t)h * dim;
+    if (!nib_kv_has_codes(a->cache->key_format))
+        return query;
+    memcpy(buffer, query, dim * sizeof *query);
+    nib_cpu_kv_transform(buffer, dim, NIB_KV_READ_FACTOR);
+    return buffer;
+}
+
 void nib_cpu_scalar_attention(const struct nib_cpu_attention *a, uint64_t first, uint64_t last,
                               uint32_t thread)
 {
@@ -172,7 +189,8 @@ void nib_cpu_scalar_attention(const struct nib_cpu_attention *a, uint64_t first,
         struct head heads[MAX_HEADS];
         for (uint32_t k = 0; k < n; k++) {
             heads[k] = (struct head){
-                .query = a->query.data + r * a->query.stride + (uint64_t)(h + k) * layer->key_dim,
+                .query = load_query(a, r, h + k,
+                                    a->scratch[thread].queries + (uint64_t)k * layer->key_dim),
                 .out = a->out.data + r * a->out.stride + (uint64_t)(h + k) * value_dim,
                 .max = LEAST_SCORE,
             };
@@ -185,6 +203,8 @@ void nib_cpu_scalar_attention(const struct nib_cpu_attention *a, uint64_t first,
         for (uint32_t k = 0; k < n; k++) {
             for (uint32_t d = 0; d < value_dim; d++)
                 heads[k].out[d] /= heads[k].sum;
+            if (nib_kv_has_codes(a->cache->value_format))
+                nib_cpu_kv_transform(heads[k].out, value_dim, NIB_KV_READ_FACTOR);
         }
     }
 }

@@ -1,5 +1,7 @@
 // Keys and values in i8 and i4, as shaders/shared/kv.h defines them. Vector levels store by these
 // functions as well, so that all levels give the same bytes.
+#include <string.h>
+
 #include "runtime/base/half.h"
 #include "runtime/cpu/kernels.h"
 
@@ -34,9 +36,12 @@ struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, b
                           (is_key ? 0 : layer->key_scale_page_size);
         head.scales = (uint32_t *)(void *)scales + (uint64_t)kv_head * scale_words * PAGE;
     }
-    if (is_key && head.format == NIB_KV_I4) {
-        uint8_t *bases = numbers + (uint64_t)layer->n_heads * PAGE * head.token_bytes;
-        head.base = (uint16_t *)(void *)bases + (uint64_t)kv_head * filled;
+    if (is_key && scale_words) {
+        uint64_t words = (uint64_t)layer->n_heads * scale_words * PAGE;
+        head.base = numbers + (uint64_t)layer->n_heads * PAGE * head.token_bytes +
+                    (uint64_t)kv_head * filled;
+        head.base_scales = head.scales - (uint64_t)kv_head * scale_words * PAGE + words +
+                           (uint64_t)kv_head * nib_kv_base_scale_words(head.format, head.dim);
     }
     return head;
 }
@@ -48,9 +53,11 @@ static uint16_t half_of(float x)
     return nib_f16_from_f32(x > -NIB_KV_HALF_MAX ? x : -NIB_KV_HALF_MAX);
 }
 
-static float drop_nan(float x)
+/// What a number counts as that is to be stored: never NaN nor infinite.
+static float tame(float x)
 {
-    return x == x ? x : 0.0f;
+    x = x < NIB_KV_HALF_MAX ? x : x == x ? NIB_KV_HALF_MAX : 0.0f;
+    return x > -NIB_KV_HALF_MAX ? x : -NIB_KV_HALF_MAX;
 }
 
 static float inverse_of(float scale)
@@ -135,96 +142,111 @@ static void write_codes(const struct nib_cpu_kv_head *head, uint32_t token, uint
     }
 }
 
-/// Returns number `d` of a token in i8, as its codes alone give it. The product is exact.
-static float load_i8(const struct nib_cpu_kv_head *head, uint32_t token, uint32_t d)
+/// Multiplies a group by the Hadamard matrix and `factor`.
+static void transform_group(float *x, float factor)
 {
-    const uint32_t *words = (const uint32_t *)(const void *)head->numbers;
-    uint32_t n_words = head->token_bytes / 4, g = d / GROUP;
-    uint32_t word = words[head->is_key ? NIB_KV_BY_TOKEN(0, n_words, d / 4, token)
-                                       : NIB_KV_BY_NUMBER(0, n_words, d / 4, token)];
-    uint32_t scales = head->scales[NIB_KV_BY_TOKEN(0, 0, g / 2, token)];
-    float scale = nib_f32_from_f16((uint16_t)(scales >> g % 2 * 16));
-    return scale * ((float)(word >> d % 4 * 8 & 255) - 128.0f);
-}
-
-/// Copies the numbers of a group, of which `n` are there, to out[GROUP].
-static void load_group(const float *x, uint32_t n, float *out)
-{
-    for (uint32_t i = 0; i < GROUP; i++)
-        out[i] = i < n ? drop_nan(x[i]) : 0.0f;
-}
-
-/// Takes from a group of a key in i8, from number `d` on, what it is relative to: the page's first
-/// token as it is stored, which is made of its numbers `first` or, where that is NULL, is there.
-static void subtract_stored(const struct nib_cpu_kv_head *head, const float *first, uint32_t d,
-                            uint32_t n, float *x)
-{
-    float numbers[GROUP];
-    uint8_t codes[GROUP];
-    if (!first) {
-        for (uint32_t i = 0; i < n; i++)
-            x[i] -= load_i8(head, 0, d + i);
-        return;
+    for (uint32_t step = 1; step < GROUP; step *= 2) {
+        for (uint32_t i = 0; i < GROUP; i += 2 * step) {
+            for (uint32_t k = i; k < i + step; k++) {
+                float sum = x[k] + x[k + step];
+                x[k + step] = x[k] - x[k + step];
+                x[k] = sum;
+            }
+        }
     }
-    load_group(first + d, n, numbers);
-    float scale = nib_f32_from_f16((uint16_t)pack_i8(numbers, codes));
-    for (uint32_t i = 0; i < n; i++)
-        x[i] -= scale * ((float)codes[i] - 128.0f);
+    for (uint32_t i = 0; i < GROUP; i++)
+        x[i] *= factor;
 }
 
-/// What the base of a page of keys in i4 is made of: first tokens of pages.
+void nib_cpu_kv_transform(float *x, uint32_t dim, float factor)
+{
+    for (uint32_t d = 0; d + GROUP <= dim; d += GROUP)
+        transform_group(x + d, factor);
+}
+
+/// Writes group g of a head of `dim` numbers to out[GROUP] as it is to be stored.
+static void load_group(const float *x, uint32_t dim, uint32_t g, float *out)
+{
+    uint32_t n = dim - g * GROUP < GROUP ? dim - g * GROUP : GROUP;
+    for (uint32_t i = 0; i < GROUP; i++)
+        out[i] = i < n ? tame(x[g * GROUP + i]) : 0.0f;
+    if (n == GROUP)
+        transform_group(out, NIB_KV_STORE_FACTOR);
+}
+
+/// Writes the numbers that codes of 8 bits stand for. The products are exact.
+static void unpack_i8(const uint8_t *codes, uint16_t scale, float *out)
+{
+    float factor = nib_f32_from_f16(scale);
+    for (uint32_t i = 0; i < GROUP; i++)
+        out[i] = factor * ((float)codes[i] - 128.0f);
+}
+
+/// Returns the scale of group g from the words of scales in i8 of which it has one.
+static uint16_t half_of_word(uint32_t word, uint32_t g)
+{
+    return (uint16_t)(word >> g % 2 * 16);
+}
+
+/// Puts the scale of group g, the upper half's after the lower one's, into a word of scales in i8.
+static void put_half(uint32_t *word, uint32_t g, uint32_t scale)
+{
+    *word = g % 2 ? *word | scale << 16 : scale;
+}
+
+void nib_cpu_kv_load_base(const struct nib_cpu_kv_head *head, uint32_t group, float *out)
+{
+    unpack_i8(head->base + group * GROUP, half_of_word(head->base_scales[group / 2], group), out);
+}
+
+/// What the base of a page of keys is made of: first tokens of pages.
 struct base_source {
     const float *first; ///< of one head, the earliest of this step that counts
     uint64_t step;      ///< floats from there to the next page's first token
     uint32_t n;         ///< pages of this step, the last one the page itself; 0: it has its base
-    const uint16_t *before; ///< base of the page before them, or NULL
+    struct nib_cpu_kv_head before; ///< the page before them; no base: there is none
 };
 
-/// Returns number `d` of the base.
-static uint16_t make_base(const struct base_source *source, uint32_t d)
+/// Group g of a base.
+struct base_group {
+    float numbers[GROUP];
+    uint8_t codes[GROUP];
+    uint16_t scale;
+};
+
+static void make_base(const struct nib_cpu_kv_head *head, const struct base_source *source,
+                      uint32_t g, struct base_group *out)
 {
-    uint16_t base = source->before ? source->before[d] : 0;
+    if (source->n == 0)
+        nib_cpu_kv_load_base(head, g, out->numbers);
+    else if (source->before.base)
+        nib_cpu_kv_load_base(&source->before, g, out->numbers);
     for (uint32_t i = 0; i < source->n; i++) {
-        float x = drop_nan(source->first[i * source->step + d]), old = nib_f32_from_f16(base);
-        base = half_of(i > 0 || source->before ? old + (x - old) * NIB_KV_BASE_SHARE : x);
+        float x[GROUP];
+        load_group(source->first + i * source->step, head->dim, g, x);
+        for (uint32_t k = 0; k < GROUP && (i > 0 || source->before.base); k++)
+            x[k] = out->numbers[k] + (x[k] - out->numbers[k]) * NIB_KV_BASE_SHARE;
+        out->scale = (uint16_t)pack_i8(x, out->codes);
+        unpack_i8(out->codes, out->scale, out->numbers);
     }
-    return base;
 }
 
-/// Takes from a group of a key in i4, from number `d` on, its page's base, which the page's first
-/// token leaves there.
-static void subtract_base(const struct nib_cpu_kv_head *head, const struct base_source *source,
-                          bool is_first, uint32_t d, uint32_t n, float *x)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        uint16_t half = source->n > 0 ? make_base(source, d + i) : head->base[d + i];
-        x[i] -= nib_f32_from_f16(half);
-        if (is_first)
-            head->base[d + i] = half;
-    }
-    for (uint32_t i = n; is_first && i < GROUP; i++)
-        head->base[d + i] = 0;
-}
-
-/// `first` is the page's first token, or NULL where it is not in this step.
-static void store_head(const struct nib_cpu_kv_head *head, uint32_t token, const float *x,
-                       const float *first, const struct base_source *source)
+/// Stores group g of a token; `base` may be NULL.
+static void store_group(const struct nib_cpu_kv_head *head, uint32_t token, uint32_t g,
+                        const float *x, const struct base_group *base)
 {
     bool is_i8 = head->format == NIB_KV_I8;
-    for (uint32_t d = 0, g = 0; d < head->dim; d += GROUP, g++) {
-        float group[GROUP];
-        uint8_t codes[GROUP];
-        uint32_t n = head->dim - d < GROUP ? head->dim - d : GROUP;
-        load_group(x + d, n, group);
-        if (head->base)
-            subtract_base(head, source, token == 0, d, n, group);
-        else if (head->is_key && token > 0)
-            subtract_stored(head, first, d, n, group);
-        uint32_t scale = is_i8 ? pack_i8(group, codes) : pack_i4(group, codes);
-        uint32_t *word = head->scales + NIB_KV_BY_TOKEN(0, 0, is_i8 ? g / 2 : g, token);
-        *word = is_i8 && g % 2 ? *word | scale << 16 : scale;
-        write_codes(head, token, g, codes);
-    }
+    float group[GROUP];
+    uint8_t codes[GROUP];
+    load_group(x, head->dim, g, group);
+    for (uint32_t i = 0; base && i < GROUP; i++)
+        group[i] -= base->numbers[i];
+    uint32_t *word = head->scales + NIB_KV_BY_TOKEN(0, 0, is_i8 ? g / 2 : g, token);
+    if (is_i8)
+        put_half(word, g, pack_i8(group, codes));
+    else
+        *word = pack_i4(group, codes);
+    write_codes(head, token, g, codes);
 }
 
 /// Tells whether the row `before` rows before row r is that many tokens before it.
@@ -235,6 +257,15 @@ static bool has_row(const struct nib_step *step, uint64_t r, uint64_t before)
            row[-(int64_t)before].position + before == row->position;
 }
 
+/// Returns the number of the page that holds a position of a row's sequence.
+static uint64_t find_page(const struct nib_cpu_kv_store *a, const struct nib_step_row *row,
+                          uint32_t position)
+{
+    uint32_t table = a->step->sequences[row->sequence].page_table +
+                     a->cache->layer->kv_class * a->step->header.page_table_stride;
+    return a->step->page_tables[table + position / PAGE];
+}
+
 /// Returns what the base of head `h` of row r's page is made of; `x` are the head's numbers.
 static struct base_source find_source(const struct nib_cpu_kv_store *a, uint64_t r, uint32_t h,
                                       const float *x)
@@ -243,61 +274,85 @@ static struct base_source find_source(const struct nib_cpu_kv_store *a, uint64_t
     const struct nib_kv_layer *layer = a->cache->layer;
     uint32_t slot = row->position % PAGE, page = row->position / PAGE, n = 0;
     uint32_t most = page <= NIB_KV_BASE_BEGIN || layer->window == 1 ? 1 : page;
+    // Rows are stored in any order: where a page's first token is in the same step, its input is
+    // looked at, not the cache.
     while (n < most && has_row(a->step, r, slot + (uint64_t)n * PAGE))
         n++;
     struct base_source source = {.step = PAGE * a->key.stride, .n = n};
     if (n == 0)
         return source;
     source.first = x - slot * a->key.stride - (n - 1) * source.step;
-    if (n < most) {
-        uint32_t table = a->step->sequences[row->sequence].page_table +
-                         layer->kv_class * a->step->header.page_table_stride;
+    if (n < most)
         source.before =
-            nib_cpu_kv_find_head(a->cache, true, a->step->page_tables[table + page - n], h).base;
-    }
+            nib_cpu_kv_find_head(a->cache, true, find_page(a, row, (page - n) * PAGE), h);
     return source;
 }
 
-void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, uint64_t r, uint64_t page,
+struct nib_cpu_kv_rows nib_cpu_kv_find_rows(const struct nib_cpu_kv_store *a, uint64_t r,
+                                            uint64_t last)
+{
+    const struct nib_step_row *row = &a->step->rows[r];
+    struct nib_cpu_kv_rows rows = {.first = r, .n = 1, .page = find_page(a, row, row->position)};
+    uint32_t left = PAGE - row->position % PAGE;
+    while (rows.n < left && r + rows.n < last && has_row(a->step, r + rows.n, rows.n))
+        rows.n++;
+    return rows;
+}
+
+void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, const struct nib_cpu_kv_rows *rows,
                                bool is_key)
 {
     const struct nib_cpu_rows *in = is_key ? &a->key : &a->value;
-    uint32_t slot = a->step->rows[r].position % PAGE;
-    // Rows are stored in any order: where the page's first token is in the same step, its input is
-    // looked at, not the cache.
-    bool has_first = has_row(a->step, r, slot);
+    uint32_t slot = a->step->rows[rows->first].position % PAGE;
     for (uint32_t h = 0; h < a->cache->layer->n_heads; h++) {
-        struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, is_key, page, h);
-        const float *x = in->data + r * in->stride + (uint64_t)h * head.dim;
+        struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, is_key, rows->page, h);
+        const float *x = in->data + rows->first * in->stride + (uint64_t)h * head.dim;
         struct base_source source = {0};
+        struct base_group base;
         if (head.base)
-            source = find_source(a, r, h, x);
-        store_head(&head, slot, x, has_first ? x - slot * in->stride : NULL, &source);
+            source = find_source(a, rows->first, h, x);
+        for (uint32_t g = 0; g < nib_kv_groups(head.dim); g++) {
+            if (head.base)
+                make_base(&head, &source, g, &base);
+            for (uint32_t i = 0; i < rows->n; i++)
+                store_group(&head, slot + i, g, x + i * in->stride, head.base ? &base : NULL);
+            if (!head.base || slot > 0)
+                continue;
+            memcpy(head.base + g * GROUP, base.codes, GROUP);
+            put_half(&head.base_scales[g / 2], g, base.scale);
+        }
     }
 }
 
-/// Returns number `d` of a token in i4.
-static float load_i4(const struct nib_cpu_kv_head *head, uint32_t token, uint32_t d)
+/// Writes group g of a token, as its codes alone give it, to out[GROUP].
+static void load_codes(const struct nib_cpu_kv_head *head, uint32_t token, uint32_t g, float *out)
 {
     const uint32_t *words = (const uint32_t *)(const void *)head->numbers;
-    uint32_t n_words = head->token_bytes / 4, g = d / GROUP, i = d % GROUP;
-    uint32_t w = head->is_key ? d / 8 : g * 4 + i % 16 / 4;
-    uint32_t shift = head->is_key ? d % 8 * 4 : i % 4 * 8 + i / 16 * 4;
-    uint32_t word = words[head->is_key ? NIB_KV_BY_TOKEN(0, n_words, w, token)
-                                       : NIB_KV_BY_NUMBER(0, n_words, w, token)];
-    uint32_t scales = head->scales[NIB_KV_BY_TOKEN(0, 0, g, token)];
-    float scale = nib_f32_from_f16((uint16_t)scales);
-    float base = head->base ? nib_f32_from_f16(head->base[d]) : 0.0f;
-    return scale * (float)(word >> shift & 15) +
-           (nib_f32_from_f16((uint16_t)(scales >> 16)) + base);
+    bool is_i8 = head->format == NIB_KV_I8;
+    uint32_t n_words = head->token_bytes / 4;
+    uint32_t scales = head->scales[NIB_KV_BY_TOKEN(0, 0, is_i8 ? g / 2 : g, token)];
+    float scale = nib_f32_from_f16(is_i8 ? half_of_word(scales, g) : (uint16_t)scales);
+    float minimum = is_i8 ? -128.0f * scale : nib_f32_from_f16((uint16_t)(scales >> 16));
+    for (uint32_t i = 0; i < GROUP; i++) {
+        uint32_t w = is_i8 ? i / 4 : head->is_key ? i / 8 : i % 16 / 4;
+        uint32_t shift = is_i8 || !head->is_key ? i % 4 * 8 : i % 8 * 4;
+        if (!is_i8 && !head->is_key)
+            shift += i / 16 * 4;
+        w += g * (is_i8 ? GROUP / 4 : GROUP / 8);
+        uint32_t word = words[head->is_key ? NIB_KV_BY_TOKEN(0, n_words, w, token)
+                                           : NIB_KV_BY_NUMBER(0, n_words, w, token)];
+        out[i] = scale * (float)(word >> shift & (is_i8 ? 255 : 15)) + minimum;
+    }
 }
 
 void nib_cpu_kv_load_integers(const struct nib_cpu_kv_head *head, uint32_t token, float *out)
 {
-    bool is_i8 = head->format == NIB_KV_I8;
-    for (uint32_t d = 0; d < head->dim; d++) {
-        out[d] = is_i8 ? load_i8(head, token, d) : load_i4(head, token, d);
-        if (is_i8 && head->is_key && token > 0)
-            out[d] += load_i8(head, 0, d);
+    for (uint32_t g = 0; g < nib_kv_groups(head->dim); g++) {
+        float x[GROUP], base[GROUP] = {0};
+        load_codes(head, token, g, x);
+        if (head->base)
+            nib_cpu_kv_load_base(head, g, base);
+        for (uint32_t i = 0; i < GROUP && g * GROUP + i < head->dim; i++)
+            out[g * GROUP + i] = x[i] + base[i];
     }
 }

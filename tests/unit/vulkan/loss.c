@@ -384,7 +384,9 @@ Test(vulkan_loss, without_fallback_the_tokens_are_kept)
                             .lost_at = 11,
                             .result = results[i]};
         cr_assert_eq(live(&life, &error), expected[i], "%s", error.message);
-        cr_assert_eq(life.n_tokens, 11);
+        // Steps that were under way may have ended before the next was submitted.
+        cr_assert(life.n_tokens >= 11 && life.n_tokens <= 13, "%u tokens", life.n_tokens);
+        cr_assert_eq(life.n_tokens, life.n_before);
         cr_assert(life.has_kept);
         cr_assert_eq(life.execution.n_fallbacks, 0);
         cr_assert_gt(life.execution.gpu_layers, 0);

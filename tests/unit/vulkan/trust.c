@@ -161,6 +161,17 @@ Test(vulkan_trust, a_broken_kernel_of_gpus_is_replaced)
     check_broken("dot", "matmul_dot_2x1", "matmul dot");
 }
 
+/// Of many rows at once, more than this model's steps have: the self-test alone sees it, and the
+/// kernels for few rows beside it stay.
+Test(vulkan_trust, a_broken_kernel_of_cooperative_matrices_is_replaced)
+{
+    struct said good = hear(NIB_SELF_TEST_OFF, "coop8", false);
+    break_shader("matmul_coop8");
+    struct said mended = hear(NIB_SELF_TEST_CACHED, "coop8", false);
+    cr_assert(says_the_same(&good, &mended));
+    expect_replaced(&mended, "matmul coop8");
+}
+
 Test(vulkan_trust, broken_attention_is_replaced)
 {
     struct said good = hear(NIB_SELF_TEST_OFF, NULL, false);
@@ -169,6 +180,16 @@ Test(vulkan_trust, broken_attention_is_replaced)
     cr_assert(says_the_same(&good, &mended));
     if (mended.n_replaced > 0) // the device may read through storage buffers anyway
         expect_replaced(&mended, "attention texel");
+}
+
+/// The shader takes products for sums, so that weights are others.
+Test(vulkan_trust, broken_drawing_is_left_to_the_host)
+{
+    struct said good = hear(NIB_SELF_TEST_OFF, NULL, false);
+    break_shader("draw_levels");
+    struct said mended = hear(NIB_SELF_TEST_CACHED, NULL, false);
+    cr_assert(says_the_same(&good, &mended));
+    expect_replaced(&mended, "draw");
 }
 
 Test(vulkan_trust, verdicts_are_kept)
