@@ -260,8 +260,8 @@ static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
         t.chunk--;
     uint32_t most = min_u32(plan->attention_numbers / share, MAX_ROWS);
     most = min_u32(most, MAX_ITEMS / (quads / t.chunk));
-    // Where no invocations share a token all read the same query, which AMD's compiler then keeps in
-    // scalar registers: it has none left for a second row.
+    // Where no invocations share a token all read the same query, which AMD's compiler then keeps
+    // in scalar registers: it has none left for a second row.
     most = most && (t.lanes > 1 || !codes) ? most : 1;
     // As many tiles of as even a size as it takes.
     t.heads = ceil_div(group, ceil_div(group, most));
