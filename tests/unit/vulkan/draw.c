@@ -9,6 +9,7 @@
 #include "runtime/base/philox.h"
 #include "runtime/ops/logits.h"
 #include "runtime/ops/sampler.h"
+#include "tests/support/alloc_fail.h"
 
 /// No multiple of what a workgroup looks at, and more than a list holds.
 #define VOCABULARY 20011u
@@ -53,9 +54,9 @@ static void open_head(struct head *h, void *device)
     cr_assert_eq(nib_vulkan_backend.create(&params, &h->self, &error), NIB_OK, "%s", error.message);
 }
 
-/// Draws a token from each of n lines.
-static void draw(const struct head *h, uint32_t n, const float *logits,
-                 const struct nib_step_draw *draws, uint32_t *out_ids)
+/// Begins to draw a token from each of n lines.
+static void begin_draw(const struct head *h, uint32_t n, const float *logits,
+                       const struct nib_step_draw *draws, uint32_t *out_ids)
 {
     struct nib_step_row rows[N_LINES];
     struct nib_step_sequence sequence = {.kv_length = n, .n_rows = n};
@@ -75,7 +76,20 @@ static void draw(const struct head *h, uint32_t n, const float *logits,
                             .drawn = out_ids};
     cr_assert_eq(nib_vulkan_backend.run(h->self, 2, 2, &step, logits, NULL, &error), NIB_OK, "%s",
                  error.message);
+}
+
+static void end_draw(const struct head *h)
+{
+    struct nib_error error;
     cr_assert_eq(nib_vulkan_backend.wait(h->self, &error), NIB_OK, "%s", error.message);
+}
+
+/// Draws a token from each of n lines.
+static void draw(const struct head *h, uint32_t n, const float *logits,
+                 const struct nib_step_draw *draws, uint32_t *out_ids)
+{
+    begin_draw(h, n, logits, draws, out_ids);
+    end_draw(h);
 }
 
 static const struct nib_sampling samplings[] = {
@@ -188,6 +202,35 @@ Test(vulkan_draw, greedy_takes_the_first_of_equal_ones)
         uint32_t best = nib_logits_argmax(logits + (size_t)l * VOCABULARY, VOCABULARY);
         cr_expect_eq(ids[l], best == VOCABULARY ? NIB_NONE : best, "line %u: %u", l, ids[l]);
     }
+    nib_vulkan_backend.destroy(h.self);
+    free(logits);
+    rig_close(device);
+}
+
+/// Neither does one that is begun while another one is under way.
+Test(vulkan_draw, a_step_takes_no_memory)
+{
+    void *device = rig_open(NULL);
+    struct head h;
+    uint32_t ids[2][N_LINES];
+    struct nib_step_draw draws[N_LINES];
+    float *logits = calloc((size_t)N_LINES * VOCABULARY, sizeof *logits);
+    cr_assert_not_null(logits);
+    open_head(&h, device);
+    for (uint32_t l = 0; l < 8; l++) {
+        fill(logits + (size_t)l * VOCABULARY, l, 5);
+        draws[l] = nib_sampler_plan_draw(&samplings[l], l);
+    }
+    draw(&h, 8, logits, draws, ids[0]); // the first step ends what loading left
+    alloc_fail_after(0);
+    for (uint32_t i = 0; i < 4; i++) {
+        begin_draw(&h, 8, logits, draws, ids[0]);
+        begin_draw(&h, 8, logits, draws, ids[1]);
+        end_draw(&h);
+        end_draw(&h);
+    }
+    cr_expect_not(alloc_fail_off(), "a step took memory");
+    cr_expect_arr_eq(ids[0], ids[1], 8 * sizeof ids[0][0]);
     nib_vulkan_backend.destroy(h.self);
     free(logits);
     rig_close(device);
