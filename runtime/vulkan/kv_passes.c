@@ -388,9 +388,13 @@ static enum nib_status add_transform(struct builder *b, const struct nib_view *v
         return NIB_OK;
     struct nib_vk_pass *pass;
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
-    if (status == NIB_OK)
-        writes(b, pass, view);
-    return status;
+    if (status != NIB_OK)
+        return status;
+    // The validation layer takes what a pass binds for what it writes, and keys that are being stored
+    // may lie beside the queries.
+    const struct nib_view whole = {.value = view->value, .width = args.stride};
+    writes(b, pass, &whole);
+    return NIB_OK;
 }
 
 enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_attention *op,
