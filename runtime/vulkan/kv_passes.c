@@ -390,8 +390,8 @@ static enum nib_status add_transform(struct builder *b, const struct nib_view *v
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
-    // The validation layer takes what a pass binds for what it writes, and keys that are being stored
-    // may lie beside the queries.
+    // The validation layer takes what a pass binds for what it writes, and keys that are being
+    // stored may lie beside the queries.
     const struct nib_view whole = {.value = view->value, .width = args.stride};
     writes(b, pass, &whole);
     return NIB_OK;

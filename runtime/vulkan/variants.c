@@ -11,32 +11,40 @@
 #define TILE_SUBGROUP 32u
 #define INTEL_SUBGROUP 16u
 
+#define PLAIN(name, n)                \
+    {                                 \
+        .shader = (name), .rows = (n) \
+    }
+#define SIZED(name, n)                                  \
+    {                                                   \
+        .shader = (name), .rows = (n), .has_size = true \
+    }
+#define COOPERATIVE(name, n)                                                    \
+    {                                                                           \
+        .shader = (name), .rows = (n), .has_size = true, .is_cooperative = true \
+    }
+
 static const struct nib_vk_family_info families[NIB_VK_FAMILY_COUNT] = {
     [NIB_VK_FAMILY_WIDE] = {"wide",
-                            {{"matmul_2x1", 2},
-                             {"matmul_2x2", 2},
-                             {"matmul_4x4", 4},
-                             {"matmul_4x8", 4},
-                             [6] = {"matmul_tile", 8}}},
+                            {PLAIN("matmul_2x1", 2), PLAIN("matmul_2x2", 2), PLAIN("matmul_4x4", 4),
+                             PLAIN("matmul_4x8", 4), [6] = PLAIN("matmul_tile", 8)}},
     [NIB_VK_FAMILY_DOT] = {"dot",
-                           {{"matmul_dot_2x1", 2},
-                            {"matmul_dot_2x2", 2},
-                            {"matmul_dot_4x4", 4},
-                            {"matmul_dot_4x8", 4},
-                            [6] = {"matmul_dot_tile", 16}}},
-    [NIB_VK_FAMILY_TALL] = {"tall", {{"matmul_8x1", 8}, {"matmul_8x2", 8}}},
-    [NIB_VK_FAMILY_TEXEL] =
-        {"texel", {{"matmul_texel_x1", 8}, {"matmul_texel_x2", 8}, {"matmul_texel_x4", 8}}},
-    [NIB_VK_FAMILY_SINGLE] =
-        {"single", {{"matmul_texel_single", 8}, {"matmul_texel_x2", 8}, {"matmul_texel_x4", 8}}},
+                           {PLAIN("matmul_dot_2x1", 2), PLAIN("matmul_dot_2x2", 2),
+                            PLAIN("matmul_dot_4x4", 4),
+                            PLAIN("matmul_dot_4x8", 4), [6] = PLAIN("matmul_dot_tile", 16)}},
+    [NIB_VK_FAMILY_TALL] = {"tall", {PLAIN("matmul_8x1", 8), PLAIN("matmul_8x2", 8)}},
+    [NIB_VK_FAMILY_TEXEL] = {"texel",
+                             {PLAIN("matmul_texel_x1", 8), PLAIN("matmul_texel_x2", 8),
+                              PLAIN("matmul_texel_x4", 8)}},
+    [NIB_VK_FAMILY_SINGLE] = {"single",
+                              {PLAIN("matmul_texel_single", 8), PLAIN("matmul_texel_x2", 8),
+                               PLAIN("matmul_texel_x4", 8)}},
     [NIB_VK_FAMILY_SUB] = {"sub",
-                           {{"matmul_sub_2x1", 2, true},
-                            {"matmul_sub_2x2", 2, true},
-                            {"matmul_sub_4x4", 4, true},
-                            {"matmul_sub_4x8", 4, true},
-                            [6] = {"matmul_dot_tile", 16}}},
-    [NIB_VK_FAMILY_COOP8] = {"coop8", {[6] = {"matmul_coop8", 16, true, true}}},
-    [NIB_VK_FAMILY_COOP16] = {"coop16", {[6] = {"matmul_coop16", 8, true, true}}},
+                           {SIZED("matmul_sub_2x1", 2), SIZED("matmul_sub_2x2", 2),
+                            SIZED("matmul_sub_4x4", 4),
+                            SIZED("matmul_sub_4x8", 4), [6] = PLAIN("matmul_dot_tile", 16)}},
+    [NIB_VK_FAMILY_COOP8] = {"coop8", {[6] = COOPERATIVE("matmul_coop8", 16)}},
+    [NIB_VK_FAMILY_COOP16] = {"coop16", {[6] = COOPERATIVE("matmul_coop16", 8)}},
 };
 
 const struct nib_vk_family_info *nib_vk_family_get(enum nib_vk_family family)
