@@ -10,14 +10,13 @@
 #include "runtime/engine/schedule.h"
 #include "runtime/ops/sampler.h"
 
-/// Returns the placement where tokens are drawn: the only one, if its device can; else NULL.
-static const struct nib_part *find_drawer(const struct nib_engine *engine)
+/// Returns whether tokens are drawn on a device: that of the only placement.
+static bool has_drawer(const struct nib_engine *engine)
 {
     const struct nib_part *part = &engine->parts[0];
     const struct nib_backend *backend = part->device->backend;
-    bool can_draw = engine->n_parts == 1 && backend->wait && backend->most_runs &&
-                    backend->most_runs(part->instance) > 0;
-    return can_draw ? part : NULL;
+    return engine->n_parts == 1 && backend->wait && backend->most_runs &&
+           backend->most_runs(part->instance) > 0;
 }
 
 /// Returns whether the device can draw all that the host would.
@@ -45,7 +44,7 @@ static struct nib_session *session_of(const struct nib_engine *engine,
 
 bool nib_ahead_may_draw(const struct nib_engine *engine, uint32_t n_logits)
 {
-    if (n_logits == 0 || n_logits > NIB_STEP_MAX_LOGITS || !find_drawer(engine))
+    if (n_logits == 0 || n_logits > NIB_STEP_MAX_LOGITS || !has_drawer(engine))
         return false;
     for (uint32_t r = 0; r < engine->step.header.n_used_rows; r++) {
         const struct nib_step_row *row = &engine->rows[r];

@@ -32,6 +32,11 @@ static double memory_left(const struct nib_device *device)
     return fmax((double)bytes, 1.0);
 }
 
+static double share_of(const struct nib_engine *engine, const float *shares, uint32_t part)
+{
+    return shares ? (double)shares[part] : memory_left(engine->parts[part].device);
+}
+
 /// Placements [first, end) of the engine and segments [next, last) that they divide.
 struct division {
     uint32_t first, end;
@@ -69,7 +74,7 @@ static enum nib_status divide(struct nib_engine *engine, const struct division *
                         high - low);
     double all = 0, before = 0;
     for (uint32_t i = division->first; i < division->end; i++) {
-        double share = shares ? (double)shares[i] : memory_left(engine->parts[i].device);
+        double share = share_of(engine, shares, i);
         if (!(share > 0) || isinf(share))
             return nib_fail(err, NIB_ERROR_ARGUMENT, "the share of placement %u is %g", i, share);
         all += share;
@@ -78,7 +83,7 @@ static enum nib_status divide(struct nib_engine *engine, const struct division *
     uint32_t next = division->next;
     for (uint32_t i = division->first; i < division->end; i++) {
         struct nib_part *part = &engine->parts[i];
-        before += shares ? (double)shares[i] : memory_left(part->device);
+        before += share_of(engine, shares, i);
         low++;
         part->first_segment = next;
         next = i + 1 == division->end
