@@ -19,9 +19,9 @@ layout(local_size_x = 64) in;
 
 const bool IS_I8 = FORMAT == NIB_KV_CODE_I8;
 const uint GROUPS = (DIM + GROUP - 1u) / GROUP;
-const uint N_SCALES = IS_I8 ? (GROUPS + 1u) / 2u : GROUPS; // words of a head of a token
 const uint PAIRS = (GROUPS + 1u) / 2u;
-const uint N_WORDS = IS_I8 ? GROUP / 4u : GROUP / 8u;      // of a group
+const uint N_SCALES = IS_I8 ? PAIRS : GROUPS; // words of a head of a token
+const uint N_WORDS = IS_I8 ? GROUP / 4u : GROUP / 8u; // of a group
 
 layout(push_constant) uniform Push {
     nib_kv_store_codes_args p;
@@ -127,7 +127,7 @@ uint base_at(Place place, uint page, uint group)
 uint base_scale_at(Place place, uint page, uint group)
 {
     return page * p.scale_page_words + p.n_heads * N_SCALES * NIB_KV_PAGE_TOKENS +
-           place.head * ((GROUPS + 1u) / 2u) + group / 2u;
+           place.head * PAIRS + group / 2u;
 }
 
 // What the numbers of the invocation's group are relative to, and its codes and scale where the

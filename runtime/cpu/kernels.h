@@ -155,6 +155,24 @@ struct nib_cpu_cache {
     uint64_t page_stride;
 };
 
+/// Returns where the page table of a row's sequence begins for the cache's layer.
+static inline uint32_t nib_cpu_kv_find_table(const struct nib_cpu_cache *cache,
+                                             const struct nib_step *step,
+                                             const struct nib_step_row *row)
+{
+    return step->sequences[row->sequence].page_table +
+           cache->layer->kv_class * step->header.page_table_stride;
+}
+
+/// Returns the number of the page that holds a position of a row's sequence.
+static inline uint64_t nib_cpu_kv_find_page(const struct nib_cpu_cache *cache,
+                                            const struct nib_step *step,
+                                            const struct nib_step_row *row, uint64_t position)
+{
+    return step
+        ->page_tables[nib_cpu_kv_find_table(cache, step, row) + position / NIB_KV_PAGE_TOKENS];
+}
+
 /// One KV head of a page in the cache: its keys or its values.
 struct nib_cpu_kv_head {
     enum nib_kv_format format;

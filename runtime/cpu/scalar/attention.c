@@ -11,14 +11,6 @@
 /// Where the running maximum begins: finite, so that differences of maxima are never NaN.
 #define LEAST_SCORE (-FLT_MAX / 2)
 
-/// Returns where the page table that a row's sequence has for this layer begins.
-static uint32_t find_table(const struct nib_step *step, const struct nib_kv_layer *layer,
-                           const struct nib_step_row *row)
-{
-    const struct nib_step_sequence *sequence = &step->sequences[row->sequence];
-    return sequence->page_table + layer->kv_class * step->header.page_table_stride;
-}
-
 // Planes are page-aligned and every number lies at a multiple of its size: no unaligned access.
 
 static void store_numbers(enum nib_kv_format format, const float *x, uint32_t n, void *to)
@@ -141,7 +133,7 @@ static void attend_row(const struct nib_cpu_attention *a, const struct nib_step_
 {
     const struct nib_cpu_cache *cache = a->cache;
     const struct nib_kv_layer *layer = cache->layer;
-    uint32_t table = find_table(a->step, layer, row);
+    uint32_t table = nib_cpu_kv_find_table(cache, a->step, row);
     uint64_t end = (uint64_t)row->position + 1;
     uint64_t begin = layer->window && layer->window < end ? end - layer->window : 0;
     for (uint64_t next; begin < end; begin = next) {

@@ -257,15 +257,6 @@ static bool has_row(const struct nib_step *step, uint64_t r, uint64_t before)
            row[-(int64_t)before].position + before == row->position;
 }
 
-/// Returns the number of the page that holds a position of a row's sequence.
-static uint64_t find_page(const struct nib_cpu_kv_store *a, const struct nib_step_row *row,
-                          uint32_t position)
-{
-    uint32_t table = a->step->sequences[row->sequence].page_table +
-                     a->cache->layer->kv_class * a->step->header.page_table_stride;
-    return a->step->page_tables[table + position / PAGE];
-}
-
 /// Returns what the base of head `h` of row r's page is made of; `x` are the head's numbers.
 static struct base_source find_source(const struct nib_cpu_kv_store *a, uint64_t r, uint32_t h,
                                       const float *x)
@@ -283,8 +274,8 @@ static struct base_source find_source(const struct nib_cpu_kv_store *a, uint64_t
         return source;
     source.first = x - slot * a->key.stride - (n - 1) * source.step;
     if (n < most)
-        source.before =
-            nib_cpu_kv_find_head(a->cache, true, find_page(a, row, (page - n) * PAGE), h);
+        source.before = nib_cpu_kv_find_head(
+            a->cache, true, nib_cpu_kv_find_page(a->cache, a->step, row, (page - n) * PAGE), h);
     return source;
 }
 
@@ -292,7 +283,8 @@ struct nib_cpu_kv_rows nib_cpu_kv_find_rows(const struct nib_cpu_kv_store *a, ui
                                             uint64_t last)
 {
     const struct nib_step_row *row = &a->step->rows[r];
-    struct nib_cpu_kv_rows rows = {.first = r, .n = 1, .page = find_page(a, row, row->position)};
+    struct nib_cpu_kv_rows rows = {
+        .first = r, .n = 1, .page = nib_cpu_kv_find_page(a->cache, a->step, row, row->position)};
     uint32_t left = PAGE - row->position % PAGE;
     while (rows.n < left && r + rows.n < last && has_row(a->step, r + rows.n, rows.n))
         rows.n++;
