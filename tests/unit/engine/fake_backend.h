@@ -24,7 +24,7 @@ struct fake_device {
     uint32_t n_rows;      ///< that were computed, in all runs from segment 0
     uint32_t ready_calls; ///< calls of `ready` with a budget until it is done
     uint32_t n_runs;
-    uint32_t n_packed;
+    _Atomic uint32_t n_packed;
     uint32_t n_steps_with_many; ///< runs over more than one sequence
     uint32_t violations;        ///< breaches of the contract
 };
