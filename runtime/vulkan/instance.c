@@ -195,6 +195,7 @@ static enum nib_status reserve_step(struct nib_vk_instance *instance, struct nib
     uint64_t stride = nib_ceil_div_u64(plan->context, NIB_KV_PAGE_TOKENS);
     uint64_t tables = stride * plan->n_kv_classes * instance->max_sequences;
     uint64_t draws = (uint64_t)instance->max_lines * NIB_STEP_DRAW_WORDS;
+    draws = nib_ceil_div_u64(tables + draws, 4) * 4 - tables; // angles begin at a whole texel
     uint64_t words = 4ull * instance->max_sequences + tables + draws;
     for (uint32_t t = 0; t < plan->n_ropes; t++)
         words += (uint64_t)instance->max_rows * plan->ropes[t].dims;

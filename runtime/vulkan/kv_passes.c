@@ -93,6 +93,20 @@ struct store {
     const struct nib_op_rope *queries; ///< turned in place, and the keys on the way
 };
 
+/// Returns whether what is stored consists of whole texels: halves, of heads that are turned as a
+/// whole.
+static bool is_whole(const struct store *store, const struct nib_kv_store_args *args)
+{
+    const struct plane *keys = store->keys, *values = store->values;
+    return keys && values && store->queries && keys->format == NIB_KV_F16 &&
+           values->format == NIB_KV_F16 && values->dim % 8 == 0 &&
+           2 * args->half_dims == args->head_dim && args->half_dims % 4 == 0 &&
+           (args->keys.at | args->keys.stride | args->values.at | args->values.stride |
+            args->queries.at | args->queries.stride | args->angles_at) %
+                   4 ==
+               0;
+}
+
 static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer *layer,
                                     const struct store *store, struct nib_error *err)
 {
@@ -116,14 +130,20 @@ static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer
     }
     uint64_t n = (uint64_t)args.n_heads * (args.keys.head_words + args.values.head_words) +
                  (uint64_t)args.queries.n_heads * args.half_dims;
+    bool has_texels = b->self->device->plan.has_texels && is_whole(store, &args) &&
+                      !(b->self->choices.distrusted & NIB_VK_KERNEL_ATTENTION_TEXEL);
+    // An invocation has eight numbers, else two.
+    n = has_texels ? nib_ceil_div_u64(n, 4) : n;
     struct pass_params params = {
-        .kernel = {.shader = "kv_store",
+        .kernel = {.shader = has_texels ? "kv_store_texel" : "kv_store",
                    .specs = {[NIB_KV_STORE_KEY_IS_HALF] = keys && keys->format != NIB_KV_F32,
                              [NIB_KV_STORE_VALUE_IS_HALF] = values && values->format != NIB_KV_F32,
                              [NIB_KV_STORE_INTERLEAVED] = queries && queries->interleaved}},
-        .bind.range = {[NIB_BIND_OUT] = store->range,
-                       [NIB_BIND_MATRIX] = keys ? keys->range : NULL,
-                       [NIB_BIND_INPUT] = values ? values->range : NULL},
+        .bind = {.range = {[NIB_BIND_OUT] = store->range,
+                           [NIB_BIND_IN] = has_texels ? store->range : NULL,
+                           [NIB_BIND_MATRIX] = keys ? keys->range : NULL,
+                           [NIB_BIND_INPUT] = values ? values->range : NULL},
+                 .has_texels = has_texels},
         .push = &args,
         .push_size = sizeof args,
         .groups = nib_ceil_div_u64(n, 64),
