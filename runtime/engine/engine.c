@@ -176,6 +176,8 @@ void nib_engine_destroy(struct nib_engine **engine)
         return;
     struct nib_engine *e = *engine;
     nib_load_stop(e);
+    if (e->parts && e->pool)
+        nib_recording_drop(e);
     nib_placements_close(e);
     nib_accounts_destroy(&e->accounts, e->plan ? e->plan->n_ops : 0);
     nib_sampler_destroy(&e->sampler);

@@ -66,6 +66,7 @@ struct nib_kv_page {
 
 struct nib_attach_params; // of <nibble/vulkan.h>, as is the next one
 struct nib_timeline_point;
+struct VkCommandBuffer_T;
 
 /// What a step waits for and signals, of a host that owns the device.
 struct nib_step_points {
@@ -140,6 +141,19 @@ struct nib_backend {
     /// Optional. Signals what was asked for, behind all runs before, when a step has ended, however
     /// it did. Errors: device lost, memory.
     enum nib_status (*end_step)(void *self, struct nib_error *err);
+    /// Optional, as the next two. Takes a step whose run through segments [0, last] a host submits
+    /// itself, when all earlier runs are done; the instance has every segment from 0 on. No other
+    /// run or copy comes before host_step_end has succeeded or the step is given up, which needs no
+    /// call. Errors: state (the device is not a host's), those of `run`.
+    enum nib_status (*host_step_begin)(void *self, uint32_t last, const struct nib_step *step,
+                                       struct nib_error *err);
+    /// Records segments [first, last] into a command buffer, the next ones with each call. What
+    /// leads to segment 0 and what becomes of the last one's lines goes with them.
+    void (*host_step_record)(void *self, uint32_t first, uint32_t last,
+                             struct VkCommandBuffer_T *buffer);
+    /// The host says that all is done. Errors: state (it is not; nothing has changed), device lost,
+    /// memory.
+    enum nib_status (*host_step_end)(void *self, struct nib_error *err);
     /// Optional. Returns the most rows that one run should have, so that a host that shares the
     /// device is not kept waiting; NULL: any number.
     uint32_t (*most_rows)(const void *self);
