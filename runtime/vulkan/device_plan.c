@@ -212,7 +212,7 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     }
     add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
     out_plan->matmul_lanes = is_cpu ? 1 : GPU_LANES;
-    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : NIB_VK_MAX_COLUMNS - 1;
+    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 3 : NIB_VK_MAX_COLUMNS - 1;
     // Taking bytes apart costs a GPU without dot products more than numbers do.
     out_plan->has_codes = is_cpu || snapshot->has_fast_integer_dot;
     out_plan->matmul_width = 8;

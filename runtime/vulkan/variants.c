@@ -38,7 +38,7 @@ static const struct nib_vk_family_info families[NIB_VK_FAMILY_COUNT] = {
                               PLAIN("matmul_texel_x4", 8)}},
     [NIB_VK_FAMILY_SINGLE] = {"single",
                               {PLAIN("matmul_texel_single", 8), PLAIN("matmul_texel_x2", 8),
-                               PLAIN("matmul_texel_x4", 8)}},
+                               PLAIN("matmul_texel_sub_x4", 8), PLAIN("matmul_texel_sub_x8", 8)}},
     [NIB_VK_FAMILY_SUB] = {"sub",
                            {SIZED("matmul_sub_2x1", 2), SIZED("matmul_sub_2x2", 2),
                             SIZED("matmul_sub_4x4", 4),
