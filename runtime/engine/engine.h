@@ -54,6 +54,7 @@ struct nib_op_account {
     char *name;
     uint64_t bytes;
     uint64_t macs;
+    double limit_ns;
 };
 
 /// Names gathered from the placements for nib_execution.

@@ -385,6 +385,7 @@ void nib_vk_instance_destroy(void *self)
     free(instance->probes);
     free(instance->op_calls);
     free(instance->op_ns);
+    free(instance->op_counted_as);
     free(instance->timestamps);
     free(instance->weights);
     free(instance->is_used);

@@ -192,6 +192,7 @@ struct nib_vk_instance {
     uint64_t *timestamps; ///< room for those of a segment
     uint64_t *op_calls;   ///< [plan->n_ops], NULL without --profile
     uint64_t *op_ns;
+    uint32_t *op_counted_as; ///< as nib_op_times.counted_as
     uint64_t n_dispatches;
     uint64_t host_ns;
 };
