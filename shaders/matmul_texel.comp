@@ -4,7 +4,7 @@
 // texel buffers, four words at once. An invocation makes 8 neighbouring rows of the weight for COLS
 // rows of x. With IS_SINGLE there is one row of x, and every workgroup of 8 invocations, a
 // subgroup, prepares it anew, which costs less than a dispatch of its own. With HAS_SUBGROUPS, for
-// more rows of codes, each of the 8 reads and takes apart a row of x and hands it to all.
+// more rows, each of the 8 reads and takes apart a row of x and hands it to all.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #ifdef HAS_SUBGROUPS
@@ -278,15 +278,22 @@ void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][
     vec4 input_floats[COLS][8];
 #ifdef HAS_SUBGROUPS
     // Each invocation reads another row and hands it to all.
-    InputGranule own = load_input(first + (gl_SubgroupInvocationID & (COLS - 1u)), g);
+    uint own_row = first + (gl_SubgroupInvocationID & (COLS - 1u));
+    InputGranule own = load_input(own_row, g);
+    vec4 own_floats[8];
+    load_floats(own_row, g, own_floats);
 #endif
     [[unroll]] for (uint c = 0u; c < COLS; c++) {
 #ifdef HAS_SUBGROUPS
         inputs[c] = take_input(own, c);
+        [[unroll]] for (uint q = 0u; q < 8u; q++) {
+            if (!HAS_CODES)
+                input_floats[c][q] = subgroupShuffle(own_floats[q], c);
+        }
 #else
         inputs[c] = load_input(first + c, g);
-#endif
         load_floats(first + c, g, input_floats[c]);
+#endif
     }
     Groups low = load_groups(tile, group_of(p.matrix, g, 0u), r), high = low;
     if (HAS_HALVES)

@@ -33,7 +33,6 @@ void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
     snapshot->max_invocations = min_u32(snapshot->max_invocations, LEAST_INVOCATIONS);
     snapshot->max_shared_memory = min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
     snapshot->subgroup_size = 1;
-    snapshot->has_subgroups = false;
     snapshot->has_shuffles = false;
     snapshot->subgroups = (struct nib_vk_subgroups){0};
     snapshot->has_integer_dot = false;

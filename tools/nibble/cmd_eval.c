@@ -57,9 +57,12 @@ static enum nib_status prepare(struct evaluation *evaluation, struct nib_error *
     TRY(eval_reference_open(options, &evaluation->setup, &evaluation->reference, err));
     TRY(eval_reference_check(&evaluation->reference, options, &evaluation->text, options->model,
                              info.vocabulary, err));
-    if (options->save_logits)
+    if (options->save_logits) {
+        const struct nib_evaluate_params params = eval_params(options, &evaluation->text);
         TRY(nib_logits_writer_open(options->save_logits, info.vocabulary, &evaluation->writer,
                                    err));
+        TRY(nib_logits_writer_note_windows(evaluation->writer, &params, err));
+    }
     TRY(engine_load(evaluation->engine, &evaluation->setup, err));
     if (evaluation->reference.engine)
         TRY(engine_load(evaluation->reference.engine, &evaluation->setup, err));
@@ -109,17 +112,13 @@ static bool read_reference(void *user, uint64_t row, float *logits, uint32_t voc
 
 static enum nib_status evaluate(struct evaluation *evaluation, struct nib_error *err)
 {
-    const struct options *options = evaluation->options;
-    const struct nib_evaluate_params *params =
-        nib_evaluate_params(.ids = evaluation->text.ids, .n_ids = evaluation->text.n_ids,
-                            .bos = evaluation->text.bos, .context = evaluation->text.window,
-                            .windows = (uint32_t)options->windows.value,
-                            .score = (enum nib_score)options->score,
-                            .reference_engine = evaluation->reference.engine,
-                            .reference = evaluation->reference.reader ? read_reference : NULL,
-                            .on_logits = on_logits, .user = evaluation,
-                            .progress = progress_hook(&evaluation->progress));
-    enum nib_status status = nib_evaluate(evaluation->engine, params, &evaluation->result, err);
+    struct nib_evaluate_params params = eval_params(evaluation->options, &evaluation->text);
+    params.reference_engine = evaluation->reference.engine;
+    params.reference = evaluation->reference.reader ? read_reference : NULL;
+    params.on_logits = on_logits;
+    params.user = evaluation;
+    params.progress = progress_hook(&evaluation->progress);
+    enum nib_status status = nib_evaluate(evaluation->engine, &params, &evaluation->result, err);
     progress_end(&evaluation->progress);
     if (evaluation->written != NIB_OK) {
         *err = evaluation->write_err;
