@@ -50,8 +50,7 @@ static enum nib_status find_layers(struct nib_cpu_instance *instance, struct nib
     return NIB_OK;
 }
 
-/// Returns the bytes of a class: its pages, and behind them those of a step, which layers take turns
-/// with.
+/// Returns the bytes of a class: its pages, and behind them those of a step, which layers share.
 static uint64_t pages_size(const struct nib_cpu_instance *instance, uint32_t kv_class)
 {
     uint64_t own = own_pages(instance, kv_class), step = instance->n_pages[kv_class] - own;

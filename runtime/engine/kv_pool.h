@@ -52,8 +52,8 @@ struct nib_kv_pool_usage nib_kv_pool_get_usage(const struct nib_kv_pool *pool, u
 /// context, and gives back the pages that no token from there on can see through the class's
 /// window. Of new pages of newest tokens only those that tokens from `n_tokens` on see are taken;
 /// those before them become pages of the step, numbered from n_pages on, which commit and truncate
-/// drop and begin deals out anew. Errors: KV full, those of the copy (the table is as it was, but for pages behind its
-/// window).
+/// drop and begin deals out anew. Errors: KV full, those of the copy (the table is as it was, but
+/// for pages behind its window).
 enum nib_status nib_kv_pool_extend(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
                                    struct nib_error *err);
 /// Returns the number of tokens up to which `table` can be extended without another page: at least
@@ -61,7 +61,7 @@ enum nib_status nib_kv_pool_extend(struct nib_kv_pool *pool, uint32_t table, uin
 uint32_t nib_kv_pool_room(const struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens);
 /// Cuts table `table` down to `n_tokens` tokens. Returns how many of its tokens are still usable:
 /// min(n_tokens, those it had), or 0 where a window's pages that the next token would see are gone;
-/// where newest tokens' pages are gone, those up to the last multiple of NIB_KV_RECENT_STRIDE pages.
+/// where newest tokens' pages are gone, the last multiple of NIB_KV_RECENT_STRIDE pages.
 uint32_t nib_kv_pool_truncate(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens);
 /// Makes table `to`, which is empty, hold what `from` holds.
 void nib_kv_pool_fork(struct nib_kv_pool *pool, uint32_t from, uint32_t to);

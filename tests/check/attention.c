@@ -258,18 +258,18 @@ static void check_stored(struct check *c, const struct test *t)
     }
 }
 
-/// Writes the key or value of token `p` to out[] as row `row` sees it: where it is among the newest,
-/// the number that was stored, rounded to f16 while it was transformed.
-static void load_seen(const struct test *t, const struct shape *s, bool is_key,
-                      const struct nib_step_row *row, uint32_t p, uint32_t kv_head, double *out)
+/// Writes the key or value of a row's token `p` to out[] as the row sees it: where it is among the
+/// newest, the number that was stored, rounded to f16 while it was transformed.
+static void load_seen(const struct test *t, bool is_key, const struct nib_step_row *row, uint32_t p,
+                      uint32_t kv_head, double *out)
 {
-    enum nib_kv_format format = is_key ? s->key_format : s->value_format;
-    uint32_t dim = is_key ? s->key_dim : s->value_dim, page = row->position / PAGE,
-             first = page + 1;
+    enum nib_kv_format format = is_key ? t->cache.key_format : t->cache.value_format;
+    uint32_t dim = is_key ? t->layer.key_dim : t->layer.value_dim, recent = t->cache.recent_pages;
+    uint32_t page = row->position / PAGE, first = page + 1;
     uint64_t token = (uint64_t)row->sequence * TABLE * PAGE + p;
-    uint64_t at = (token * s->n_kv_heads + kv_head) * dim;
-    if (s->recent_pages > 0) {
-        first = page + 1 > s->recent_pages ? page + 1 - s->recent_pages : 0;
+    uint64_t at = (token * t->layer.n_heads + kv_head) * dim;
+    if (recent > 0) {
+        first = page + 1 > recent ? page + 1 - recent : 0;
         first = first < page / 8 * 8 ? page / 8 * 8 : first;
     }
     if (p / PAGE < first || !nib_kv_has_codes(format)) {
@@ -294,7 +294,7 @@ static void attend(const struct test *t, const struct shape *s, uint32_t r, uint
     double score[TABLE * PAGE], max = -DBL_MAX, sum = 0;
     for (uint32_t p = begin; p < end; p++) {
         double key[MAX_DIM], dot = 0;
-        load_seen(t, s, true, row, p, kv_head, key);
+        load_seen(t, true, row, p, kv_head, key);
         for (uint32_t d = 0; d < s->key_dim; d++)
             dot += (double)query[d] * key[d];
         score[p] = dot * (double)t->args.scale;
@@ -307,7 +307,7 @@ static void attend(const struct test *t, const struct shape *s, uint32_t r, uint
         sum += exp(score[p] - max);
     for (uint32_t p = begin; p < end; p++) {
         double value[MAX_DIM];
-        load_seen(t, s, false, row, p, kv_head, value);
+        load_seen(t, false, row, p, kv_head, value);
         for (uint32_t d = 0; d < s->value_dim; d++) {
             double term = exp(score[p] - max) / sum * value[d];
             t->expected[out + d] += term;

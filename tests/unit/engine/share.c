@@ -375,7 +375,7 @@ Test(share, a_generation_goes_on_in_a_full_context)
     }
 }
 
-/// Newest tokens in f16: whatever sessions share, copy or take back, a row reads what it would alone.
+/// Newest tokens in f16: whatever sessions share, copy or take back, rows read what is theirs.
 Test(share, newest_tokens_follow_their_sessions)
 {
     struct rig rig;

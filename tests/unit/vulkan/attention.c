@@ -231,7 +231,7 @@ Test(vulkan_attention, every_pair_of_formats)
     nib_cpu_backend.device_close(cpu);
 }
 
-/// Sequences that go beyond the place where no newest tokens are seen any more, in chunks and alone.
+/// Sequences that go beyond a place that no newest tokens are seen from, in chunks and alone.
 static const struct course long_mixed = {{{{{0, 0, 90}, {1, 0, 250}}},
                                           {{{0, 90, 1}, {1, 250, 30}, {2, 0, 40}}},
                                           {{{0, 91, 1}, {1, 280, 1}, {2, 40, 1}}},
