@@ -226,12 +226,16 @@ static enum nib_status plan_cache(struct nib_plan_builder *b)
 }
 
 /// Puts what NIB_KV_RECENT_DEFAULT and NIB_KV_RECENT_NONE stand for in their place.
-static enum nib_status resolve_recent(struct nib_plan_params *params, struct nib_error *err)
+static enum nib_status resolve_recent(const struct nib_model_config *config,
+                                      struct nib_plan_params *params, struct nib_error *err)
 {
-    bool has_i4 = params->key_format == NIB_KV_I4 || params->value_format == NIB_KV_I4;
+    bool is_i4 = params->key_format == NIB_KV_I4 && params->value_format == NIB_KV_I4;
     uint32_t n = params->recent_tokens;
+    // Where layers hold a window alone, such pages are a large part of the cache.
+    for (uint32_t i = 0; i < config->n_layers; i++)
+        is_i4 = is_i4 && config->layers[i].window == 0;
     if (n == NIB_KV_RECENT_DEFAULT)
-        n = has_i4 ? NIB_KV_RECENT_I4 : 0;
+        n = is_i4 ? NIB_KV_RECENT_I4 : 0;
     else if (n == NIB_KV_RECENT_NONE)
         n = 0;
     else if (n % NIB_KV_PAGE_TOKENS != 0 || n > NIB_KV_RECENT_STRIDE * NIB_KV_PAGE_TOKENS)
@@ -267,7 +271,7 @@ static enum nib_status resolve_params(const struct nib_model_config *config,
         out->key_format = NIB_KV_F16;
     if (out->value_format == NIB_KV_DEFAULT)
         out->value_format = NIB_KV_F16;
-    return resolve_recent(out, err);
+    return resolve_recent(config, out, err);
 }
 
 /// Makes the plan in `b->plan`, from the embedding to the head.

@@ -81,8 +81,10 @@ Test(save, newest_tokens_go_along)
         struct rig rig;
         struct nib_error error;
         struct nib_session *session = NULL;
-        const struct nib_engine_params params = {
-            .context = CONTEXT, .key_format = NIB_KV_I4, .value_format = NIB_KV_I4};
+        const struct nib_engine_params params = {.context = CONTEXT,
+                                                 .key_format = NIB_KV_I4,
+                                                 .value_format = NIB_KV_I4,
+                                                 .kv_recent = 64};
         save_one(lengths[i], params);
         rig_open(&rig, params);
         cr_assert_eq(nib_session_load(rig.engine, path_in_folder("s"), &session, &error), NIB_OK,

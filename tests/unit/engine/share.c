@@ -385,6 +385,7 @@ Test(share, newest_tokens_follow_their_sessions)
                                               .max_sessions = 8,
                                               .max_rows = 256,
                                               .key_format = NIB_KV_I4,
+                                              .kv_recent = 64,
                                               .value_format = NIB_KV_I8});
     cr_assert_eq(rig.engine->plan->recent_pages, 2);
     for (uint32_t i = 0; i < 6; i++) {
