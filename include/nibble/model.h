@@ -97,10 +97,9 @@ enum nib_kv_format {
 
 /// Newest tokens whose keys and values are kept in f16 beside their codes of i8 or i4, and read
 /// there: a multiple of 32 up to 256, or one of these. Of n, a row reads the n - 31 to n tokens up
-/// to its own, but none before the last multiple of 256. docs/kv-cache.md says what they gain.
-#define NIB_KV_RECENT_DEFAULT                                              \
-    0   ///< NIB_KV_RECENT_I4 where keys and values are i4 and no layer of \
-        ///< the model has a window, else none
+/// to its own, but none before the last multiple of 256. The default is NIB_KV_RECENT_I4 where keys
+/// and values are i4 and no layer of the model has a window, else none. docs/kv-cache.md says why.
+#define NIB_KV_RECENT_DEFAULT 0
 #define NIB_KV_RECENT_NONE UINT32_MAX
 #define NIB_KV_RECENT_I4 64
 
