@@ -106,18 +106,21 @@ static enum nib_status reserve_cache(struct nib_vk_instance *instance, uint32_t 
         return nib_fail(err, NIB_ERROR_ARGUMENT, "the cache has no pages of class %u",
                         layer->kv_class);
     }
-    NIB_TRY(reserve_bound(instance, n * layer->key_page_size, "the cache of a layer's keys",
-                          &cache->keys, err));
-    NIB_TRY(reserve_bound(instance, n * layer->value_page_size, "the cache of a layer's values",
-                          &cache->values, err));
+    uint64_t n_recent =
+        instance->plan->recent_pages ? instance->n_pages[instance->plan->n_kv_classes - 1] : 0;
+    NIB_TRY(reserve_bound(instance,
+                          n * layer->key_page_size + n_recent * layer->recent_key_page_size,
+                          "the cache of a layer's keys", &cache->keys, err));
+    NIB_TRY(reserve_bound(instance,
+                          n * layer->value_page_size + n_recent * layer->recent_value_page_size,
+                          "the cache of a layer's values", &cache->values, err));
     if (layer->key_scale_page_size)
         NIB_TRY(reserve_bound(instance, n * layer->key_scale_page_size, "the scales of keys",
                               &cache->key_scales, err));
     if (layer->value_scale_page_size)
         NIB_TRY(reserve_bound(instance, n * layer->value_scale_page_size, "the scales of values",
                               &cache->value_scales, err));
-    instance->kv_bytes += n * ((uint64_t)layer->key_page_size + layer->value_page_size +
-                               layer->key_scale_page_size + layer->value_scale_page_size);
+    instance->kv_bytes += n * nib_kv_page_bytes(layer) + n_recent * nib_kv_recent_bytes(layer);
     cache->is_used = true;
 fail:
     return status;

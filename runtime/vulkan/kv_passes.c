@@ -43,6 +43,16 @@ static enum nib_status add_store(struct builder *b, const struct plane *plane,
     return NIB_OK;
 }
 
+/// Where pages of newest tokens lie in a plane that has `n_pages` pages of codes.
+static struct nib_kv_recent_args recent_args(const struct builder *b, uint32_t n_pages,
+                                             uint32_t page_size)
+{
+    if (b->plan->recent_pages == 0)
+        return (struct nib_kv_recent_args){.at = 0};
+    return (struct nib_kv_recent_args){.at = n_pages * (page_size / 4),
+                                       .kv_class = b->plan->n_kv_classes - 1};
+}
+
 static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer *layer,
                                    const struct plane *plane, struct nib_error *err)
 {
@@ -56,13 +66,15 @@ static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer 
         .window = layer->window,
         .sequences_at = b->self->step_layout.sequences_at,
         .tables_at = b->self->step_layout.tables_at,
+        .recent = recent_args(b, b->self->n_pages[layer->kv_class], plane->page_size),
     };
     uint64_t n = (uint64_t)layer->n_heads * nib_kv_scale_words(NIB_KV_I8, plane->dim);
     struct pass_params params = {
         .kernel = {.shader = "kv_store_codes",
                    .specs = {[NIB_KV_STORE_FORMAT] = kernel_format(plane->format),
                              [NIB_KV_STORE_IS_KEY] = plane->is_key,
-                             [NIB_KV_STORE_DIM] = plane->dim}},
+                             [NIB_KV_STORE_DIM] = plane->dim,
+                             [NIB_KV_STORE_HAS_RECENT] = b->plan->recent_pages > 0}},
         .bind.range = {[NIB_BIND_IN] = value_of(b, plane->view),
                        [NIB_BIND_MATRIX] = plane->range,
                        [NIB_BIND_INPUT] = plane->scales},
@@ -318,7 +330,8 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
                              [NIB_ATTENTION_THREADS] = WIDTH * tiling.lanes,
                              [NIB_ATTENTION_IS_SINGLE] = is_single,
                              [NIB_ATTENTION_CHUNK] = tiling.chunk,
-                             [NIB_ATTENTION_IS_ALIGNED] = is_aligned}},
+                             [NIB_ATTENTION_IS_ALIGNED] = is_aligned,
+                             [NIB_ATTENTION_RECENT] = b->plan->recent_pages}},
         .bind = {.range = {[NIB_BIND_IN] = value_of(b, &op->query),
                            [NIB_BIND_IN_2] = &self->partials,
                            [NIB_BIND_OUT] = value_of(b, &op->out),
@@ -441,6 +454,8 @@ enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_at
         .tables_at = b->self->step_layout.tables_at,
         .scale = op->scale,
         .softcap = op->softcap,
+        .recent_keys = recent_args(b, b->self->n_pages[layer->kv_class], layer->key_page_size),
+        .recent_values = recent_args(b, b->self->n_pages[layer->kv_class], layer->value_page_size),
     };
     NIB_TRY(add_transform(b, &op->query, b->plan->key_format, op->n_heads, err));
     NIB_TRY(add_attention(b, op, &args, true, err));
