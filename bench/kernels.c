@@ -15,12 +15,10 @@
 #include <time.h>
 
 #include "runtime/base/os.h"
-#include "runtime/base/thread_pool.h"
 #include "runtime/cpu/cpu_backend.h"
-#include "runtime/cpu/kernels.h"
 #include "runtime/quant/pack.h"
 
-enum { MAX_RUNS = 1000, READ_BYTES = 1 << 30, LINE_WORDS = 8, READ_AHEAD = 128 };
+enum { MAX_RUNS = 1000 };
 
 struct options {
     uint32_t threads; ///< 0: one per core
@@ -77,68 +75,6 @@ static uint64_t read_clock(uint32_t threads)
 #endif
     (void)threads;
     return nib_clock_ns();
-}
-
-/// Returns multiply-adds of bytes a second on one thread times `threads`; 0 for scalar kernels.
-static double measure_peak(const char *level, uint32_t threads)
-{
-    struct nib_cpu_kernels kernels;
-    enum nib_cpu_level number;
-    struct nib_error error;
-    double best = 0;
-    stop_at(nib_cpu_level_find(level, &number, &error), &error);
-    nib_cpu_kernels_init(&kernels, number);
-    for (int i = 0; kernels.int8_peak && i < 20; i++) {
-        uint64_t start = read_clock(1);
-        double macs = (double)kernels.int8_peak(100000);
-        double rate = macs / (double)(read_clock(1) - start) * 1e9;
-        best = rate > best ? rate : best;
-    }
-    return best * threads;
-}
-
-struct read_loop {
-    const uint64_t *words;
-    volatile uint64_t sink;
-};
-
-static void read_piece(void *user, uint64_t first, uint64_t last, uint32_t thread)
-{
-    (void)thread;
-    struct read_loop *loop = user;
-    uint64_t sum = 0;
-    for (uint64_t i = first; i < last; i += LINE_WORDS) {
-#ifdef __GNUC__
-        __builtin_prefetch(loop->words + i + READ_AHEAD);
-#endif
-        for (uint64_t k = i; k < i + LINE_WORDS; k++)
-            sum += loop->words[k];
-    }
-    if (sum == 1) // never, but compilers cannot know
-        loop->sink = sum;
-}
-
-/// Returns bytes a second, the best of five passes over a buffer larger than any cache.
-static double measure_read_bandwidth(uint32_t threads)
-{
-    struct nib_thread_pool *pool;
-    struct nib_error error;
-    stop_at(nib_thread_pool_create(threads, false, &pool, &error), &error);
-    uint64_t *words = nib_pages_alloc_large(READ_BYTES);
-    if (!words)
-        stop_at(NIB_ERROR_MEMORY, &(struct nib_error){.message = "out of memory"});
-    memset(words, 3, READ_BYTES);
-    struct read_loop loop = {.words = words};
-    uint64_t best = UINT64_MAX;
-    for (int i = 0; i < 5; i++) {
-        uint64_t start = nib_clock_ns();
-        nib_thread_pool_run(pool, READ_BYTES / 8, 1 << 16, read_piece, &loop);
-        uint64_t ns = nib_clock_ns() - start;
-        best = ns < best ? ns : best;
-    }
-    nib_pages_free(words, READ_BYTES);
-    nib_thread_pool_destroy(&pool);
-    return READ_BYTES / (double)best * 1e9;
 }
 
 static enum nib_status read_same_row(const struct nib_row_reader *reader, uint64_t first,
@@ -281,7 +217,7 @@ static void bench_one(struct bench *b, const struct nib_format *format,
     double bandwidth = (double)memory.weights / ns * 1e9;
     printf("%-10s %-11s %5" PRIu32 " %10.3f %10.2f %9.2f %6.1f %6.1f\n", format->name,
            nib_activation_name(activation), rows, ns * 1e-6, macs / ns, bandwidth * 1e-9,
-           100 * bandwidth / b->read_bandwidth, b->peak > 0 ? 1e11 * macs / ns / b->peak : 0.0);
+           100 * bandwidth / b->read_bandwidth, 1e11 * macs / ns / b->peak);
     fflush(stdout);
     nib_cpu_backend.destroy(self);
     free(b->raw);
@@ -361,8 +297,10 @@ int main(int argc, char **argv)
             &error);
     nib_cpu_backend.device_info(b.device, &info);
     uint32_t threads = options.threads ? options.threads : info.threads;
-    b.read_bandwidth = measure_read_bandwidth(threads);
-    b.peak = measure_peak(options.level, threads);
+    struct nib_device_limits limits;
+    stop_at(nib_cpu_backend.measure(b.device, &limits, &error), &error);
+    b.read_bandwidth = limits.read_bytes;
+    b.peak = limits.int8_macs;
     printf("%s, %" PRIu32 " threads, read bandwidth %.1f GB/s, peak %.1f GMAC/s, matrix %" PRIu64
            "x%" PRIu64 "\n",
            info.name, threads, b.read_bandwidth * 1e-9, b.peak * 1e-9, options.out, options.in);

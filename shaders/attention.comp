@@ -8,6 +8,9 @@
 // transformed, and so do outputs go (kv_transform).
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
+#ifdef TEXELS
+#extension GL_KHR_shader_subgroup_shuffle : require
+#endif
 #include "lib/half.glsl"
 #include "lib/step.glsl"
 #include "shared/kernels.h"
@@ -28,6 +31,7 @@ layout(constant_id = NIB_ATTENTION_LANES) const uint LANES = 8;
 layout(constant_id = NIB_ATTENTION_THREADS) const uint THREADS = 128;
 // For sequences with one row in the step; else for those with more.
 layout(constant_id = NIB_ATTENTION_IS_SINGLE) const bool IS_SINGLE = false;
+layout(constant_id = NIB_ATTENTION_RECENT) const uint RECENT = 0;
 layout(local_size_x_id = NIB_ATTENTION_THREADS) in;
 
 const uint WIDTH = THREADS / LANES; // sets of invocations
@@ -78,17 +82,21 @@ layout(std430, set = 0, binding = NIB_BIND_INPUT) readonly buffer ValueQuads {
 layout(std430, set = 0, binding = NIB_BIND_MATRIX) readonly buffer KeyPairs {
     uvec2 key_pairs[];
 };
-// Where TEXELS is defined, keys and values are read as texels: lavapipe gathers these at once.
+// Where TEXELS is defined, keys, values and queries are read as texels: lavapipe gathers these at
+// once. It also takes long to reach shared memory, so that subgroups of 8 add up what they can.
 #ifdef TEXELS
 layout(set = 0, binding = NIB_BIND_MATRIX_TEXELS) uniform usamplerBuffer key_texels;
 layout(set = 0, binding = NIB_BIND_INPUT_TEXELS) uniform usamplerBuffer value_texels;
 #define KEY_QUAD(i) texelFetch(key_texels, int(i))
 #define KEY_PAIR(i) pair_of(KEY_QUAD((i) / 2u), i)
 #define VALUE_QUAD(i) texelFetch(value_texels, int(i))
+layout(set = 0, binding = NIB_BIND_IN_TEXELS) uniform usamplerBuffer query_texels;
+#define QUERY_QUAD(i) uintBitsToFloat(texelFetch(query_texels, int(i)))
 #else
 #define KEY_QUAD(i) key_quads[i]
 #define KEY_PAIR(i) key_pairs[i]
 #define VALUE_QUAD(i) value_quads[i]
+#define QUERY_QUAD(i) query_quads[i]
 #endif
 layout(std430, set = 0, binding = NIB_BIND_SUMS) readonly buffer KeyScales {
     uint key_scales[];
@@ -130,6 +138,19 @@ struct KvUnit {
 #include "lib/kv_unit.glsl"
 #define UNIT_LOAD load_value
 #define UNIT_FORMAT VALUE_FORMAT
+#define UNIT_DIM VALUE_DIM
+#define UNIT_WORDS value_words
+#define UNIT_QUADS VALUE_QUAD
+#include "lib/kv_unit.glsl"
+// Newest tokens, which are read beside codes.
+#define UNIT_LOAD load_recent_key
+#define UNIT_FORMAT uint(NIB_KV_CODE_F16)
+#define UNIT_DIM KEY_DIM
+#define UNIT_WORDS key_words
+#define UNIT_QUADS KEY_QUAD
+#include "lib/kv_unit.glsl"
+#define UNIT_LOAD load_recent_value
+#define UNIT_FORMAT uint(NIB_KV_CODE_F16)
 #define UNIT_DIM VALUE_DIM
 #define UNIT_WORDS value_words
 #define UNIT_QUADS VALUE_QUAD
@@ -227,6 +248,37 @@ uint out_index(uint row, uint head)
     return ((gl_WorkGroupID.z * n_rows + row) * p.n_heads + head) * (VALUE_DIM + 2u) + 2u;
 }
 
+// Puts CHUNK quads of each invocation's output into the pool, to be added up over SETS of them.
+#ifdef TEXELS
+const uint SETS = THREADS / 8u;
+void pool_item(uint thread, uint item)
+{
+    const uint n = 8u / LANES; // invocations of a subgroup that have the same numbers
+    uint id = gl_SubgroupInvocationID;
+    vec4 own = vec4(0.0);
+    [[unroll]] for (uint j = 0u; j < CHUNK; j++) {
+        vec4 quad = acc[item * CHUNK + j];
+        if (LANES <= 4u)
+            quad += subgroupShuffle(quad, id ^ 4u);
+        if (LANES <= 2u)
+            quad += subgroupShuffle(quad, id ^ 2u);
+        if (LANES == 1u)
+            quad += subgroupShuffle(quad, id ^ 1u);
+        own = id / LANES == j % n ? quad : own;
+        uint k = j / n * n + id / LANES;
+        if ((j % n + 1u == n || j + 1u == CHUNK) && k <= j)
+            pool[k * THREADS + thread / 8u * LANES + id % LANES] = own;
+    }
+}
+#else
+const uint SETS = WIDTH;
+void pool_item(uint thread, uint item)
+{
+    [[unroll]] for (uint j = 0u; j < CHUNK; j++)
+        pool[j * THREADS + thread] = acc[item * CHUNK + j];
+}
+#endif
+
 // Puts the invocations' outputs together and writes them, CHUNK quads of each for one row; item i
 // is chunk i % N_CHUNKS of row i / N_CHUNKS. Final outputs are divided by the sums of the weights.
 void write_item(Tile tile, uint thread, uint item, uint first_head, uint end_head)
@@ -236,14 +288,13 @@ void write_item(Tile tile, uint thread, uint item, uint first_head, uint end_hea
     bool is_used = r / HEADS < tile.n && head < end_head, is_final = gl_NumWorkGroups.z == 1u;
     uint to = out_index(row, head);
     float total = totals[ROWS + r], factor = !is_final ? 1.0 : total > 0.0 ? 1.0 / total : 0.0;
-    [[unroll]] for (uint j = 0u; j < CHUNK; j++)
-        pool[j * THREADS + thread] = acc[item * CHUNK + j];
+    pool_item(thread, item);
     barrier();
     for (uint o = thread; o < CHUNK * LANES; o += THREADS) {
         uint j = (c * CHUNK + o / LANES) * 4u;
         uint d = (j / VALUE_UNIT * LANES + o % LANES) * VALUE_UNIT + j % VALUE_UNIT;
         vec4 quad = vec4(0.0);
-        for (uint k = 0u; k < WIDTH; k++)
+        for (uint k = 0u; k < SETS; k++)
             quad += pool[o / LANES * THREADS + k * LANES + o % LANES];
         quad *= factor;
         for (uint i = 0u; i < 4u; i++) {
@@ -317,7 +368,7 @@ void load_queries(Tile tile, uint lane, uint first_head, uint end_head)
             uint d = (4u * i / KEY_UNIT * LANES + lane) * KEY_UNIT + 4u * i % KEY_UNIT;
             vec4 x;
             if (IS_ALIGNED) {
-                x = d < KEY_DIM ? query_quads[(from + d) / 4u] : vec4(0.0);
+                x = d < KEY_DIM ? QUERY_QUAD((from + d) / 4u) : vec4(0.0);
             } else {
                 [[unroll]] for (uint j = 0u; j < 4u; j++)
                     x[j] = d + j < KEY_DIM ? query[from + d + j] : 0.0;
@@ -418,12 +469,40 @@ void score_codes(uint head, uint page, uint lane, uint place)
     }
 }
 
-// Turns scores into weights, and brings maxima, sums and outputs up to date with them.
-void weigh_scores(Tile tile, uint first_token)
+// The same for keys of newest tokens, in f16: four units to each of the invocation's groups.
+void score_recent(uint head, uint n_heads, uint page, uint lane, uint place, uint last)
+{
+    const uint n_units = (KEY_DIM + 7u) / 8u;
+    [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+        uint slot = min(place * TOKENS + t, last);
+        uint at = p.recent_keys.at + ((page * n_heads + head) * PAGE + slot) * (KEY_DIM / 2u);
+        [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
+            [[unroll]] for (uint u = 0u; u < 4u; u++) {
+                KvUnit k = load_recent_key(at, min((i * LANES + lane) * 4u + u, n_units - 1u));
+                [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                    uint j = r * KEY_QUADS + i * 8u + 2u * u;
+                    score[r * TOKENS + t] += dot(k.low, q[j]) + dot(k.high, q[j + 1u]);
+                }
+            }
+        }
+    }
+}
+
+// The page from which on a row at `position` reads newest tokens.
+uint first_recent(uint position)
+{
+    return NIB_KV_FIRST_RECENT(position / PAGE, RECENT);
+}
+
+// Turns scores into weights, and brings maxima, sums and outputs up to date with them. Rows that
+// read the page otherwise than it was do not see it.
+void weigh_scores(Tile tile, uint first_token, bool is_recent)
 {
     [[unroll]] for (uint r = 0u; r < ROWS; r++) {
         uint seen = tile.position + r / HEADS + 1u;
         uint unseen = p.window != 0u && p.window < seen ? seen - p.window : 0u;
+        if (RECENT > 0u && is_recent != (first_token / PAGE >= first_recent(seen - 1u)))
+            seen = 0u;
         float next = most[r];
         [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
             uint token = first_token + t, i = r * TOKENS + t;
@@ -501,6 +580,25 @@ void add_codes(uint head, uint page, uint lane, uint place, uint last)
     }
 }
 
+void add_recent(uint head, uint n_heads, uint page, uint lane, uint place, uint last)
+{
+    const uint n_units = (VALUE_DIM + 7u) / 8u;
+    [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+        uint slot = min(place * TOKENS + t, last);
+        uint at = p.recent_values.at + ((page * n_heads + head) * PAGE + slot) * (VALUE_DIM / 2u);
+        [[unroll]] for (uint i = 0u; i < VALUE_SHARE; i++) {
+            [[unroll]] for (uint u = 0u; u < 4u; u++) {
+                KvUnit v = load_recent_value(at, min((i * LANES + lane) * 4u + u, n_units - 1u));
+                [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                    uint j = r * VALUE_QUADS + i * 8u + 2u * u;
+                    acc[j] += score[r * TOKENS + t] * v.low;
+                    acc[j + 1u] += score[r * TOKENS + t] * v.high;
+                }
+            }
+        }
+    }
+}
+
 // Adds the weighted minima of codes of 4 bits to all numbers of their group.
 void add_minima()
 {
@@ -516,16 +614,23 @@ void main()
     uint first_head = kv_head * p.heads_per_kv_head + gl_WorkGroupID.x % n_head_tiles * HEADS;
     uint end_head = (kv_head + 1u) * p.heads_per_kv_head;
     Tile tile = find_tile();
-    uint table = p.tables_at + sequence_word(p.sequences_at, tile.sequence, 1u) +
-                 p.kv_class * step.header.page_table_stride;
+    uint tables = p.tables_at + sequence_word(p.sequences_at, tile.sequence, 1u);
+    uint table = tables + p.kv_class * step.header.page_table_stride;
+    uint recent_table = tables + p.recent_keys.kv_class * step.header.page_table_stride;
     uint end = tile.n > 0u ? tile.position + tile.n : 0u;
     uint begin = p.window != 0u && p.window <= tile.position ? tile.position + 1u - p.window : 0u;
     uint first_page = begin / PAGE, end_page = (end + PAGE - 1u) / PAGE;
     uint n_pages = end_page - min(first_page, end_page);
-    uint share = max((n_pages + gl_NumWorkGroups.z - 1u) / gl_NumWorkGroups.z, LEAST_PAGES);
-    first_page += gl_WorkGroupID.z * share;
-    end_page = min(end_page, first_page + share);
-    if (first_page >= end_page) {
+    // Pages that some row reads as they are, then those that some row reads in f16: a few are both.
+    uint n_recent = 0u, n_plain = n_pages;
+    if (RECENT > 0u && n_pages > 0u) {
+        n_plain = max(first_recent(end - 1u), first_page) - first_page;
+        n_recent = end_page - max(first_recent(tile.position), first_page);
+    }
+    uint n_visits = n_plain + n_recent;
+    uint share = max((n_visits + gl_NumWorkGroups.z - 1u) / gl_NumWorkGroups.z, LEAST_PAGES);
+    uint visit = gl_WorkGroupID.z * share, end_visit = min(n_visits, visit + share);
+    if (visit >= end_visit) {
         leave_nothing(tile, thread, first_head, end_head);
         return;
     }
@@ -540,23 +645,31 @@ void main()
             acc_min[r * VALUE_SHARE + i] = 0.0;
     }
 
-    for (uint page_index = first_page; page_index < end_page; page_index++) {
+    uint n_heads = p.n_heads / p.heads_per_kv_head;
+    for (; visit < end_visit; visit++) {
+        bool is_recent = RECENT > 0u && visit >= n_plain;
+        uint page_index = is_recent ? end_page - (n_visits - visit) : first_page + visit;
         uint page = step.rest[table + page_index], base = page_index * PAGE;
+        uint recent_page = is_recent ? step.rest[recent_table + page_index] : 0u;
         uint last = end - 1u - base;
         [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++)
             score[i] = 0.0;
-        if (KEYS_ARE_CODES)
-            score_base(kv_head, p.n_heads / p.heads_per_kv_head, page, lane);
-        if (KEYS_ARE_CODES)
+        if (KEYS_ARE_CODES && is_recent)
+            score_recent(kv_head, n_heads, recent_page, lane, place, last);
+        if (KEYS_ARE_CODES && !is_recent)
+            score_base(kv_head, n_heads, page, lane);
+        if (KEYS_ARE_CODES && !is_recent)
             score_codes(kv_head, page, lane, place);
-        else
+        if (!KEYS_ARE_CODES)
             score_floats(kv_head, page, lane, place, last);
         if (LANES > 1u)
             add_lanes(thread);
-        weigh_scores(tile, base + place * TOKENS);
-        if (VALUES_ARE_CODES)
+        weigh_scores(tile, base + place * TOKENS, is_recent);
+        if (VALUES_ARE_CODES && is_recent)
+            add_recent(kv_head, n_heads, recent_page, lane, place, last);
+        if (VALUES_ARE_CODES && !is_recent)
             add_codes(kv_head, page, lane, place, last);
-        else
+        if (!VALUES_ARE_CODES)
             add_floats(kv_head, page, lane, place, last);
     }
     if (VALUE_FORMAT == NIB_KV_CODE_I4)

@@ -12,6 +12,10 @@ struct nib_cpu_device {
     struct nib_cpu_kernels kernels;
 };
 
+/// As nib_backend.measure.
+enum nib_status nib_cpu_measure(void *device, struct nib_device_limits *out_limits,
+                                struct nib_error *err);
+
 /// A run of a plan's segments with its weights, cache and buffers.
 struct nib_cpu_instance {
     const struct nib_plan *plan;
@@ -31,6 +35,7 @@ struct nib_cpu_instance {
     uint32_t n_pages[NIB_KV_MAX_CLASSES];
     uint8_t *pages[NIB_KV_MAX_CLASSES];       ///< [n_pages][page_stride]
     uint64_t page_stride[NIB_KV_MAX_CLASSES]; ///< bytes of a page of all layers that lie here
+    uint64_t step_stride;                     ///< of one that is of use to a step alone
 
     void *buffers; ///< everything below in one block
     size_t buffers_size;

@@ -102,6 +102,7 @@
 #define NIB_KV_STORE_FORMAT 0
 #define NIB_KV_STORE_IS_KEY 1
 #define NIB_KV_STORE_DIM 2
+#define NIB_KV_STORE_HAS_RECENT 3 // stored in f16 as well
 
 // attention
 #define NIB_ATTENTION_MAX_DIM 512
@@ -116,11 +117,18 @@
 #define NIB_ATTENTION_IS_SINGLE 8
 #define NIB_ATTENTION_CHUNK 9
 #define NIB_ATTENTION_IS_ALIGNED 10
+#define NIB_ATTENTION_RECENT 11 // pages of newest tokens, 0: none are kept
 
 // draw
 #define NIB_DRAW_HAS_SAMPLING 0 // constant: some line is not just the largest logit
 #define NIB_DRAW_PART 2048      // logits that a workgroup looks at
 #define NIB_DRAW_LIST 8192      // tokens that the list of a line holds
+
+// measure_*: what the device can do at most
+#define NIB_MEASURE_PIECE 1024 // quads of words that a workgroup reads one after the other
+#define NIB_MEASURE_SUMS 8     // chains of multiply-adds that do not wait for one another
+#define NIB_MEASURE_STEPS 16   // of a chain in a round
+#define NIB_MEASURE_TILES 4    // products of tiles in a round
 
 // A matrix, or a slice of its rows. Offsets count from its beginning.
 struct nib_matrix_args {
@@ -245,6 +253,12 @@ struct nib_kv_store_args {
     nib_uint angles_at;
 };
 
+// Where pages of newest tokens lie: behind a plane's pages of codes.
+struct nib_kv_recent_args {
+    nib_uint at;
+    nib_uint kv_class;
+};
+
 struct nib_kv_store_codes_args {
     nib_uint in_at;
     nib_uint in_stride;
@@ -255,6 +269,7 @@ struct nib_kv_store_codes_args {
     nib_uint window;
     nib_uint sequences_at;
     nib_uint tables_at;
+    NIB_STRUCT(nib_kv_recent_args) recent;
 };
 
 // Heads whose whole groups are transformed.
@@ -284,7 +299,9 @@ struct nib_attention_args {
     nib_uint sequences_at;
     nib_uint tables_at;
     float scale;
-    float softcap; // 0: none
+    float softcap;                              // 0: none
+    NIB_STRUCT(nib_kv_recent_args) recent_keys; // where keys are codes
+    NIB_STRUCT(nib_kv_recent_args) recent_values;
 };
 
 struct nib_attention_merge_args {
@@ -316,6 +333,13 @@ struct nib_gather_args {
 
 struct nib_advance_args {
     nib_uint n_rows;
+};
+
+struct nib_measure_args {
+    nib_uint n_rounds;
+    nib_uint n_pieces; // of the buffer
+    nib_uint factor;
+    nib_uint unlikely; // a result that does not come
 };
 
 struct nib_draw_args {

@@ -2,6 +2,7 @@
 #include "tools/nibble/eval_text.h"
 #include "tools/nibble/json_out.h"
 #include "tools/nibble/message.h"
+#include "tools/nibble/profile.h"
 #include "tools/nibble/progress.h"
 #include "tools/nibble/prompt.h"
 #include "tools/nibble/report.h"
@@ -126,8 +127,7 @@ static enum nib_status evaluate(struct evaluation *evaluation, struct nib_error 
     return status;
 }
 
-static void write_json(const struct evaluation *evaluation, const struct nib_op_profile *profiles,
-                       uint32_t n_profiles)
+static void write_json(const struct evaluation *evaluation, const struct profile *profile)
 {
     const struct nib_evaluation *result = &evaluation->result;
     struct nib_engine_info info;
@@ -145,8 +145,7 @@ static void write_json(const struct evaluation *evaluation, const struct nib_op_
     json_put_real(&json, "kl_p99", result->compared ? result->kl_p99 : NAN);
     json_put_real(&json, "top1_agreement", result->compared ? result->top1_agreement : NAN);
     report_execution(&json, evaluation->engine);
-    if (profiles)
-        report_profile(&json, profiles, n_profiles);
+    profile_write(profile, &json);
     json_end(&json);
 }
 
@@ -168,20 +167,18 @@ static void print_result(const struct nib_evaluation *result)
 static enum nib_status report(const struct evaluation *evaluation, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    struct nib_op_profile *profiles = NULL;
-    uint32_t n_profiles = 0;
+    struct profile profile = {0};
     if (evaluation->options->profile)
-        TRY(report_read_profile(evaluation->engine, &profiles, &n_profiles, err));
+        TRY(profile_read(evaluation->engine, &profile, err));
     if (evaluation->options->json) {
-        write_json(evaluation, profiles, n_profiles);
+        write_json(evaluation, &profile);
     } else {
         print_result(&evaluation->result);
-        if (profiles)
-            TRY(report_print_profile(profiles, n_profiles, err));
+        TRY(profile_print(&profile, err));
     }
 
 fail:
-    free(profiles);
+    profile_free(&profile);
     return status;
 }
 

@@ -50,6 +50,7 @@ struct option_kv {
     bool given;
     enum nib_kv_format keys;
     enum nib_kv_format values;
+    uint32_t recent; ///< as nib_engine_params.kv_recent
 };
 
 struct option_texts {
@@ -97,7 +98,7 @@ struct options {
     const char *vulkan_mask, *shader_dir;
     struct option_kv kv;
     unsigned self_test; ///< enum nib_self_test
-    bool fallback, precise, profile;
+    bool fallback, precise, profile, measure;
 
     const char *prompt, *file;
     struct option_ids prompt_ids, detokenize;
