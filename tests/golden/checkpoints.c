@@ -104,6 +104,11 @@ static void check_folder(const char *folder, bool int8)
     expected_close(&expected);
 }
 
+Test(checkpoints, original)
+{
+    check_folder("base", false);
+}
+
 Test(checkpoints, gptq_int4_symmetric)
 {
     check_folder("gptq-int4-g32-sym", false);

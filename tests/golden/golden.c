@@ -10,12 +10,19 @@ static void require(enum nib_status status, const struct nib_error *error)
     cr_assert_eq(status, NIB_OK, "%s", status == NIB_OK ? "" : error->message);
 }
 
-/// Opens the Vulkan devices that NIB_TEST_VULKAN numbers, or none, which is the CPU.
+/// Opens the Vulkan devices that NIB_TEST_VULKAN numbers; else the CPU with the instruction sets
+/// that NIB_TEST_CPU_MASK allows; else none, which is the CPU with all of them.
 static void open_devices(struct golden *golden)
 {
     struct nib_error error;
-    const char *index = getenv("NIB_TEST_VULKAN");
+    const char *index = getenv("NIB_TEST_VULKAN"), *mask = getenv("NIB_TEST_CPU_MASK");
     golden->n_devices = 0;
+    if (!index && mask) {
+        require(nib_device_open(nib_device_params(.backend = NIB_BACKEND_CPU, .cpu_mask = mask),
+                                &golden->devices[0], &error),
+                &error);
+        golden->n_devices = 1;
+    }
     while (index && golden->n_devices < GOLDEN_MAX_DEVICES) {
         char *end;
         enum nib_status status =
@@ -40,7 +47,7 @@ static void check_execution(const struct golden *golden)
     struct nib_engine_info info;
     nib_engine_get_info(golden->engine, &info);
     cr_assert_eq(info.n_placements, golden->n_devices);
-    cr_assert_eq(info.execution.cpu_layers, 0u);
+    cr_assert_eq(info.execution.cpu_layers > 0, getenv("NIB_TEST_VULKAN") == NULL);
     cr_assert_eq(info.execution.n_fallbacks, 0u);
     cr_assert_eq(info.execution.n_replaced, 0u);
     for (uint32_t i = 0; i < golden->n_devices; i++) {

@@ -10,7 +10,7 @@
 /// A model with one engine and one session.
 struct golden {
     /// None: the CPU; else as the environment variable NIB_TEST_VULKAN says: "0", or "0,1" for two
-    /// that share the layers.
+    /// that share the layers; or NIB_TEST_CPU_MASK, a level of the CPU such as "scalar".
     struct nib_device *devices[GOLDEN_MAX_DEVICES];
     uint32_t n_devices;
     struct nib_model *model;

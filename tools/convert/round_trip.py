@@ -91,9 +91,10 @@ OVERRIDES = [] # of torch's operators, in force as long as they are here
 
 
 def load_bitsandbytes_int8(folder):
-    """transformers loads such folders in fp16 whatever it is told, and the tool's CPU code has a
-    rounded 1/127²: either moves the logits by half of their deviation, since codes turn. Here
-    everything but the matrices is fp32, and the constant is exact."""
+    """transformers loads such folders in 16 bits whatever it is told, and the tool's CPU code has
+    a rounded 1/127² and a factor 127 / max|x| that is rounded twice, which decides the code of half
+    the maximum: each moves the logits, since codes turn. Here everything but the matrices is fp32,
+    the constant is exact, and an input is divided by max|x| / 127."""
     import torch
     model = transformers_model(folder)
     for tensor in model.parameters():
@@ -102,7 +103,19 @@ def load_bitsandbytes_int8(folder):
     if not OVERRIDES:
         OVERRIDES.append(torch.library.Library("bitsandbytes", "IMPL"))
         OVERRIDES[0].impl("int8_mm_dequant", exact_dequant, "CPU", allow_override=True)
+        OVERRIDES[0].impl("int8_vectorwise_quant", exact_quant, "CPU", allow_override=True)
     return model
+
+
+def exact_quant(inputs, threshold=0.0):
+    import torch
+    outliers = inputs.abs() >= (threshold or float("inf"))
+    columns = torch.argwhere(outliers.any(dim=0)).view(-1)
+    regular = inputs.float().masked_fill(outliers, 0)
+    most = regular.abs().amax(dim=1)
+    codes = torch.round(regular / (most / 127).unsqueeze(-1)).to(torch.int8)
+    codes[:, columns] = 0
+    return codes, most, columns if threshold else None
 
 
 def exact_dequant(sums, row_stats, col_stats, dtype=None, bias=None):
