@@ -14,13 +14,13 @@
 #include <string.h>
 #include <time.h>
 
+#include "bench/read_bandwidth.h"
 #include "runtime/base/os.h"
-#include "runtime/base/thread_pool.h"
 #include "runtime/cpu/cpu_backend.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/quant/pack.h"
 
-enum { MAX_RUNS = 1000, READ_BYTES = 1 << 30, LINE_WORDS = 8, READ_AHEAD = 128 };
+enum { MAX_RUNS = 1000 };
 
 struct options {
     uint32_t threads; ///< 0: one per core
@@ -97,48 +97,19 @@ static double measure_peak(const char *level, uint32_t threads)
     return best * threads;
 }
 
-struct read_loop {
-    const uint64_t *words;
-    volatile uint64_t sink;
-};
-
-static void read_piece(void *user, uint64_t first, uint64_t last, uint32_t thread)
-{
-    (void)thread;
-    struct read_loop *loop = user;
-    uint64_t sum = 0;
-    for (uint64_t i = first; i < last; i += LINE_WORDS) {
-#ifdef __GNUC__
-        __builtin_prefetch(loop->words + i + READ_AHEAD);
-#endif
-        for (uint64_t k = i; k < i + LINE_WORDS; k++)
-            sum += loop->words[k];
-    }
-    if (sum == 1) // never, but compilers cannot know
-        loop->sink = sum;
-}
-
-/// Returns bytes a second, the best of five passes over a buffer larger than any cache.
+/// Returns bytes a second, the best of ten passes.
 static double measure_read_bandwidth(uint32_t threads)
 {
-    struct nib_thread_pool *pool;
+    struct read_bandwidth reader;
     struct nib_error error;
-    stop_at(nib_thread_pool_create(threads, false, &pool, &error), &error);
-    uint64_t *words = nib_pages_alloc_large(READ_BYTES);
-    if (!words)
-        stop_at(NIB_ERROR_MEMORY, &(struct nib_error){.message = "out of memory"});
-    memset(words, 3, READ_BYTES);
-    struct read_loop loop = {.words = words};
-    uint64_t best = UINT64_MAX;
-    for (int i = 0; i < 5; i++) {
-        uint64_t start = nib_clock_ns();
-        nib_thread_pool_run(pool, READ_BYTES / 8, 1 << 16, read_piece, &loop);
-        uint64_t ns = nib_clock_ns() - start;
-        best = ns < best ? ns : best;
+    double best = 0;
+    stop_at(read_bandwidth_open(threads, &reader, &error), &error);
+    for (int i = 0; i < 10; i++) {
+        double rate = read_bandwidth_measure(&reader);
+        best = rate > best ? rate : best;
     }
-    nib_pages_free(words, READ_BYTES);
-    nib_thread_pool_destroy(&pool);
-    return READ_BYTES / (double)best * 1e9;
+    read_bandwidth_close(&reader);
+    return best;
 }
 
 static enum nib_status read_same_row(const struct nib_row_reader *reader, uint64_t first,
