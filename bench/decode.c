@@ -1,20 +1,18 @@
 // nibble-bench-decode: the share of the memory's bandwidth that decode on the CPU reaches.
 //
-// A step of one token reads each weight once. Rounds of steps take turns with passes over memory on
-// as many threads, for the bandwidth of a shared machine changes from second to second. A round's
-// share is the bytes of weights in the file that its steps need, a second, as a part of the mean of
-// the passes before and after it; what is printed are medians of all rounds, and the quartiles of
-// the shares.
+// A step of one token reads each weight once. Rounds of steps take turns with nib_device_measure,
+// for the bandwidth of a shared machine changes from second to second. A round's share is the bytes
+// of weights in the file that its steps need, a second, as a part of the mean of what was measured
+// before and after it; what is printed are medians of all rounds, and the quartiles of the shares.
 #include <inttypes.h>
 #include <nibble/nibble.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/read_bandwidth.h"
 #include "runtime/base/os.h"
 
-enum { PROMPT_TOKENS = 8, ROUND_STEPS = 4, MAX_ROUNDS = 1000 };
+enum { PROMPT_TOKENS = 8, ROUND_STEPS = 8, MAX_ROUNDS = 1000 };
 
 struct options {
     uint32_t threads; ///< 0: one per core
@@ -120,15 +118,24 @@ static void begin(struct decoder *d, uint32_t n_steps)
         step(d);
 }
 
-static void measure(struct decoder *d, const struct read_bandwidth *reader, struct rounds *rounds)
+/// Returns bytes a second.
+static double measure_read(struct decoder *d)
 {
-    double before = read_bandwidth_measure(reader);
+    struct nib_error error;
+    struct nib_device_limits limits;
+    stop_at(nib_device_measure(d->device, &limits, &error), &error);
+    return limits.read_bytes;
+}
+
+static void measure(struct decoder *d, struct rounds *rounds)
+{
+    double before = measure_read(d);
     for (uint32_t i = 0; i < rounds->n; i++) {
         uint64_t start = nib_clock_ns();
         for (int k = 0; k < ROUND_STEPS; k++)
             step(d);
         double seconds = (double)(nib_clock_ns() - start) * 1e-9 / ROUND_STEPS;
-        double after = read_bandwidth_measure(reader);
+        double after = measure_read(d);
         rounds->seconds[i] = seconds;
         rounds->bandwidth[i] = (before + after) / 2;
         rounds->share[i] = (double)d->step_bytes / seconds / rounds->bandwidth[i];
@@ -152,14 +159,11 @@ static double quantile(double *numbers, uint32_t n, double part)
 static void bench_model(const char *path, const struct options *options)
 {
     struct decoder d = {0};
-    struct read_bandwidth reader;
-    struct nib_error error;
     static struct rounds rounds;
     rounds.n = options->rounds;
     decoder_open(path, options, &d);
-    stop_at(read_bandwidth_open(d.threads, &reader, &error), &error);
     begin(&d, rounds.n * ROUND_STEPS);
-    measure(&d, &reader, &rounds);
+    measure(&d, &rounds);
     double seconds = quantile(rounds.seconds, rounds.n, 0.5);
     printf("%s: %" PRIu32 " threads, %.1f tokens/s, %.2f GB/s of %.2f GB/s read, "
            "%.1f %% (%.1f to %.1f)\n",
@@ -169,13 +173,12 @@ static void bench_model(const char *path, const struct options *options)
            100 * quantile(rounds.share, rounds.n, 0.25),
            100 * quantile(rounds.share, rounds.n, 0.75));
     fflush(stdout);
-    read_bandwidth_close(&reader);
     decoder_close(&d);
 }
 
 int main(int argc, char **argv)
 {
-    struct options options = {.rounds = 40};
+    struct options options = {.rounds = 16};
     int i = 1;
     for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
         if (strcmp(argv[i], "--threads") == 0)

@@ -14,10 +14,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "bench/read_bandwidth.h"
 #include "runtime/base/os.h"
 #include "runtime/cpu/cpu_backend.h"
-#include "runtime/cpu/kernels.h"
 #include "runtime/quant/pack.h"
 
 enum { MAX_RUNS = 1000 };
@@ -77,39 +75,6 @@ static uint64_t read_clock(uint32_t threads)
 #endif
     (void)threads;
     return nib_clock_ns();
-}
-
-/// Returns multiply-adds of bytes a second on one thread times `threads`; 0 for scalar kernels.
-static double measure_peak(const char *level, uint32_t threads)
-{
-    struct nib_cpu_kernels kernels;
-    enum nib_cpu_level number;
-    struct nib_error error;
-    double best = 0;
-    stop_at(nib_cpu_level_find(level, &number, &error), &error);
-    nib_cpu_kernels_init(&kernels, number);
-    for (int i = 0; kernels.int8_peak && i < 20; i++) {
-        uint64_t start = read_clock(1);
-        double macs = (double)kernels.int8_peak(100000);
-        double rate = macs / (double)(read_clock(1) - start) * 1e9;
-        best = rate > best ? rate : best;
-    }
-    return best * threads;
-}
-
-/// Returns bytes a second, the best of ten passes.
-static double measure_read_bandwidth(uint32_t threads)
-{
-    struct read_bandwidth reader;
-    struct nib_error error;
-    double best = 0;
-    stop_at(read_bandwidth_open(threads, &reader, &error), &error);
-    for (int i = 0; i < 10; i++) {
-        double rate = read_bandwidth_measure(&reader);
-        best = rate > best ? rate : best;
-    }
-    read_bandwidth_close(&reader);
-    return best;
 }
 
 static enum nib_status read_same_row(const struct nib_row_reader *reader, uint64_t first,
@@ -252,7 +217,7 @@ static void bench_one(struct bench *b, const struct nib_format *format,
     double bandwidth = (double)memory.weights / ns * 1e9;
     printf("%-10s %-11s %5" PRIu32 " %10.3f %10.2f %9.2f %6.1f %6.1f\n", format->name,
            nib_activation_name(activation), rows, ns * 1e-6, macs / ns, bandwidth * 1e-9,
-           100 * bandwidth / b->read_bandwidth, b->peak > 0 ? 1e11 * macs / ns / b->peak : 0.0);
+           100 * bandwidth / b->read_bandwidth, 1e11 * macs / ns / b->peak);
     fflush(stdout);
     nib_cpu_backend.destroy(self);
     free(b->raw);
@@ -332,8 +297,10 @@ int main(int argc, char **argv)
             &error);
     nib_cpu_backend.device_info(b.device, &info);
     uint32_t threads = options.threads ? options.threads : info.threads;
-    b.read_bandwidth = measure_read_bandwidth(threads);
-    b.peak = measure_peak(options.level, threads);
+    struct nib_device_limits limits;
+    stop_at(nib_cpu_backend.measure(b.device, &limits, &error), &error);
+    b.read_bandwidth = limits.read_bytes;
+    b.peak = limits.int8_macs;
     printf("%s, %" PRIu32 " threads, read bandwidth %.1f GB/s, peak %.1f GMAC/s, matrix %" PRIu64
            "x%" PRIu64 "\n",
            info.name, threads, b.read_bandwidth * 1e-9, b.peak * 1e-9, options.out, options.in);

@@ -8,6 +8,9 @@
 // transformed, and so do outputs go (kv_transform).
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
+#ifdef TEXELS
+#extension GL_KHR_shader_subgroup_shuffle : require
+#endif
 #include "lib/half.glsl"
 #include "lib/step.glsl"
 #include "shared/kernels.h"
@@ -78,17 +81,21 @@ layout(std430, set = 0, binding = NIB_BIND_INPUT) readonly buffer ValueQuads {
 layout(std430, set = 0, binding = NIB_BIND_MATRIX) readonly buffer KeyPairs {
     uvec2 key_pairs[];
 };
-// Where TEXELS is defined, keys and values are read as texels: lavapipe gathers these at once.
+// Where TEXELS is defined, keys, values and queries are read as texels: lavapipe gathers these at
+// once. It also takes long to reach shared memory, so that subgroups of 8 add up what they can.
 #ifdef TEXELS
 layout(set = 0, binding = NIB_BIND_MATRIX_TEXELS) uniform usamplerBuffer key_texels;
 layout(set = 0, binding = NIB_BIND_INPUT_TEXELS) uniform usamplerBuffer value_texels;
 #define KEY_QUAD(i) texelFetch(key_texels, int(i))
 #define KEY_PAIR(i) pair_of(KEY_QUAD((i) / 2u), i)
 #define VALUE_QUAD(i) texelFetch(value_texels, int(i))
+layout(set = 0, binding = NIB_BIND_IN_TEXELS) uniform usamplerBuffer query_texels;
+#define QUERY_QUAD(i) uintBitsToFloat(texelFetch(query_texels, int(i)))
 #else
 #define KEY_QUAD(i) key_quads[i]
 #define KEY_PAIR(i) key_pairs[i]
 #define VALUE_QUAD(i) value_quads[i]
+#define QUERY_QUAD(i) query_quads[i]
 #endif
 layout(std430, set = 0, binding = NIB_BIND_SUMS) readonly buffer KeyScales {
     uint key_scales[];
@@ -227,6 +234,37 @@ uint out_index(uint row, uint head)
     return ((gl_WorkGroupID.z * n_rows + row) * p.n_heads + head) * (VALUE_DIM + 2u) + 2u;
 }
 
+// Puts CHUNK quads of each invocation's output into the pool, to be added up over SETS of them.
+#ifdef TEXELS
+const uint SETS = THREADS / 8u;
+void pool_item(uint thread, uint item)
+{
+    const uint n = 8u / LANES; // invocations of a subgroup that have the same numbers
+    uint id = gl_SubgroupInvocationID;
+    vec4 own = vec4(0.0);
+    [[unroll]] for (uint j = 0u; j < CHUNK; j++) {
+        vec4 quad = acc[item * CHUNK + j];
+        if (LANES <= 4u)
+            quad += subgroupShuffle(quad, id ^ 4u);
+        if (LANES <= 2u)
+            quad += subgroupShuffle(quad, id ^ 2u);
+        if (LANES == 1u)
+            quad += subgroupShuffle(quad, id ^ 1u);
+        own = id / LANES == j % n ? quad : own;
+        uint k = j / n * n + id / LANES;
+        if ((j % n + 1u == n || j + 1u == CHUNK) && k <= j)
+            pool[k * THREADS + thread / 8u * LANES + id % LANES] = own;
+    }
+}
+#else
+const uint SETS = WIDTH;
+void pool_item(uint thread, uint item)
+{
+    [[unroll]] for (uint j = 0u; j < CHUNK; j++)
+        pool[j * THREADS + thread] = acc[item * CHUNK + j];
+}
+#endif
+
 // Puts the invocations' outputs together and writes them, CHUNK quads of each for one row; item i
 // is chunk i % N_CHUNKS of row i / N_CHUNKS. Final outputs are divided by the sums of the weights.
 void write_item(Tile tile, uint thread, uint item, uint first_head, uint end_head)
@@ -236,14 +274,13 @@ void write_item(Tile tile, uint thread, uint item, uint first_head, uint end_hea
     bool is_used = r / HEADS < tile.n && head < end_head, is_final = gl_NumWorkGroups.z == 1u;
     uint to = out_index(row, head);
     float total = totals[ROWS + r], factor = !is_final ? 1.0 : total > 0.0 ? 1.0 / total : 0.0;
-    [[unroll]] for (uint j = 0u; j < CHUNK; j++)
-        pool[j * THREADS + thread] = acc[item * CHUNK + j];
+    pool_item(thread, item);
     barrier();
     for (uint o = thread; o < CHUNK * LANES; o += THREADS) {
         uint j = (c * CHUNK + o / LANES) * 4u;
         uint d = (j / VALUE_UNIT * LANES + o % LANES) * VALUE_UNIT + j % VALUE_UNIT;
         vec4 quad = vec4(0.0);
-        for (uint k = 0u; k < WIDTH; k++)
+        for (uint k = 0u; k < SETS; k++)
             quad += pool[o / LANES * THREADS + k * LANES + o % LANES];
         quad *= factor;
         for (uint i = 0u; i < 4u; i++) {
@@ -317,7 +354,7 @@ void load_queries(Tile tile, uint lane, uint first_head, uint end_head)
             uint d = (4u * i / KEY_UNIT * LANES + lane) * KEY_UNIT + 4u * i % KEY_UNIT;
             vec4 x;
             if (IS_ALIGNED) {
-                x = d < KEY_DIM ? query_quads[(from + d) / 4u] : vec4(0.0);
+                x = d < KEY_DIM ? QUERY_QUAD((from + d) / 4u) : vec4(0.0);
             } else {
                 [[unroll]] for (uint j = 0u; j < 4u; j++)
                     x[j] = d + j < KEY_DIM ? query[from + d + j] : 0.0;

@@ -3,13 +3,12 @@
 // CPU's vectors but read storage buffers one invocation after the other: everything is read through
 // texel buffers, four words at once. An invocation makes 8 neighbouring rows of the weight for COLS
 // rows of x. With IS_SINGLE there is one row of x, and every workgroup of 8 invocations, a
-// subgroup, prepares it anew, which costs less than a dispatch of its own.
+// subgroup, prepares it anew, which costs less than a dispatch of its own. With HAS_SUBGROUPS, for
+// more rows, each of the 8 reads and takes apart a row of x and hands it to all.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
-#ifdef IS_SINGLE
-#extension GL_KHR_shader_subgroup_arithmetic : require
-#extension GL_KHR_shader_subgroup_ballot : require
-#include "lib/activate.glsl"
+#ifdef HAS_SUBGROUPS
+#extension GL_KHR_shader_subgroup_shuffle : require
 #endif
 #include "lib/weights.glsl"
 #include "shared/kernels.h"
@@ -39,8 +38,7 @@ layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Bias {
 layout(set = 0, binding = NIB_BIND_MATRIX_TEXELS) uniform utextureBuffer matrix;
 #ifdef IS_SINGLE
 layout(constant_id = NIB_SPEC_SOURCE) const uint SOURCE = NIB_PREPARE_SOURCE_VALUES;
-layout(set = 0, binding = NIB_BIND_IN_TEXELS) uniform utextureBuffer in_values;
-layout(set = 0, binding = NIB_BIND_IN_2_TEXELS) uniform utextureBuffer in_2_values; // weight or up
+#include "lib/quads.glsl"
 #else
 layout(set = 0, binding = NIB_BIND_INPUT_TEXELS) uniform utextureBuffer codes; // or floats
 layout(set = 0, binding = NIB_BIND_SUMS_TEXELS) uniform utextureBuffer sums;
@@ -163,74 +161,35 @@ ivec2 multiply_bytes(uvec4 low, uvec4 high, const int input_codes[32])
     return result;
 }
 
-// The codes of a granule of a row of x, with their scale and the sums of both halves.
+// A granule of a row of x: the factors of multiply_nibbles or multiply_bytes, what the codes are
+// multiplied with, and the sums of both halves.
 struct InputGranule {
-    uvec4 low;
-    uvec4 high;
+    uint pairs[16];
+    int codes[32];
     float scale;
     vec2 half_sums;
 };
 
 #ifdef IS_SINGLE
-float norm_factor = 1.0;
-
-// The sum of 16 signed bytes: those of all words side by side, then the halves of pairs.
-float sum_bytes(uvec4 w)
-{
-    uvec4 even = (w & 0x00ff00ffu) ^ 0x00800080u, odd = ((w >> 8) & 0x00ff00ffu) ^ 0x00800080u;
-    uvec4 both = even + odd;
-    uint sum = (both.x + both.y) + (both.z + both.w);
-    return float(int((sum & 0xffffu) + (sum >> 16)) - 16 * 128);
-}
-
-vec4 float_texel(uvec4 texel)
-{
-    return uintBitsToFloat(texel);
-}
-
-// Quad `q` of the row.
-vec4 load_quad(uint q)
-{
-    vec4 v = float_texel(texelFetch(in_values, int(p.in_at / 4u + q)));
-    if (SOURCE >= NIB_PREPARE_SOURCE_GATE) {
-        vec4 up = float_texel(texelFetch(in_2_values, int(p.up_at / 4u + q)));
-        [[unroll]] for (uint i = 0u; i < 4u; i++)
-            v[i] = activate(SOURCE - NIB_PREPARE_SOURCE_GATE, v[i]) * up[i];
-    } else if (SOURCE != NIB_PREPARE_SOURCE_VALUES) {
-        v *= norm_factor;
-        if (SOURCE == NIB_PREPARE_SOURCE_NORM_TIMES)
-            v *= float_texel(texelFetch(in_2_values, int(q)));
-    }
-    return q * 4u < p.n_cols ? v : vec4(0.0);
-}
-
-void find_norm_factor()
-{
-    float sum = 0.0;
-    for (uint q = gl_SubgroupInvocationID; q < p.n_cols / 4u; q += 8u) {
-        vec4 v = float_texel(texelFetch(in_values, int(p.in_at / 4u + q)));
-        sum += dot(v, v);
-    }
-    norm_factor = 1.0 / sqrt(subgroupAdd(sum) / float(p.n_cols) + p.epsilon);
-}
+QuadRow input_row;
 
 InputGranule load_input(uint row, uint g)
 {
-    vec4 v = load_quad(g * 8u + gl_SubgroupInvocationID);
-    float most = subgroupMax(max(max(abs(v.x), abs(v.y)), max(abs(v.z), abs(v.w))));
-    bool is_zero = most < 7.888609052210118e-31; // as prepare.comp has it
-    v = clamp(v * (is_zero ? 0.0 : 127.0 / most), -127.0, 127.0);
-    // Rounds to even, and leaves the integer in the lowest bits: drivers of the CPU convert floats
-    // to integers one after the other.
-    uvec4 c = floatBitsToUint(v + 12582912.0) & 255u;
-    uint w = c.x | (c.y << 8) | (c.z << 16) | (c.w << 24);
+    uint lane = gl_SubgroupInvocationID;
+    QuadCodes own = load_codes(input_row, g);
     InputGranule result;
-    result.low = uvec4(subgroupBroadcast(w, 0u), subgroupBroadcast(w, 1u),
-                       subgroupBroadcast(w, 2u), subgroupBroadcast(w, 3u));
-    result.high = uvec4(subgroupBroadcast(w, 4u), subgroupBroadcast(w, 5u),
-                        subgroupBroadcast(w, 6u), subgroupBroadcast(w, 7u));
-    result.scale = is_zero ? 0.0 : most / 127.0;
-    result.half_sums = vec2(sum_bytes(result.low), sum_bytes(result.high));
+    result.scale = own.scale;
+    result.half_sums =
+        vec2(subgroupShuffle(own.half_sum, 0u), subgroupShuffle(own.half_sum, 4u));
+    [[unroll]] for (uint i = 0u; i < 4u; i++) {
+        uint pair = uint(subgroupShuffle(own.codes[i], lane ^ 1u)) + (uint(own.codes[i]) << 16);
+        [[unroll]] for (uint q = 0u; q < 8u; q++) {
+            if (CODE_BITS == 4u && (q & 1u) == 0u)
+                result.pairs[q * 2u + i] = subgroupShuffle(pair, q);
+            if (CODE_BITS == 8u)
+                result.codes[q * 4u + i] = subgroupShuffle(own.codes[i], q);
+        }
+    }
     return result;
 }
 #else
@@ -238,11 +197,42 @@ InputGranule load_input(uint row, uint g)
 {
     uint place = row * p.matrix.n_granules + g;
     uvec4 s = texelFetch(sums, int(place));
-    InputGranule result = InputGranule(uvec4(0u), uvec4(0u), uintBitsToFloat(s.x),
-                                       vec2(uintBitsToFloat(s.y), uintBitsToFloat(s.z)));
-    if (HAS_CODES) {
-        result.low = texelFetch(codes, int(2u * place));
-        result.high = texelFetch(codes, int(2u * place + 1u));
+    InputGranule result;
+    result.scale = uintBitsToFloat(s.x);
+    result.half_sums = vec2(uintBitsToFloat(s.y), uintBitsToFloat(s.z));
+    if (!HAS_CODES)
+        return result;
+    uvec4 a[2];
+    [[unroll]] for (uint h = 0u; h < 2u; h++)
+        a[h] = texelFetch(codes, int(2u * place + h));
+    [[unroll]] for (uint k = 0u; k < 16u; k++) {
+        if (CODE_BITS == 4u) {
+            uvec4 from = a[k / 8u];
+            uint word = k % 8u / 4u * 2u;
+            result.pairs[k] = uint(signed_byte(from[word + 1u], k & 3u)) +
+                              (uint(signed_byte(from[word], k & 3u)) << 16);
+        } else {
+            result.codes[k] = signed_byte(a[0][k / 4u], k & 3u);
+            result.codes[16u + k] = signed_byte(a[1][k / 4u], k & 3u);
+        }
+    }
+    return result;
+}
+#endif
+
+#ifdef HAS_SUBGROUPS
+// Returns what invocation `from` has.
+InputGranule take_input(InputGranule own, uint from)
+{
+    InputGranule result;
+    result.scale = subgroupShuffle(own.scale, from);
+    result.half_sums = vec2(subgroupShuffle(own.half_sums.x, from),
+                            subgroupShuffle(own.half_sums.y, from));
+    [[unroll]] for (uint k = 0u; k < 32u; k++) {
+        if (CODE_BITS == 4u && k < 16u)
+            result.pairs[k] = subgroupShuffle(own.pairs[k], from);
+        if (CODE_BITS == 8u)
+            result.codes[k] = subgroupShuffle(own.codes[k], from);
     }
     return result;
 }
@@ -284,28 +274,26 @@ vec2 multiply_floats(uvec4 low, uvec4 high, const vec4 v[8])
 // Adds the products of one granule to the sums of each row and column.
 void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][COLS])
 {
-    uint pairs[COLS][16];
-    int input_codes[COLS][32];
+    InputGranule inputs[COLS];
     vec4 input_floats[COLS][8];
-    float input_scale[COLS];
-    vec2 half_sums[COLS];
+#ifdef HAS_SUBGROUPS
+    // Each invocation reads another row and hands it to all.
+    uint own_row = first + (gl_SubgroupInvocationID & (COLS - 1u));
+    InputGranule own = load_input(own_row, g);
+    vec4 own_floats[8];
+    load_floats(own_row, g, own_floats);
+#endif
     [[unroll]] for (uint c = 0u; c < COLS; c++) {
-        InputGranule granule = load_input(first + c, g);
-        input_scale[c] = granule.scale;
-        half_sums[c] = granule.half_sums;
-        load_floats(first + c, g, input_floats[c]);
-        uvec4 a[2] = uvec4[2](granule.low, granule.high);
-        [[unroll]] for (uint k = 0u; k < 16u; k++) {
-            if (CODE_BITS == 4u) {
-                uvec4 from = a[k / 8u];
-                uint word = k % 8u / 4u * 2u;
-                pairs[c][k] = uint(signed_byte(from[word + 1u], k & 3u)) +
-                              (uint(signed_byte(from[word], k & 3u)) << 16);
-            } else {
-                input_codes[c][k] = signed_byte(a[0][k / 4u], k & 3u);
-                input_codes[c][16u + k] = signed_byte(a[1][k / 4u], k & 3u);
-            }
+#ifdef HAS_SUBGROUPS
+        inputs[c] = take_input(own, c);
+        [[unroll]] for (uint q = 0u; q < 8u; q++) {
+            if (!HAS_CODES)
+                input_floats[c][q] = subgroupShuffle(own_floats[q], c);
         }
+#else
+        inputs[c] = load_input(first + c, g);
+        load_floats(first + c, g, input_floats[c]);
+#endif
     }
     Groups low = load_groups(tile, group_of(p.matrix, g, 0u), r), high = low;
     if (HAS_HALVES)
@@ -326,10 +314,10 @@ void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][
             if (!HAS_CODES)
                 product = multiply_floats(w, w_high, input_floats[c]);
             else if (CODE_BITS == 4u)
-                product = vec2(multiply_nibbles(w, pairs[c]));
+                product = vec2(multiply_nibbles(w, inputs[c].pairs));
             else
-                product = vec2(multiply_bytes(w, w_high, input_codes[c]));
-            vec2 own_sums = half_sums[c];
+                product = vec2(multiply_bytes(w, w_high, inputs[c].codes));
+            vec2 own_sums = inputs[c].half_sums;
             if (!HAS_HALVES) {
                 product = vec2(product.x + product.y, 0.0);
                 own_sums = vec2(own_sums.x + own_sums.y, 0.0);
@@ -343,7 +331,7 @@ void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][
                 sum += high.scale[k] * product.y;
             if (HAS_MIN)
                 sum += low.min[k] * own_sums.x + (HAS_HALVES ? high.min[k] * own_sums.y : 0.0);
-            total[k][c] += input_scale[c] * sum;
+            total[k][c] += inputs[c].scale * sum;
         }
     }
 }
@@ -371,8 +359,10 @@ void main()
     bool is_used = tile < n_tiles;
     tile = min(tile, n_tiles - 1u);
 #ifdef IS_SINGLE
-    if (SOURCE == NIB_PREPARE_SOURCE_NORM || SOURCE == NIB_PREPARE_SOURCE_NORM_TIMES)
-        find_norm_factor();
+    input_row.at = p.in_at / 4u;
+    input_row.up_at = p.up_at / 4u;
+    input_row.n_cols = p.n_cols;
+    find_norm_factor(input_row, p.epsilon);
 #endif
     float total[ROWS][COLS];
     [[unroll]] for (uint k = 0u; k < ROWS; k++)

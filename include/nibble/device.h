@@ -85,6 +85,25 @@ struct nib_device_params {
 NIB_API enum nib_status nib_device_open(const struct nib_device_params *params,
                                         struct nib_device **out_device, struct nib_error *err);
 NIB_API void nib_device_destroy(struct nib_device **device);
+
+/// The most that a device was measured to do; 0: not measured.
+struct nib_device_limits {
+    double read_bytes; ///< bytes of memory beyond caches that it moves in a second, all of it
+                       ///< together: those of the better of a kernel that reads and a copy
+    double int8_macs;  ///< multiply-adds of int8 codes a second, in registers, by the fastest
+                       ///< instructions that the device's kernels may use: packed dot products,
+                       ///< cooperative matrices, or fp32
+    double f32_macs;   ///< of fp32 numbers
+};
+/// Measures them, for nib_op_profile too, whose limits are those of the first measurement of the
+/// device, which is made before the steps. Takes some tenths of a second, on all threads or in
+/// submissions of at most 20 ms (on a host's device half its submit_ns). What else the machine does
+/// makes them smaller. Takes 256 MiB of memory, on Vulkan up to 512 MiB of the device's, for the
+/// time of the call.
+/// Errors: memory, device memory, those of the device.
+NIB_API enum nib_status nib_device_measure(struct nib_device *device,
+                                           struct nib_device_limits *out_limits,
+                                           struct nib_error *err);
 /// One kernel's check against the scalar code, on shapes and numbers that are chosen to hurt.
 struct nib_kernel_check {
     const char *kernel; ///< "matmul dot"; "" where there is one for the work alone

@@ -137,7 +137,8 @@ struct nib_engine_placement {
     struct nib_device_info device;
     uint32_t first_segment;
     uint32_t n_segments;
-    uint32_t layers; ///< of these segments
+    uint32_t layers;                 ///< of these segments
+    struct nib_device_limits limits; ///< as nib_device_measure has found them; or 0
 };
 /// Describes placement `index` of nib_engine_info.n_placements, in the order of segments. Errors:
 /// not found.
@@ -145,13 +146,18 @@ NIB_API enum nib_status nib_engine_get_placement(const struct nib_engine *engine
                                                  struct nib_engine_placement *out_placement,
                                                  struct nib_error *err);
 
-/// Time and traffic of one op, summed over all steps (nib_engine_params.profile).
+/// Time and traffic of one op, summed over all steps (nib_engine_params.profile). Where a backend
+/// does several ops at once, one of them has calls, time and traffic of all, and the others are 0.
 struct nib_op_profile {
     const char *name; ///< "layer 3 ffn_down matmul q4_1"
     uint64_t calls;
     uint64_t ns;
-    uint64_t bytes; ///< weights, activations and cache that the op had to move
-    uint64_t macs;  ///< multiply-adds
+    uint64_t bytes;    ///< weights, activations and cache that the op had to move
+    uint64_t macs;     ///< multiply-adds
+    uint64_t limit_ns; ///< the least that this takes by the device's measured limits, step by step
+                       ///< the larger of bytes over read_bytes and macs over int8_macs or f32_macs
+                       ///< (nib_device_limits); 0: the device had not been
+                       ///< measured. More than `ns` where caches served
 };
 /// Writes up to `capacity` profiles in the plan's order and their number to `*out_count`.
 /// Errors: state (the engine does not profile).

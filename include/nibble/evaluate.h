@@ -60,13 +60,20 @@ NIB_API enum nib_status nib_evaluate(struct nib_engine *engine,
                                      const struct nib_evaluate_params *params,
                                      struct nib_evaluation *out_evaluation, struct nib_error *err);
 
-/// A file of logits: safetensors with one tensor "logits", F32 [rows, vocabulary].
+/// A file of logits: safetensors with one tensor "logits", F32 [rows, vocabulary], and where its
+/// windows are known a metadata entry "windows": 16 hexadecimal digits for each window, the FNV-1a
+/// hash of its first scored position and its tokens, as little-endian 32-bit numbers.
 /// Thread-safety: one thread at a time.
 struct nib_logits_writer;
 /// Opens a writer; the file appears when it is committed. Errors: io, memory.
 NIB_API enum nib_status nib_logits_writer_open(const char *path, uint32_t vocabulary,
                                                struct nib_logits_writer **out_writer,
                                                struct nib_error *err);
+/// Notes, before the first row, which windows the rows will belong to: those that nib_evaluate with
+/// these params runs. Errors: argument (fewer tokens than one window), memory.
+NIB_API enum nib_status nib_logits_writer_note_windows(struct nib_logits_writer *writer,
+                                                       const struct nib_evaluate_params *params,
+                                                       struct nib_error *err);
 /// Appends one row of `vocabulary` logits. Errors: io (disk full).
 NIB_API enum nib_status nib_logits_writer_append(struct nib_logits_writer *writer,
                                                  const float *logits, struct nib_error *err);
@@ -82,6 +89,12 @@ NIB_API enum nib_status nib_logits_reader_open(const char *path,
                                                struct nib_logits_reader **out_reader,
                                                uint64_t *out_rows, uint32_t *out_vocabulary,
                                                struct nib_error *err);
+/// Checks that the rows belong to the windows that nib_evaluate with these params runs; a file may
+/// have more of them, and one that has no note of its windows passes. Errors: argument (other
+/// tokens, or other positions scored), memory.
+NIB_API enum nib_status nib_logits_reader_check_windows(const struct nib_logits_reader *reader,
+                                                        const struct nib_evaluate_params *params,
+                                                        struct nib_error *err);
 /// Copies row `row`; returns false where there is none.
 NIB_API bool nib_logits_reader_read(const struct nib_logits_reader *reader, uint64_t row,
                                     float *out_logits);

@@ -89,6 +89,58 @@ NIB_API enum nib_status nib_engine_synchronize(struct nib_engine *engine,
                                                const struct nib_timeline_point *signals,
                                                uint32_t n_signals, struct nib_error *err);
 
+// A step that the host submits itself, in place of nib_engine_step, so that it runs in the host's
+// own command buffers and under its own fences and semaphores. The calls, in this order:
+//   nib_engine_begin_step       chooses the step's rows and writes them where the device reads them
+//   nib_engine_record_segments  once or more: into one command buffer, or some into each frame's
+//   the host submits, and waits for the end: a fence, a semaphore
+//   nib_engine_end_step         gives tokens and logits to the sessions
+// From the first to the last of them (or nib_engine_drop_step), functions that run a step or change
+// the engine's sessions return NIB_ERROR_STATE; nib_session_cancel, whose generation ends with the
+// next step, and nib_session_destroy may be called. Points of nib_engine_synchronize wait for the
+// next nib_engine_step. Without nib_engine_step Nibble does not learn how long a layer takes:
+// nib_attach_params.submit_ns and its shorter steps do not apply, and the host chooses how many
+// segments it submits at once, and nib_engine_params.max_rows.
+// Thread-safety: that of the engine.
+
+/// Begins a step over whatever the sessions wait for, as nib_engine_step does. `*out_segments` is
+/// the number of segments to be recorded; 0: there is no work, and no step is open. All of the
+/// engine's segments must be on one device of nib_device_attach. Prepares the engine first where
+/// that is still due, and may copy pages of the cache on the device's queue, under its lock.
+/// Errors: state (another step is open, called from a callback, or the engine's placement is not
+/// one attached device, or no longer, since the CPU has taken over: use nib_engine_step), KV full,
+/// those of the devices; the sessions keep their work then.
+NIB_API enum nib_status nib_engine_begin_step(struct nib_engine *engine, uint32_t *out_segments,
+                                              struct nib_error *err);
+/// Records the next `n_segments` segments of the open step, or all that are left where these are
+/// fewer or `n_segments` is 0, into `buffer`. `*out_left` is how many are left then.
+///
+/// `buffer` is being recorded, primary or secondary, outside a render pass, and of the queue family
+/// nib_attach_params.queue_family. Recording binds a compute pipeline, descriptor set 0 and push
+/// constants of the compute bind point, and leaves everything else of the buffer's state alone. It
+/// begins and ends with barriers between compute, copies and the host; no image and no resource of
+/// the host's is touched, so what the host records before and behind needs no barrier for it.
+/// Command buffers that hold segments are submitted once, in the order in which they were recorded,
+/// to queues of that family; where they go to several queues, semaphores keep that order. They must
+/// not be submitted, nor be pending, once the step has ended or was dropped.
+/// Errors: state (no step is open, or all its segments are recorded), argument.
+NIB_API enum nib_status nib_engine_record_segments(struct nib_engine *engine,
+                                                   VkCommandBuffer buffer, uint32_t n_segments,
+                                                   uint32_t *out_left, struct nib_error *err);
+/// Ends the open step, whose command buffers the device has finished, as the host knows by a fence
+/// or semaphore that it has waited for: tokens and logits are delivered, and callbacks run inside
+/// the call, as in nib_engine_step. `*out_active` (may be NULL) is the number of sessions that
+/// still have work. Where more than 32 rows want logits, those behind the first 32 are computed
+/// inside the call, on the device's queue.
+/// Errors: state (no step is open, or segments are not recorded, or not executed yet: the step
+/// stays open), those of nib_engine_step.
+NIB_API enum nib_status nib_engine_end_step(struct nib_engine *engine, uint32_t *out_active,
+                                            struct nib_error *err);
+/// Forgets the open step, if there is one: sessions keep their work and compute its rows again. For
+/// a host that does not submit after all, or whose submission has failed; after a lost device the
+/// next nib_engine_step tells, or lets the CPU go on. Does nothing inside a callback.
+NIB_API void nib_engine_drop_step(struct nib_engine *engine);
+
 #ifdef __cplusplus
 }
 #endif

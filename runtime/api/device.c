@@ -39,3 +39,11 @@ enum nib_status nib_device_self_test(struct nib_device *device, nib_kernel_check
         return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is NULL", device ? "on_check" : "device");
     return nib_registry_self_test(device, on_check, user, err);
 }
+
+enum nib_status nib_device_measure(struct nib_device *device, struct nib_device_limits *out_limits,
+                                   struct nib_error *err)
+{
+    if (!device || !out_limits)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is NULL", device ? "out_limits" : "device");
+    return nib_registry_measure(device, out_limits, err);
+}

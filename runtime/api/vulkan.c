@@ -74,10 +74,54 @@ enum nib_status nib_engine_synchronize(struct nib_engine *engine,
                         !engine               ? "engine"
                         : (n_waits && !waits) ? "waits"
                                               : "signals");
-    if (engine->stepping)
-        return nib_fail(err, NIB_ERROR_STATE,
-                        "a callback cannot change what its step waits for and signals");
+    enum nib_status status = nib_engine_require_idle(engine, err);
+    if (status != NIB_OK)
+        return status;
     const struct nib_step_points points = {
         .waits = waits, .n_waits = n_waits, .signals = signals, .n_signals = n_signals};
     return nib_engine_add_points(engine, &points, err);
+}
+
+enum nib_status nib_engine_begin_step(struct nib_engine *engine, uint32_t *out_segments,
+                                      struct nib_error *err)
+{
+    if (out_segments)
+        *out_segments = 0;
+    if (!engine || !out_segments)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is NULL", engine ? "out_segments" : "engine");
+    return nib_recording_begin(engine, out_segments, err);
+}
+
+enum nib_status nib_engine_record_segments(struct nib_engine *engine, VkCommandBuffer buffer,
+                                           uint32_t n_segments, uint32_t *out_left,
+                                           struct nib_error *err)
+{
+    if (out_left)
+        *out_left = 0;
+    if (!engine || !buffer || !out_left)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is NULL",
+                        !engine   ? "engine"
+                        : !buffer ? "buffer"
+                                  : "out_left");
+    return nib_recording_add(engine, buffer, n_segments, out_left, err);
+}
+
+enum nib_status nib_engine_end_step(struct nib_engine *engine, uint32_t *out_active,
+                                    struct nib_error *err)
+{
+    uint32_t active = 0;
+    if (out_active)
+        *out_active = 0;
+    if (!engine)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "engine is NULL");
+    enum nib_status status = nib_recording_end(engine, &active, err);
+    if (out_active)
+        *out_active = active;
+    return status;
+}
+
+void nib_engine_drop_step(struct nib_engine *engine)
+{
+    if (engine)
+        nib_recording_drop(engine);
 }

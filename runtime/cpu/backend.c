@@ -85,7 +85,7 @@ static void count(const void *self, struct nib_instance_counters *out_counters)
     *out_counters = (struct nib_instance_counters){.dispatches = instance->n_dispatches};
 }
 
-static void profile(const void *self, uint64_t *calls, uint64_t *ns)
+static void profile(const void *self, struct nib_op_times *times)
 {
     const struct nib_cpu_instance *instance = self;
     const struct nib_segment *segments = instance->plan->segments;
@@ -94,8 +94,9 @@ static void profile(const void *self, uint64_t *calls, uint64_t *ns)
     const struct nib_segment *last = &segments[instance->first_segment + instance->n_segments - 1];
     uint32_t first = segments[instance->first_segment].first_op;
     uint32_t end = last->first_op + last->n_ops;
-    memcpy(calls + first, instance->profile_calls + first, (end - first) * sizeof *calls);
-    memcpy(ns + first, instance->profile_ns + first, (end - first) * sizeof *ns);
+    memcpy(times->calls + first, instance->profile_calls + first,
+           (end - first) * sizeof *times->calls);
+    memcpy(times->ns + first, instance->profile_ns + first, (end - first) * sizeof *times->ns);
 }
 
 const struct nib_backend nib_cpu_backend = {
@@ -104,6 +105,7 @@ const struct nib_backend nib_cpu_backend = {
     .device_open = open_device,
     .device_close = close_device,
     .device_info = describe,
+    .measure = nib_cpu_measure,
     .supports = supports,
     .create = nib_cpu_instance_create,
     .destroy = nib_cpu_instance_destroy,

@@ -12,6 +12,10 @@ struct nib_cpu_device {
     struct nib_cpu_kernels kernels;
 };
 
+/// As nib_backend.measure.
+enum nib_status nib_cpu_measure(void *device, struct nib_device_limits *out_limits,
+                                struct nib_error *err);
+
 /// A run of a plan's segments with its weights, cache and buffers.
 struct nib_cpu_instance {
     const struct nib_plan *plan;

@@ -6,7 +6,8 @@ void nib_cpu_kernels_init(struct nib_cpu_kernels *out_kernels, enum nib_cpu_leve
 #define X(name, args) .name = nib_cpu_scalar_##name,
         NIB_CPU_KERNELS(X)
 #undef X
-            .store_panel = nib_panel_store,
+            .f32_peak = nib_cpu_scalar_f32_peak,
+        .store_panel = nib_panel_store,
     };
 #ifdef NIB_CPU_HAS_X86
     if (level == NIB_CPU_LEVEL_AVX2)

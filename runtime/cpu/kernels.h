@@ -293,8 +293,9 @@ struct nib_cpu_kernels {
     /// Does as many multiply-adds of bytes as the level's instructions can, in `rounds` rounds, and
     /// returns their number: what benchmarks call the peak. NULL at level scalar.
     uint64_t (*int8_peak)(uint64_t rounds);
-    nib_panel_store_fn *store_panel; ///< gives the bytes of nib_panel_store
-    bool wants_panels;               ///< the matmul is fast on matrices packed in panels
+    uint64_t (*f32_peak)(uint64_t rounds); ///< the same of fp32 numbers; also at level scalar
+    nib_panel_store_fn *store_panel;       ///< gives the bytes of nib_panel_store
+    bool wants_panels;                     ///< the matmul is fast on matrices packed in panels
 };
 
 /// Fills the table with the best kernels up to `level`: scalar ones first, then those of each
@@ -305,6 +306,8 @@ void nib_cpu_kernels_init(struct nib_cpu_kernels *out_kernels, enum nib_cpu_leve
 #define X(name, args) nib_cpu_##name##_fn nib_cpu_scalar_##name;
 NIB_CPU_KERNELS(X)
 #undef X
+
+uint64_t nib_cpu_scalar_f32_peak(uint64_t rounds);
 
 /// Put a level's kernels into the table, in place of those of lower levels.
 #ifdef NIB_CPU_HAS_X86

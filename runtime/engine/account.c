@@ -1,5 +1,6 @@
 #include "runtime/base/status.h"
 #include "runtime/engine/engine.h"
+#include "runtime/engine/registry.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -56,6 +57,22 @@ void nib_accounts_destroy(struct nib_op_account **accounts, uint32_t n_ops)
     *accounts = NULL;
 }
 
+/// Returns the least nanoseconds that the cost of an op takes on the device that runs it, as that
+/// was measured: a roofline (Williams et al. 2009).
+static double find_limit(const struct nib_engine *engine, const struct nib_op *op,
+                         const struct nib_cost *cost)
+{
+    uint32_t i = 0;
+    while (i + 1 < engine->n_parts && op->segment >= engine->parts[i + 1].first_segment)
+        i++;
+    const struct nib_device_limits limits = nib_device_known_limits(engine->parts[i].device);
+    bool is_int8 = op->kind == NIB_OP_MATMUL && op->matmul.activation != NIB_ACTIVATION_F32;
+    double macs = is_int8 ? limits.int8_macs : limits.f32_macs;
+    double read = limits.read_bytes > 0 ? (double)cost->bytes / limits.read_bytes : 0;
+    double compute = macs > 0 ? (double)cost->macs / macs : 0;
+    return 1e9 * (read > compute ? read : compute);
+}
+
 void nib_accounts_add_step(struct nib_engine *engine, uint32_t n_logits)
 {
     const struct nib_plan *plan = engine->plan;
@@ -74,7 +91,27 @@ void nib_accounts_add_step(struct nib_engine *engine, uint32_t n_logits)
         struct nib_cost cost = nib_op_cost(plan, i, n_rows, mean_length);
         engine->accounts[i].bytes += cost.bytes;
         engine->accounts[i].macs += cost.macs;
+        engine->accounts[i].limit_ns += find_limit(engine, &plan->ops[i], &cost);
     }
+}
+
+/// Adds up what op `op` and those that are counted as it had to do.
+static struct nib_op_profile read_profile(const struct nib_engine *engine,
+                                          const struct nib_op_times *times, uint32_t op)
+{
+    struct nib_op_profile profile = {
+        .name = engine->accounts[op].name, .calls = times->calls[op], .ns = times->ns[op]};
+    double limit_ns = 0;
+    for (uint32_t i = 0; i < engine->plan->n_ops; i++) {
+        const struct nib_op_account *account = &engine->accounts[i];
+        if (times->counted_as[i] != op)
+            continue;
+        profile.bytes += account->bytes;
+        profile.macs += account->macs;
+        limit_ns += account->limit_ns;
+    }
+    profile.limit_ns = (uint64_t)limit_ns;
+    return profile;
 }
 
 enum nib_status nib_engine_get_profile(const struct nib_engine *engine,
@@ -87,21 +124,21 @@ enum nib_status nib_engine_get_profile(const struct nib_engine *engine,
     if (!engine->accounts)
         return nib_fail(err, NIB_ERROR_STATE, "the engine was made without profiling");
     uint32_t n_ops = engine->plan->n_ops;
-    uint64_t *numbers = calloc((size_t)n_ops * 2, sizeof *numbers);
-    if (!numbers)
+    struct nib_op_times times = {.calls = calloc(n_ops, sizeof *times.calls),
+                                 .ns = calloc(n_ops, sizeof *times.ns),
+                                 .counted_as = calloc(n_ops, sizeof *times.counted_as)};
+    bool is_complete = times.calls && times.ns && times.counted_as;
+    for (uint32_t i = 0; is_complete && i < n_ops; i++)
+        times.counted_as[i] = i;
+    for (uint32_t i = 0; is_complete && i < engine->n_parts && !engine->loader; i++)
+        engine->parts[i].device->backend->profile(engine->parts[i].instance, &times);
+    for (uint32_t i = 0; is_complete && i < n_ops && i < capacity; i++)
+        out_profiles[i] = read_profile(engine, &times, i);
+    free(times.calls);
+    free(times.ns);
+    free(times.counted_as);
+    if (!is_complete)
         return nib_fail_memory(err);
-    for (uint32_t i = 0; i < engine->n_parts && !engine->loader; i++)
-        engine->parts[i].device->backend->profile(engine->parts[i].instance, numbers,
-                                                  numbers + n_ops);
-    for (uint32_t i = 0; i < n_ops && i < capacity; i++) {
-        const struct nib_op_account *account = &engine->accounts[i];
-        out_profiles[i] = (struct nib_op_profile){.name = account->name,
-                                                  .calls = numbers[i],
-                                                  .ns = numbers[n_ops + i],
-                                                  .bytes = account->bytes,
-                                                  .macs = account->macs};
-    }
-    free(numbers);
     *out_count = n_ops;
     return NIB_OK;
 }

@@ -63,33 +63,50 @@ static void add_line(struct nib_flight *flight, const struct nib_session *sessio
         .serial = session->serial, .table = session->table, .position = position};
 }
 
-/// Runs a step whose lines `flight`, the next one, holds.
-static enum nib_status submit(struct nib_engine *engine, struct nib_step *step,
-                              const struct nib_step_draw *draws, struct nib_flight *flight,
-                              struct nib_error *err)
+/// Gives a step the draws of the lines that `flight`, the next one, holds.
+static void set_draws(struct nib_step *step, const struct nib_step_draw *draws,
+                      struct nib_flight *flight)
 {
-    const struct nib_part *part = &engine->parts[0];
     step->header.n_logits = flight->n_lines;
     step->draws = draws;
     step->drawn = flight->drawn;
+}
+
+static enum nib_status submit(struct nib_engine *engine, const struct nib_step *step,
+                              struct nib_error *err)
+{
+    const struct nib_part *part = &engine->parts[0];
     enum nib_status status = part->device->backend->run(
         part->instance, 0, engine->plan->n_segments - 1, step, NULL, NULL, err);
     engine->n_flights += status == NIB_OK;
     return nib_part_result(engine, part, status);
 }
 
-enum nib_status nib_ahead_begin(struct nib_engine *engine, struct nib_error *err)
+void nib_ahead_plan(struct nib_engine *engine, struct nib_step_draw *draws,
+                    struct nib_step *out_step)
 {
-    struct nib_step_draw draws[NIB_STEP_MAX_LOGITS];
     struct nib_flight *flight = flight_at(engine, 0);
-    struct nib_step step = engine->step;
+    *out_step = engine->step;
     flight->n_lines = 0;
-    for (uint32_t r = 0; r < step.header.n_used_rows; r++) {
+    for (uint32_t r = 0; r < out_step->header.n_used_rows; r++) {
         const struct nib_step_row *row = &engine->rows[r];
         if (row->logit_row != NIB_NONE)
             add_line(flight, engine->scheduled[row->sequence], row->position, draws);
     }
-    return submit(engine, &step, draws, flight, err);
+    set_draws(out_step, draws, flight);
+}
+
+const uint32_t *nib_ahead_drawn(const struct nib_engine *engine)
+{
+    return engine->flights[engine->first_flight].drawn;
+}
+
+enum nib_status nib_ahead_begin(struct nib_engine *engine, struct nib_error *err)
+{
+    struct nib_step_draw draws[NIB_STEP_MAX_LOGITS];
+    struct nib_step step;
+    nib_ahead_plan(engine, draws, &step);
+    return submit(engine, &step, err);
 }
 
 /// Returns whether a session that `line` draws a token for will go on in the step behind, as far as
@@ -158,7 +175,8 @@ enum nib_status nib_ahead_fill(struct nib_engine *engine, struct nib_error *err)
         };
         step.rows = rows;
         step.sequences = sequences;
-        enum nib_status status = submit(engine, &step, draws, flight, err);
+        set_draws(&step, draws, flight);
+        enum nib_status status = submit(engine, &step, err);
         if (status != NIB_OK)
             return status;
     }

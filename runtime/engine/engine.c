@@ -1,4 +1,5 @@
 #include "runtime/engine/engine.h"
+#include "runtime/engine/registry.h"
 
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
@@ -176,6 +177,8 @@ void nib_engine_destroy(struct nib_engine **engine)
         return;
     struct nib_engine *e = *engine;
     nib_load_stop(e);
+    if (e->parts && e->pool)
+        nib_recording_drop(e);
     nib_placements_close(e);
     nib_accounts_destroy(&e->accounts, e->plan ? e->plan->n_ops : 0);
     nib_sampler_destroy(&e->sampler);
@@ -317,6 +320,7 @@ enum nib_status nib_engine_get_placement(const struct nib_engine *engine, uint32
     *out_placement = (struct nib_engine_placement){.first_segment = part->first_segment,
                                                    .n_segments = part->n_segments,
                                                    .layers = count_layers(engine, part)};
+    out_placement->limits = nib_device_known_limits(part->device);
     part->device->backend->device_info(part->device->impl, &out_placement->device);
     return NIB_OK;
 }

@@ -54,6 +54,7 @@ struct nib_op_account {
     char *name;
     uint64_t bytes;
     uint64_t macs;
+    double limit_ns;
 };
 
 /// Names gathered from the placements for nib_execution.
@@ -79,6 +80,15 @@ struct nib_flight {
     uint32_t n_lines;
     struct nib_flight_line lines[NIB_STEP_MAX_LOGITS];
     uint32_t drawn[NIB_STEP_MAX_LOGITS]; ///< the tokens, once it has been waited for
+};
+
+/// A step that a host records and submits; while it is open nothing may change either.
+struct nib_recording {
+    bool is_open;
+    bool is_drawn;       ///< the device draws its tokens
+    uint32_t n_segments; ///< of the step
+    uint32_t n_recorded; ///< of these
+    uint32_t n_logits;   ///< rows that want logits
 };
 
 struct nib_engine {
@@ -117,6 +127,7 @@ struct nib_engine {
     uint32_t n_flights;
     uint64_t last_serial;
     bool stepping; ///< callbacks are running: nothing may change
+    struct nib_recording recording;
 
     uint64_t n_steps;
     uint64_t host_ns;
@@ -168,7 +179,8 @@ struct nib_session {
     uint32_t first_logits;
     uint32_t n_told; ///< the logits of the first so many positions were given to on_logits
     void *logits_user;
-    bool refused; ///< on_logits returned false
+    bool refused;   ///< on_logits returned false
+    bool is_orphan; ///< destroyed while a step was open, which still has its rows
     struct nib_generator generator;
 };
 
@@ -211,6 +223,29 @@ void nib_accounts_add_step(struct nib_engine *engine, uint32_t n_logits);
 enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only,
                              uint32_t *out_active, struct nib_error *err);
 
+/// How a step went: as a whole, and for the first session that failed by itself.
+struct nib_step_outcome {
+    enum nib_status status; ///< of the devices
+    struct nib_error error; ///< where status is none
+    struct nib_error failure;
+};
+/// Parts of a step, in this order. Notes which generations take part in the scheduled step.
+void nib_step_start(struct nib_engine *engine, uint64_t start_ns);
+/// Behind the run: counts the rows as computed and gives tokens `drawn`, by line, or where that is
+/// NULL the logits, of which all but the first slice take more runs of the head, to the sessions.
+/// Returns failures of the device; the first one of a session goes to `*failure`.
+enum nib_status nib_step_deliver(struct nib_engine *engine, const uint32_t *drawn,
+                                 uint32_t n_logits, struct nib_error *failure,
+                                 struct nib_error *err);
+/// Counts the step.
+void nib_step_count(struct nib_engine *engine, uint32_t n_logits);
+/// Settles what the step leaves, also where it failed: the CPU takes over where it may, or the
+/// sessions of the step end and keep their tokens. Returns what the step returns.
+enum nib_status nib_step_settle(struct nib_engine *engine, struct nib_step_outcome *outcome,
+                                struct nib_error *err);
+/// Returns the number of sessions that have work, `only` alone where it is not NULL.
+uint32_t nib_step_active(const struct nib_engine *engine, const struct nib_session *only);
+
 /// Fills engine->step and its arrays with the next rows of `only` or of all sessions, and their
 /// pages. Sessions take over what others have computed of their prefix, and wait a step where
 /// another computes their next page. `*out_logits` is the number of rows that want logits; a step
@@ -221,6 +256,11 @@ enum nib_status nib_step_schedule(struct nib_engine *engine, struct nib_session 
 
 /// Returns whether the device can draw all tokens of the scheduled step.
 bool nib_ahead_may_draw(const struct nib_engine *engine, uint32_t n_logits);
+/// Makes the scheduled step `out_step`, with `draws` [NIB_STEP_MAX_LOGITS] and where its tokens go.
+void nib_ahead_plan(struct nib_engine *engine, struct nib_step_draw *draws,
+                    struct nib_step *out_step);
+/// Returns the tokens of a step that was planned and is done, by line.
+const uint32_t *nib_ahead_drawn(const struct nib_engine *engine);
 /// Submits the scheduled step, whose tokens the device can draw. Errors: those of the device.
 enum nib_status nib_ahead_begin(struct nib_engine *engine, struct nib_error *err);
 /// Submits steps behind it, as many as can be under way. Errors: those of the device.
@@ -243,6 +283,18 @@ enum nib_status nib_engine_add_points(struct nib_engine *engine,
 enum nib_status nib_step_end(struct nib_engine *engine, struct nib_error *err);
 /// Returns the most rows of the next step: max_rows, or fewer where a host's device is shared.
 uint32_t nib_step_most_rows(const struct nib_engine *engine);
+
+/// Fails with state in a callback of a step and while a host's step is open.
+enum nib_status nib_engine_require_idle(const struct nib_engine *engine, struct nib_error *err);
+
+/// nib_engine_begin_step, nib_engine_record_segments, nib_engine_end_step and nib_engine_drop_step.
+enum nib_status nib_recording_begin(struct nib_engine *engine, uint32_t *out_segments,
+                                    struct nib_error *err);
+enum nib_status nib_recording_add(struct nib_engine *engine, struct VkCommandBuffer_T *buffer,
+                                  uint32_t n_segments, uint32_t *out_left, struct nib_error *err);
+enum nib_status nib_recording_end(struct nib_engine *engine, uint32_t *out_active,
+                                  struct nib_error *err);
+void nib_recording_drop(struct nib_engine *engine);
 
 /// Draws the next token of a generating session from the logits of its last token, and tells the
 /// host. Without logits the token is `drawn`, or none where that is no id. Errors: argument (no

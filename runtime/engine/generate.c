@@ -33,7 +33,10 @@ static enum nib_status check_begin(const struct nib_session *session,
                                    const struct nib_generate_params *params, bool has_tokenizer,
                                    struct nib_error *err)
 {
-    if (session->engine->stepping || session->work != NIB_WORK_NONE)
+    enum nib_status status = nib_engine_require_idle(session->engine, err);
+    if (status != NIB_OK)
+        return status;
+    if (session->work != NIB_WORK_NONE)
         return nib_fail(err, NIB_ERROR_STATE, "the session is generating already");
     if (session->n_tokens == 0)
         return nib_fail(err, NIB_ERROR_STATE,

@@ -63,6 +63,26 @@ enum nib_status nib_registry_self_test(struct nib_device *device, nib_kernel_che
                : NIB_OK;
 }
 
+enum nib_status nib_registry_measure(struct nib_device *device,
+                                     struct nib_device_limits *out_limits, struct nib_error *err)
+{
+    *out_limits = (struct nib_device_limits){0};
+    enum nib_status status = device->backend->measure(device->impl, out_limits, err);
+    uint32_t none = NIB_LIMITS_NONE;
+    if (status == NIB_OK &&
+        atomic_compare_exchange_strong(&device->limits_state, &none, NIB_LIMITS_WRITING)) {
+        device->limits = *out_limits;
+        atomic_store(&device->limits_state, NIB_LIMITS_THERE);
+    }
+    return status;
+}
+
+struct nib_device_limits nib_device_known_limits(const struct nib_device *device)
+{
+    return atomic_load(&device->limits_state) == NIB_LIMITS_THERE ? device->limits
+                                                                  : (struct nib_device_limits){0};
+}
+
 /// Takes over `impl`, which is closed where that fails.
 static enum nib_status wrap(const struct nib_backend *backend, void *impl,
                             struct nib_device **out_device, struct nib_error *err)

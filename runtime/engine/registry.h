@@ -14,6 +14,11 @@ enum nib_status nib_registry_open(const struct nib_device_params *params,
 enum nib_status nib_registry_attach(const struct nib_attach_params *params,
                                     struct nib_device **out_device, struct nib_error *err);
 
+/// nib_device_measure.
+enum nib_status nib_registry_measure(struct nib_device *device,
+                                     struct nib_device_limits *out_limits, struct nib_error *err);
+/// Returns what the device was measured to do, or zeros.
+struct nib_device_limits nib_device_known_limits(const struct nib_device *device);
 /// nib_device_self_test.
 enum nib_status nib_registry_self_test(struct nib_device *device, nib_kernel_check_fn *on_check,
                                        void *user, struct nib_error *err);

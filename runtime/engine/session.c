@@ -7,10 +7,11 @@ enum nib_status nib_session_create(struct nib_engine *engine, struct nib_session
                                    struct nib_error *err)
 {
     *out_session = NULL;
-    if (!engine || engine->stepping)
-        return nib_fail(err, engine ? NIB_ERROR_STATE : NIB_ERROR_ARGUMENT,
-                        engine ? "a session cannot be made in a callback of a step"
-                               : "engine is NULL");
+    if (!engine)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "engine is NULL");
+    enum nib_status status = nib_engine_require_idle(engine, err);
+    if (status != NIB_OK)
+        return status;
     uint32_t table = 0;
     while (table < engine->max_sessions && engine->sessions[table])
         table++;
@@ -59,6 +60,12 @@ void nib_session_destroy(struct nib_session **session)
     if (!session || !*session)
         return;
     struct nib_engine *engine = (*session)->engine;
+    if (engine->recording.is_open) {
+        (*session)->work = NIB_WORK_NONE;
+        (*session)->is_orphan = true;
+        *session = NULL;
+        return;
+    }
     nib_kv_pool_truncate(engine->pool, (*session)->table, 0);
     engine->sessions[(*session)->table] = NULL;
     nib_generator_free(&(*session)->generator);
@@ -72,7 +79,10 @@ static enum nib_status require_idle(const struct nib_session *session, struct ni
 {
     if (!session)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "session is NULL");
-    if (session->engine->stepping || session->work != NIB_WORK_NONE)
+    enum nib_status status = nib_engine_require_idle(session->engine, err);
+    if (status != NIB_OK)
+        return status;
+    if (session->work != NIB_WORK_NONE)
         return nib_fail(err, NIB_ERROR_STATE,
                         "the session is being computed; cancel its generation first");
     return NIB_OK;

@@ -135,10 +135,11 @@ enum nib_status nib_session_save(const struct nib_session *session, const char *
 {
     if (!session || !path)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "%s is NULL", session ? "path" : "session");
-    if (session->engine->stepping)
-        return nib_fail(err, NIB_ERROR_STATE, "a session cannot be saved in a callback of a step");
+    enum nib_status status = nib_engine_require_idle(session->engine, err);
+    if (status != NIB_OK)
+        return status;
     struct nib_error error = {0};
-    enum nib_status status = save(session, savable(session), path, &error);
+    status = save(session, savable(session), path, &error);
     if (session->engine->fallback && nib_is_loss(status)) {
         nib_log_write(&session->engine->log, NIB_LOG_WARNING, "%s: saved without its cache: %s",
                       path, error.message);

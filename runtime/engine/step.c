@@ -100,48 +100,46 @@ static void count_computed(struct nib_engine *engine)
         engine->scheduled[i]->n_computed += engine->sequences[i].n_rows;
 }
 
+enum nib_status nib_step_deliver(struct nib_engine *engine, const uint32_t *drawn,
+                                 uint32_t n_logits, struct nib_error *failure,
+                                 struct nib_error *err)
+{
+    struct nib_step_header *header = &engine->step.header;
+    uint32_t head = engine->plan->n_segments - 1, row = 0;
+    count_computed(engine);
+    deliver_slice(engine, drawn, &row, failure);
+    while ((header->first_logit += header->n_logits) < n_logits) {
+        header->n_logits = min_u32(n_logits - header->first_logit, NIB_STEP_MAX_LOGITS);
+        enum nib_status status = run_span(engine, &engine->parts[engine->n_parts - 1],
+                                          (struct span){.first = head, .last = head}, err);
+        if (status != NIB_OK)
+            return status;
+        deliver_slice(engine, NULL, &row, failure);
+    }
+    return NIB_OK;
+}
+
 /// Runs what was scheduled where that is not under way already, and what can follow, and delivers
 /// the tokens that the device has drawn. Fails as run_scheduled does.
-static enum nib_status run_drawn(struct nib_engine *engine, bool is_under_way,
+static enum nib_status run_drawn(struct nib_engine *engine, uint32_t n_logits, bool is_under_way,
                                  struct nib_error *failure, struct nib_error *err)
 {
-    uint32_t row = 0;
     const uint32_t *drawn;
     enum nib_status status = is_under_way ? NIB_OK : nib_ahead_begin(engine, err);
     if (status == NIB_OK)
         status = nib_ahead_fill(engine, err);
     if (status == NIB_OK)
         status = nib_ahead_wait(engine, &drawn, err);
-    if (status != NIB_OK)
-        return status;
-    count_computed(engine);
-    deliver_slice(engine, drawn, &row, failure);
-    return NIB_OK;
+    return status == NIB_OK ? nib_step_deliver(engine, drawn, n_logits, failure, err) : status;
 }
 
-/// Runs what was scheduled and delivers the logits, a slice after the other. Returns failures of
-/// the device; the first one of a session goes to `*failure`.
+/// Runs what was scheduled and delivers the logits. Fails as nib_step_deliver does.
 static enum nib_status run_scheduled(struct nib_engine *engine, uint32_t n_logits,
                                      struct nib_error *failure, struct nib_error *err)
 {
-    struct nib_step_header *header = &engine->step.header;
-    uint32_t head = engine->plan->n_segments - 1;
-    header->n_logits = min_u32(n_logits, NIB_STEP_MAX_LOGITS);
+    engine->step.header.n_logits = min_u32(n_logits, NIB_STEP_MAX_LOGITS);
     enum nib_status status = run_segments(engine, n_logits > 0, err);
-    if (status != NIB_OK)
-        return status;
-    count_computed(engine);
-    uint32_t row = 0;
-    deliver_slice(engine, NULL, &row, failure);
-    while ((header->first_logit += header->n_logits) < n_logits) {
-        header->n_logits = min_u32(n_logits - header->first_logit, NIB_STEP_MAX_LOGITS);
-        status = run_span(engine, &engine->parts[engine->n_parts - 1],
-                          (struct span){.first = head, .last = head}, err);
-        if (status != NIB_OK)
-            return status;
-        deliver_slice(engine, NULL, &row, failure);
-    }
-    return NIB_OK;
+    return status == NIB_OK ? nib_step_deliver(engine, NULL, n_logits, failure, err) : status;
 }
 
 /// Keeps of a draft what was drawn as it said, and makes the next one longer or shorter. The last
@@ -202,7 +200,7 @@ static enum nib_status recover(struct nib_engine *engine, struct nib_error *err)
     return status == NIB_OK ? nib_engine_prepare(engine, 0, &ready, err) : status;
 }
 
-static uint32_t count_active(const struct nib_engine *engine, const struct nib_session *only)
+uint32_t nib_step_active(const struct nib_engine *engine, const struct nib_session *only)
 {
     uint32_t active = 0;
     for (uint32_t i = 0; i < engine->max_sessions; i++) {
@@ -225,11 +223,8 @@ static enum nib_status schedule(struct nib_engine *engine, struct nib_session *o
     return status;
 }
 
-/// Runs what was scheduled, with the clock and the accounts. Returns as run_scheduled does.
-static enum nib_status run_counted(struct nib_engine *engine, uint32_t n_logits, uint64_t start_ns,
-                                   struct nib_error *failure, struct nib_error *err)
+void nib_step_start(struct nib_engine *engine, uint64_t start_ns)
 {
-    bool is_under_way = engine->n_flights > 0;
     for (uint32_t i = 0; i < engine->step.header.n_sequences; i++) {
         struct nib_generator *generator = &engine->scheduled[i]->generator;
         generator->draft_from = generator->result.n_generated;
@@ -237,15 +232,43 @@ static enum nib_status run_counted(struct nib_engine *engine, uint32_t n_logits,
             generator->first_step_ns = start_ns;
     }
     engine->host_ns += nib_clock_ns() - start_ns;
-    engine->stepping = true;
-    enum nib_status status = is_under_way || nib_ahead_may_draw(engine, n_logits)
-                                 ? run_drawn(engine, is_under_way, failure, err)
-                                 : run_scheduled(engine, n_logits, failure, err);
-    engine->stepping = false;
+}
+
+void nib_step_count(struct nib_engine *engine, uint32_t n_logits)
+{
     engine->n_steps++;
     if (engine->accounts)
         nib_accounts_add_step(engine, n_logits);
+}
+
+/// Runs what was scheduled, with the clock and the accounts. Returns as run_scheduled does.
+static enum nib_status run_counted(struct nib_engine *engine, uint32_t n_logits, uint64_t start_ns,
+                                   struct nib_error *failure, struct nib_error *err)
+{
+    bool is_under_way = engine->n_flights > 0;
+    nib_step_start(engine, start_ns);
+    engine->stepping = true;
+    enum nib_status status = is_under_way || nib_ahead_may_draw(engine, n_logits)
+                                 ? run_drawn(engine, n_logits, is_under_way, failure, err)
+                                 : run_scheduled(engine, n_logits, failure, err);
+    engine->stepping = false;
+    nib_step_count(engine, n_logits);
     return status;
+}
+
+enum nib_status nib_step_settle(struct nib_engine *engine, struct nib_step_outcome *outcome,
+                                struct nib_error *err)
+{
+    if (outcome->status == NIB_OK)
+        finish_step(engine);
+    else if (nib_engine_may_fall_back(engine, outcome->status))
+        outcome->status = recover(engine, &outcome->error);
+    if (outcome->status != NIB_OK)
+        abandon_step(engine);
+    const struct nib_error *error = outcome->status == NIB_OK ? &outcome->failure : &outcome->error;
+    if (err && error->status != NIB_OK)
+        *err = *error;
+    return error->status;
 }
 
 enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only,
@@ -253,24 +276,25 @@ enum nib_status nib_step_run(struct nib_engine *engine, struct nib_session *only
 {
     uint64_t start_ns = nib_clock_ns();
     uint32_t n_logits = 0;
-    struct nib_error failure = {0}, error = {0};
-    enum nib_status status = schedule(engine, only, &n_logits, &error);
-    if (status == NIB_OK && engine->step.header.n_sequences > 0)
-        status = run_counted(engine, n_logits, start_ns, &failure, &error);
-    enum nib_status end = nib_step_end(engine, status == NIB_OK ? &error : NULL);
-    status = status == NIB_OK ? end : status;
-    if (status == NIB_OK)
-        finish_step(engine);
-    else if (nib_engine_may_fall_back(engine, status))
-        status = recover(engine, &error);
-    if (status != NIB_OK)
-        abandon_step(engine);
-    *out_active = count_active(engine, only);
-    if (status == NIB_OK)
-        error = failure;
-    if (err && error.status != NIB_OK)
-        *err = error;
-    return error.status;
+    struct nib_step_outcome o = {0};
+    o.status = schedule(engine, only, &n_logits, &o.error);
+    if (o.status == NIB_OK && engine->step.header.n_sequences > 0)
+        o.status = run_counted(engine, n_logits, start_ns, &o.failure, &o.error);
+    enum nib_status end = nib_step_end(engine, o.status == NIB_OK ? &o.error : NULL);
+    o.status = o.status == NIB_OK ? end : o.status;
+    enum nib_status status = nib_step_settle(engine, &o, err);
+    *out_active = nib_step_active(engine, only);
+    return status;
+}
+
+enum nib_status nib_engine_require_idle(const struct nib_engine *engine, struct nib_error *err)
+{
+    if (engine->stepping)
+        return nib_fail(err, NIB_ERROR_STATE, "a callback of a step cannot change what it is of");
+    if (engine->recording.is_open)
+        return nib_fail(err, NIB_ERROR_STATE,
+                        "a step that the host submits is open; end or drop it first");
+    return NIB_OK;
 }
 
 enum nib_status nib_engine_step(struct nib_engine *engine, uint32_t *out_active,
@@ -279,12 +303,12 @@ enum nib_status nib_engine_step(struct nib_engine *engine, uint32_t *out_active,
     uint32_t active = 0;
     if (out_active)
         *out_active = 0;
-    if (!engine || engine->stepping)
-        return nib_fail(err, engine ? NIB_ERROR_STATE : NIB_ERROR_ARGUMENT,
-                        engine ? "a step cannot be run from a callback of another"
-                               : "engine is NULL");
+    if (!engine)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "engine is NULL");
     bool ready = engine->load.ready;
-    enum nib_status status = ready ? NIB_OK : nib_engine_prepare(engine, 0, &ready, err);
+    enum nib_status status = nib_engine_require_idle(engine, err);
+    if (status == NIB_OK && !ready)
+        status = nib_engine_prepare(engine, 0, &ready, err);
     if (status == NIB_OK)
         status = nib_step_run(engine, NULL, &active, err);
     if (out_active)

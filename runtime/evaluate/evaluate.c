@@ -169,19 +169,34 @@ static enum nib_status run_window(struct evaluation *e, uint32_t index, struct n
     return status;
 }
 
+enum nib_status nib_evaluation_windows(const struct nib_evaluate_params *params,
+                                       struct nib_windows *out_windows, struct nib_error *err)
+{
+    const uint32_t context = params->context ? params->context : DEFAULT_CONTEXT;
+    if (context < 4)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "a window has at least 4 tokens, not %u", context);
+    if (params->n_ids < context)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "the text has %zu tokens, fewer than one window of %u; lower --ctx",
+                        params->n_ids, context);
+    const uint64_t most = params->windows > 0 ? params->windows : UINT32_MAX;
+    const uint64_t all = params->n_ids / context;
+    *out_windows = (struct nib_windows){
+        .context = context,
+        .count = (uint32_t)(all < most ? all : most),
+        .first_scored = params->score == NIB_SCORE_ALL ? 0 : context / 2,
+    };
+    return NIB_OK;
+}
+
 static enum nib_status check_params(struct evaluation *e, const struct nib_engine_info *info,
                                     struct nib_error *err)
 {
     const struct nib_evaluate_params *params = e->params;
-    if (e->context < 4 || e->context > info->context)
+    if (e->context > info->context)
         return nib_fail(err, NIB_ERROR_ARGUMENT,
-                        "windows of %u tokens do not fit: they take from 4 to the engine's "
-                        "context of %u",
-                        e->context, info->context);
-    if (params->n_ids < e->context)
-        return nib_fail(err, NIB_ERROR_ARGUMENT,
-                        "the text has %zu tokens, fewer than one window of %u; lower --ctx",
-                        params->n_ids, e->context);
+                        "windows of %u tokens do not fit the engine's context of %u", e->context,
+                        info->context);
     if (params->reference_engine && params->reference)
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "a reference engine and stored logits cannot both be compared with");
@@ -204,16 +219,17 @@ static enum nib_status set_up(struct evaluation *e, struct nib_engine *engine,
     struct nib_engine_info info;
     nib_engine_get_info(engine, &info);
     e->vocabulary = info.vocabulary;
-    e->context = params->context ? params->context : DEFAULT_CONTEXT;
-    enum nib_status status = check_params(e, &info, err);
+    struct nib_windows windows;
+    enum nib_status status = nib_evaluation_windows(params, &windows, err);
+    if (status != NIB_OK)
+        return status;
+    e->context = windows.context;
+    e->windows = windows.count;
+    e->first_scored = windows.first_scored;
+    status = check_params(e, &info, err);
     if (status != NIB_OK)
         return status;
 
-    size_t windows = params->n_ids / e->context;
-    e->windows = windows < UINT32_MAX ? (uint32_t)windows : UINT32_MAX;
-    if (params->windows > 0 && params->windows < e->windows)
-        e->windows = params->windows;
-    e->first_scored = params->score == NIB_SCORE_ALL ? 0 : e->context / 2;
     e->meter = (struct nib_meter){.progress = params->progress,
                                   .what = "evaluate",
                                   .total = (uint64_t)e->windows * e->context};

@@ -4,6 +4,18 @@
 
 #include <nibble/evaluate.h>
 
+/// How a text is cut.
+struct nib_windows {
+    uint32_t context; ///< tokens of each
+    uint32_t count;
+    uint32_t first_scored; ///< position in a window
+};
+
+/// Cuts a text; of `params`, only what describes the text and its windows is read. Errors: argument
+/// (a context below 4; fewer tokens than one window).
+enum nib_status nib_evaluation_windows(const struct nib_evaluate_params *params,
+                                       struct nib_windows *out_windows, struct nib_error *err);
+
 /// Windows are cut and scored as nib_evaluate_params says. Log-softmax and all sums are in double;
 /// exponentials in float. The 99th percentile is interpolated linearly between the nearest ranks.
 enum nib_status nib_evaluation_run(struct nib_engine *engine,

@@ -10,11 +10,16 @@
 
 struct nib_backend;
 
+/// Whether a device's limits are there: nobody else reads or writes them while one writes.
+enum nib_limits_state { NIB_LIMITS_NONE, NIB_LIMITS_WRITING, NIB_LIMITS_THERE };
+
 /// A device as engines hold it, made by the registry.
 struct nib_device {
     const struct nib_backend *backend;
-    void *impl;                  ///< the backend's own device
-    _Atomic uint32_t references; ///< the opener's and one per engine
+    void *impl;                      ///< the backend's own device
+    _Atomic uint32_t references;     ///< the opener's and one per engine
+    _Atomic uint32_t limits_state;   ///< enum nib_limits_state
+    struct nib_device_limits limits; ///< of its first measurement; does not change once it is there
 };
 
 /// Sees the input of a matmul that has a tap, before it is computed: `n_rows` rows of the view's
@@ -58,6 +63,14 @@ struct nib_instance_counters {
     const char *const *fallbacks;
 };
 
+/// Times of the plan's ops; arrays [n_ops].
+struct nib_op_times {
+    uint64_t *calls;
+    uint64_t *ns;
+    uint32_t *counted_as; ///< the op whose calls and time are of this one too, where the backend
+                          ///< has fused them; as given: itself
+};
+
 /// One page's place in the cache of one layer.
 struct nib_kv_page {
     uint32_t kv_layer;
@@ -66,6 +79,7 @@ struct nib_kv_page {
 
 struct nib_attach_params; // of <nibble/vulkan.h>, as is the next one
 struct nib_timeline_point;
+struct VkCommandBuffer_T;
 
 /// What a step waits for and signals, of a host that owns the device.
 struct nib_step_points {
@@ -93,6 +107,9 @@ struct nib_backend {
     void (*device_info)(const void *device, struct nib_device_info *out_info);
     /// Optional. Returns the bytes that models can still take; NULL: nib_device_info.memory_bytes.
     uint64_t (*memory_left)(void *device);
+    /// As nib_device_measure.
+    enum nib_status (*measure)(void *device, struct nib_device_limits *out_limits,
+                               struct nib_error *err);
     /// Optional. From now on kernels are checked against `reference`, the CPU backend with its
     /// scalar code, before an instance uses them, as the params' `self_test` says; those that fail
     /// are replaced where others can do their work. Called once, before there are instances.
@@ -140,6 +157,19 @@ struct nib_backend {
     /// Optional. Signals what was asked for, behind all runs before, when a step has ended, however
     /// it did. Errors: device lost, memory.
     enum nib_status (*end_step)(void *self, struct nib_error *err);
+    /// Optional, as the next two. Takes a step whose run through segments [0, last] a host submits
+    /// itself, when all earlier runs are done; the instance has every segment from 0 on. No other
+    /// run or copy comes before host_step_end has succeeded or the step is given up, which needs no
+    /// call. Errors: state (the device is not a host's), those of `run`.
+    enum nib_status (*host_step_begin)(void *self, uint32_t last, const struct nib_step *step,
+                                       struct nib_error *err);
+    /// Records segments [first, last] into a command buffer, the next ones with each call. What
+    /// leads to segment 0 and what becomes of the last one's lines goes with them.
+    void (*host_step_record)(void *self, uint32_t first, uint32_t last,
+                             struct VkCommandBuffer_T *buffer);
+    /// The host says that all is done. Errors: state (it is not; nothing has changed), device lost,
+    /// memory.
+    enum nib_status (*host_step_end)(void *self, struct nib_error *err);
     /// Optional. Returns the most rows that one run should have, so that a host that shares the
     /// device is not kept waiting; NULL: any number.
     uint32_t (*most_rows)(const void *self);
@@ -163,9 +193,8 @@ struct nib_backend {
 
     void (*memory)(const void *self, struct nib_instance_memory *out_memory);
     void (*counters)(const void *self, struct nib_instance_counters *out_counters);
-    /// Writes calls and nanoseconds of each of the plan's ops into two arrays [n_ops] (a fused op's
-    /// time is given to its first op; ops of other placements stay untouched).
-    void (*profile)(const void *self, uint64_t *calls, uint64_t *ns);
+    /// Writes what it has measured of the plan's ops; those of other placements stay untouched.
+    void (*profile)(const void *self, struct nib_op_times *times);
 };
 
 /// Checks, for `pack`, that `reader` brings the shape of weight `weight` and, for a matrix, the

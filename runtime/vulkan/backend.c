@@ -1,5 +1,6 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/attach.h"
+#include "runtime/vulkan/measure.h"
 #include "runtime/vulkan/self_test.h"
 #include "runtime/vulkan/vulkan_backend.h"
 
@@ -141,14 +142,15 @@ static void count(const void *self, struct nib_instance_counters *out_counters)
                                                    .replaced = instance->replaced};
 }
 
-static void profile(const void *self, uint64_t *calls, uint64_t *ns)
+static void profile(const void *self, struct nib_op_times *times)
 {
     const struct nib_vk_instance *instance = self;
     for (uint32_t i = 0; instance->op_ns && i < instance->plan->n_ops; i++) {
         uint32_t segment = instance->plan->ops[i].segment;
         if (segment - instance->first_segment < instance->n_segments) {
-            calls[i] = instance->op_calls[i];
-            ns[i] = instance->op_ns[i];
+            times->calls[i] = instance->op_calls[i];
+            times->ns[i] = instance->op_ns[i];
+            times->counted_as[i] = instance->op_counted_as[i];
         }
     }
 }
@@ -161,6 +163,7 @@ const struct nib_backend nib_vulkan_backend = {
     .device_close = nib_vk_device_close,
     .device_info = describe,
     .memory_left = memory_left,
+    .measure = nib_vk_measure,
     .trust = nib_vk_trust_open,
     .self_test = nib_vk_self_test_all,
     .supports = supports,
@@ -173,6 +176,9 @@ const struct nib_backend nib_vulkan_backend = {
     .wait = nib_vk_wait_oldest,
     .synchronize = nib_vk_synchronize,
     .end_step = nib_vk_end_step,
+    .host_step_begin = nib_vk_host_step_begin,
+    .host_step_record = nib_vk_host_step_record,
+    .host_step_end = nib_vk_host_step_end,
     .most_rows = most_rows,
     .most_runs = most_runs,
     .kv_copy = nib_vk_kv_copy,

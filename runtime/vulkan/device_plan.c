@@ -33,7 +33,6 @@ void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
     snapshot->max_invocations = min_u32(snapshot->max_invocations, LEAST_INVOCATIONS);
     snapshot->max_shared_memory = min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
     snapshot->subgroup_size = 1;
-    snapshot->has_subgroups = false;
     snapshot->has_shuffles = false;
     snapshot->subgroups = (struct nib_vk_subgroups){0};
     snapshot->has_integer_dot = false;
@@ -212,7 +211,7 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     }
     add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
     out_plan->matmul_lanes = is_cpu ? 1 : GPU_LANES;
-    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 2 : NIB_VK_MAX_COLUMNS - 1;
+    out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 3 : NIB_VK_MAX_COLUMNS - 1;
     // Taking bytes apart costs a GPU without dot products more than numbers do.
     out_plan->has_codes = is_cpu || snapshot->has_fast_integer_dot;
     out_plan->matmul_width = 8;

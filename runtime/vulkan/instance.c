@@ -227,6 +227,9 @@ static enum nib_status reserve_step(struct nib_vk_instance *instance, struct nib
         NIB_TRY(reserve_bound(instance, nib_vk_draw_scratch(instance) * sizeof(uint32_t),
                               "the scratch of drawing", &instance->draw_scratch, err));
     }
+    if (instance->device->is_attached)
+        NIB_TRY(nib_vk_pool_reserve(&instance->readback, instance->n_segments * sizeof(uint32_t),
+                                    &instance->receipts, err));
 fail:
     return status;
 }
@@ -382,6 +385,7 @@ void nib_vk_instance_destroy(void *self)
     free(instance->probes);
     free(instance->op_calls);
     free(instance->op_ns);
+    free(instance->op_counted_as);
     free(instance->timestamps);
     free(instance->weights);
     free(instance->is_used);

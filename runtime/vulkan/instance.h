@@ -94,6 +94,17 @@ struct nib_vk_flight {
     float *hidden;
 };
 
+/// A run whose commands a host records into its own command buffers.
+struct nib_vk_host_step {
+    uint32_t slot;
+    uint32_t row_bucket;
+    uint32_t line_bucket;
+    bool is_drawn;
+    bool is_sampled;
+    uint32_t n_pieces; ///< recorded so far
+    uint32_t number;   ///< which each piece leaves behind when it is executed; never 0
+};
+
 struct nib_vk_instance {
     const struct nib_plan *plan;
     struct nib_vk_device *device;
@@ -174,11 +185,14 @@ struct nib_vk_instance {
     struct nib_vk_flight flights[NIB_VK_SLOTS];
     uint32_t first_flight; ///< the oldest, and its slot
     uint32_t n_flights;
+    struct nib_vk_host_step host_step;
+    struct nib_vk_range receipts; ///< [n_segments] what the host's pieces leave; size 0: no host
     bool profile;
     VkQueryPool queries;  ///< of timestamps; null without --profile
     uint64_t *timestamps; ///< room for those of a segment
     uint64_t *op_calls;   ///< [plan->n_ops], NULL without --profile
     uint64_t *op_ns;
+    uint32_t *op_counted_as; ///< as nib_op_times.counted_as
     uint64_t n_dispatches;
     uint64_t host_ns;
 };
@@ -197,6 +211,10 @@ enum nib_status nib_vk_instance_ready(void *self, uint64_t budget_ns, bool *out_
 enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
                            const float *hidden_in, float *hidden_out, struct nib_error *err);
 enum nib_status nib_vk_wait_oldest(void *self, struct nib_error *err);
+enum nib_status nib_vk_host_step_begin(void *self, uint32_t last, const struct nib_step *step,
+                                       struct nib_error *err);
+void nib_vk_host_step_record(void *self, uint32_t first, uint32_t last, VkCommandBuffer buffer);
+enum nib_status nib_vk_host_step_end(void *self, struct nib_error *err);
 /// Waits for all runs. Errors: device lost.
 enum nib_status nib_vk_instance_wait(struct nib_vk_instance *instance, struct nib_error *err);
 enum nib_status nib_vk_kv_copy(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
@@ -205,6 +223,23 @@ enum nib_status nib_vk_kv_export(void *self, struct nib_kv_page page, void *out_
                                  struct nib_error *err);
 enum nib_status nib_vk_kv_import(void *self, struct nib_kv_page page, const void *bytes,
                                  struct nib_error *err);
+
+/// The parts of a run around what is submitted. The first one makes the instance ready, waits for a
+/// slot and writes the step into it; `last` is the last segment of the run. Errors: those of
+/// nib_backend.run.
+enum nib_status nib_vk_run_begin(struct nib_vk_instance *instance, uint32_t first, uint32_t last,
+                                 const struct nib_step *step, uint32_t *out_slot,
+                                 struct nib_error *err);
+/// The other one adds up times and copies what a run that is done wrote. Errors: device lost,
+/// memory.
+enum nib_status nib_vk_run_end(struct nib_vk_instance *instance, uint32_t slot,
+                               struct nib_error *err);
+/// Adds up the dispatches of a segment, and of drawing.
+void nib_vk_count_segment(struct nib_vk_instance *instance, uint32_t segment, uint32_t row_bucket,
+                          uint32_t line_bucket);
+void nib_vk_count_draw(struct nib_vk_instance *instance, bool is_sampled);
+/// Returns whether some token of the step is sampled.
+bool nib_vk_is_sampled(const struct nib_step *step);
 
 /// Returns weight `weight`, or the one it shares, or NULL for NIB_NO_WEIGHT.
 const struct nib_vk_matrix *nib_vk_instance_weight(const struct nib_vk_instance *instance,
@@ -241,6 +276,10 @@ void nib_vk_record_barrier(const struct nib_vk_instance *instance, VkCommandBuff
 /// pass. It ends with a barrier, so segments may follow one another in one buffer.
 void nib_vk_record(const struct nib_vk_instance *instance, uint32_t segment, uint32_t row_bucket,
                    uint32_t line_bucket, VkCommandBuffer buffer);
+/// Records, in the same way, how the step of a slot, of 2^row_bucket rows, comes to where the
+/// segments read it.
+void nib_vk_record_advance(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                           uint32_t slot, uint32_t row_bucket);
 /// Records, in the same way, how 2^line_bucket lines of logits are read back behind the head.
 void nib_vk_record_logits(const struct nib_vk_instance *instance, uint32_t line_bucket,
                           VkCommandBuffer buffer);

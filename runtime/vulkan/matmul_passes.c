@@ -238,6 +238,15 @@ static bool is_split(enum nib_vk_family family, const struct nib_vk_layout *layo
            family != NIB_VK_FAMILY_SINGLE;
 }
 
+/// Has the input of several rows prepared as matmuls of family single prepare theirs.
+static void take_texels(struct pass_params *params)
+{
+    params->kernel.shader = "prepare_texel";
+    params->bind.has_texels = true;
+    if (params->kernel.specs[NIB_PREPARE_SOURCE] == NIB_PREPARE_SOURCE_NORM_TIMES)
+        params->bind.range[NIB_BIND_IN_2] = params->bind.range[NIB_BIND_MATRIX];
+}
+
 static enum nib_status build_prepare(struct builder *b, const struct nib_op_matmul *op,
                                      const struct nib_vk_matrix *weight, enum nib_vk_family family,
                                      struct nib_error *err)
@@ -278,6 +287,9 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
     };
     if (is_deferred(b, op))
         take_deferred(b, &args, &params);
+    // Whole quads, that is: the family is for those.
+    if (is_single && args.in_stride % 4 == 0 && args.up_stride % 4 == 0)
+        take_texels(&params);
     if (is_prepared(b, &op->in, weight, &params.kernel)) {
         if (!is_single)
             b->prepared_by->height[0] = 1;

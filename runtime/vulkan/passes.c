@@ -5,6 +5,7 @@
 #include "runtime/base/checked.h"
 #include "runtime/base/status.h"
 #include "runtime/vulkan/passes.h"
+#include "runtime/vulkan/profile.h"
 
 /// Returns a view of the range as texels of four words, the one made before where there is one.
 static enum nib_status view_of(struct nib_vk_instance *self, const struct nib_vk_range *range,
@@ -418,9 +419,6 @@ static enum nib_status build_gather(struct builder *b, const struct nib_op_gathe
 static enum nib_status build_op(struct builder *b, const struct nib_op *op, uint32_t *out_taken,
                                 struct nib_error *err)
 {
-    *out_taken = 0;
-    if (nib_vk_defer(b, op))
-        return NIB_OK;
     switch (op->kind) {
     case NIB_OP_EMBED:
         return build_embed(b, &op->embed, err);
@@ -459,6 +457,15 @@ static enum nib_status build_op(struct builder *b, const struct nib_op *op, uint
     }
 }
 
+/// Returns the first matmul behind an op that is deferred, which is there.
+static uint32_t next_matmul(const struct builder *b)
+{
+    uint32_t op = b->op + 1;
+    while (op + 1 < b->end_op && b->plan->ops[op].kind != NIB_OP_MATMUL)
+        op++;
+    return op;
+}
+
 enum nib_status nib_vk_segment_build(struct nib_vk_instance *instance, uint32_t segment,
                                      struct nib_error *err)
 {
@@ -470,7 +477,13 @@ enum nib_status nib_vk_segment_build(struct nib_vk_instance *instance, uint32_t 
     b.end_op = planned->first_op + planned->n_ops;
     uint32_t taken = 0;
     for (b.op = planned->first_op; b.op < b.end_op; b.op += 1 + taken) {
+        taken = 0;
+        if (nib_vk_defer(&b, &plan->ops[b.op])) {
+            nib_vk_profile_fuse(instance, b.op, b.op, next_matmul(&b));
+            continue;
+        }
         enum nib_status status = build_op(&b, &plan->ops[b.op], &taken, err);
+        nib_vk_profile_fuse(instance, b.op, b.op + taken, b.op);
         if (status != NIB_OK)
             return nib_fail_context(err, status, "op %u (%s)", b.op,
                                     nib_op_name(plan->ops[b.op].kind));

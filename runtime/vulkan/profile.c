@@ -20,7 +20,9 @@ enum nib_status nib_vk_profile_create(struct nib_vk_instance *instance, struct n
     instance->op_calls = calloc(instance->plan->n_ops + 1ull, sizeof *instance->op_calls);
     instance->op_ns = calloc(instance->plan->n_ops + 1ull, sizeof *instance->op_ns);
     instance->timestamps = calloc(n, sizeof *instance->timestamps);
-    if (!instance->op_calls || !instance->op_ns || !instance->timestamps)
+    instance->op_counted_as = calloc(instance->plan->n_ops + 1ull, sizeof(uint32_t));
+    if (!instance->op_calls || !instance->op_ns || !instance->op_counted_as ||
+        !instance->timestamps)
         return nib_fail_memory(err);
     VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
                                   .queryType = VK_QUERY_TYPE_TIMESTAMP,
@@ -29,6 +31,13 @@ enum nib_status nib_vk_profile_create(struct nib_vk_instance *instance, struct n
     if (result == VK_SUCCESS)
         nib_vk_name(d, VK_OBJECT_TYPE_QUERY_POOL, (uint64_t)instance->queries, "timestamps");
     return nib_vk_check(result, "vkCreateQueryPool", err);
+}
+
+void nib_vk_profile_fuse(struct nib_vk_instance *instance, uint32_t first, uint32_t last,
+                         uint32_t counted_as)
+{
+    for (uint32_t i = first; instance->op_counted_as && i <= last; i++)
+        instance->op_counted_as[i] = counted_as;
 }
 
 void nib_vk_profile_begin(const struct nib_vk_instance *instance, VkCommandBuffer buffer,

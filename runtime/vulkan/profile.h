@@ -8,6 +8,10 @@
 /// nothing. Errors: memory, device.
 enum nib_status nib_vk_profile_create(struct nib_vk_instance *instance, struct nib_error *err);
 
+/// Notes that the time of ops [first, last] is that of op `counted_as`.
+void nib_vk_profile_fuse(struct nib_vk_instance *instance, uint32_t first, uint32_t last,
+                         uint32_t counted_as);
+
 /// Records the time before the first pass of a segment, and behind pass `pass` of it, counted from
 /// its first. Passes must not overlap.
 void nib_vk_profile_begin(const struct nib_vk_instance *instance, VkCommandBuffer buffer,

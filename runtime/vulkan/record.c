@@ -121,11 +121,12 @@ static void copy(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
                                               nib_vk_pool_buffer(to), 1, &region);
 }
 
-/// The step of a slot: header and rows by a kernel, which knows the tokens drawn; sequences, page
-/// tables, draws and angles as they are.
-static void record_advance(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
-                           uint32_t slot, uint32_t rows)
+// Header and rows by a kernel, which knows the tokens drawn; sequences, page tables, draws and
+// angles as they are.
+void nib_vk_record_advance(const struct nib_vk_instance *instance, VkCommandBuffer buffer,
+                           uint32_t slot, uint32_t row_bucket)
 {
+    uint32_t rows = 1u << row_bucket;
     const struct nib_vk_step_layout *l = &instance->step_layout;
     const struct nib_vk_range *from = &instance->step_upload[slot], *to = &instance->step;
     uint64_t at = sizeof(struct nib_step_header) + NIB_STEP_MAX_ROWS * sizeof(struct nib_step_row);
@@ -195,7 +196,7 @@ enum nib_status nib_vk_record_copies(struct nib_vk_instance *instance, struct ni
     for (uint32_t i = 0; i < NIB_VK_SLOTS * rows; i++) {
         VkCommandBuffer buffer = instance->commands[instance->first_step_command + i];
         NIB_TRY(begin(instance, buffer, err));
-        record_advance(instance, buffer, i / rows, 1u << i % rows);
+        nib_vk_record_advance(instance, buffer, i / rows, i % rows);
         NIB_TRY(end(instance, buffer, err));
     }
     for (uint32_t b = 0; b < rows; b++)

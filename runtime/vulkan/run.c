@@ -71,6 +71,30 @@ static void write_step(const struct nib_vk_instance *instance, const struct nib_
     write_angles(instance, step, (float *)(void *)(rest + 4ull * l->angles_at));
 }
 
+void nib_vk_count_segment(struct nib_vk_instance *instance, uint32_t segment, uint32_t row_bucket,
+                          uint32_t line_bucket)
+{
+    const struct nib_vk_segment *s = &instance->segments[segment];
+    for (uint32_t i = 0; i < s->n_passes; i++) {
+        const struct nib_vk_pass *pass = &instance->passes[s->first_pass + i];
+        instance->n_dispatches += pass->height[pass->is_lines ? line_bucket : row_bucket] > 0;
+    }
+}
+
+void nib_vk_count_draw(struct nib_vk_instance *instance, bool is_sampled)
+{
+    instance->n_dispatches += is_sampled ? 4 : 2;
+}
+
+bool nib_vk_is_sampled(const struct nib_step *step)
+{
+    for (uint32_t i = 0; step->draws && i < step->header.n_logits; i++) {
+        if (step->draws[i].inverse_temperature != 0)
+            return true;
+    }
+    return false;
+}
+
 /// Returns the command buffer of a segment for the step, and adds up its dispatches.
 static VkCommandBuffer segment_command(struct nib_vk_instance *instance, uint32_t segment,
                                        uint32_t row_bucket, const struct nib_step *step)
@@ -78,10 +102,7 @@ static VkCommandBuffer segment_command(struct nib_vk_instance *instance, uint32_
     const struct nib_vk_segment *s = &instance->segments[segment];
     uint32_t lines = nib_vk_bucket(instance->max_lines) + 1;
     uint32_t line_bucket = nib_vk_bucket(step->header.n_logits ? step->header.n_logits : 1);
-    for (uint32_t i = 0; i < s->n_passes; i++) {
-        const struct nib_vk_pass *pass = &instance->passes[s->first_pass + i];
-        instance->n_dispatches += pass->height[pass->is_lines ? line_bucket : row_bucket] > 0;
-    }
+    nib_vk_count_segment(instance, segment, row_bucket, line_bucket);
     if (!s->has_lines)
         return instance->commands[s->first_command + row_bucket];
     return instance->commands[s->first_command + row_bucket * lines + line_bucket];
@@ -147,13 +168,40 @@ static void add_lines_command(struct nib_vk_instance *instance, const struct nib
 {
     uint32_t bucket = nib_vk_bucket(step->header.n_logits ? step->header.n_logits : 1);
     uint32_t lines = nib_vk_bucket(instance->max_lines) + 1;
-    bool is_sampled = false;
-    for (uint32_t i = 0; step->draws && i < step->header.n_logits; i++)
-        is_sampled = is_sampled || step->draws[i].inverse_temperature != 0;
+    bool is_sampled = nib_vk_is_sampled(step);
     uint32_t command = step->draws ? instance->first_draw_command + (is_sampled ? lines : 0)
                                    : instance->first_logits_command;
-    instance->n_dispatches += !step->draws ? 0 : is_sampled ? 4 : 2;
+    if (step->draws)
+        nib_vk_count_draw(instance, is_sampled);
     instance->batch[(*n)++] = instance->commands[command + bucket];
+}
+
+enum nib_status nib_vk_run_begin(struct nib_vk_instance *instance, uint32_t first, uint32_t last,
+                                 const struct nib_step *step, uint32_t *out_slot,
+                                 struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    bool ready = instance->is_ready;
+    if (!ready)
+        NIB_TRY(nib_vk_instance_ready(instance, 0, &ready, err));
+    NIB_TRY(nib_vk_reload(instance, err));
+    NIB_TRY(check_step(instance, step, err));
+    NIB_TRY(take_slot(instance, step, out_slot, err));
+    struct nib_vk_flight *flight = &instance->flights[*out_slot];
+    *flight = (struct nib_vk_flight){.first = first - instance->first_segment,
+                                     .last = last - instance->first_segment,
+                                     .n_rows = step->header.n_used_rows,
+                                     .n_lines = step->header.n_logits};
+    bool has_lines = false;
+    for (uint32_t s = flight->first; s <= flight->last; s++)
+        has_lines = has_lines || instance->segments[s].has_lines;
+    flight->logits = has_lines && !step->draws ? step->logits : NULL;
+    flight->drawn = has_lines && step->draws ? step->drawn : NULL;
+    uint64_t start_ns = nib_clock_ns();
+    write_step(instance, step, 1u << nib_vk_bucket(flight->n_rows), *out_slot);
+    instance->host_ns += nib_clock_ns() - start_ns;
+fail:
+    return status;
 }
 
 enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
@@ -161,22 +209,13 @@ enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const stru
 {
     enum nib_status status = NIB_OK;
     struct nib_vk_instance *instance = self;
-    bool ready = instance->is_ready;
     uint32_t slot, n = 0;
-    if (!ready)
-        NIB_TRY(nib_vk_instance_ready(instance, 0, &ready, err));
-    NIB_TRY(nib_vk_reload(instance, err));
-    NIB_TRY(check_step(instance, step, err));
-    NIB_TRY(take_slot(instance, step, &slot, err));
+    NIB_TRY(nib_vk_run_begin(instance, first, last, step, &slot, err));
     uint64_t start_ns = nib_clock_ns();
     uint32_t bucket = nib_vk_bucket(step->header.n_used_rows);
     uint32_t buckets = nib_vk_bucket(instance->max_rows) + 1;
     struct nib_vk_flight *flight = &instance->flights[slot];
-    *flight = (struct nib_vk_flight){.first = first - instance->first_segment,
-                                     .last = last - instance->first_segment,
-                                     .n_rows = step->header.n_used_rows,
-                                     .n_lines = step->header.n_logits};
-    write_step(instance, step, 1u << bucket, slot);
+    flight->hidden = hidden_out;
     instance->batch[n++] =
         instance->commands[instance->first_step_command + slot * buckets + bucket];
     if (hidden_in) {
@@ -184,19 +223,13 @@ enum nib_status nib_vk_run(void *self, uint32_t first, uint32_t last, const stru
                (size_t)flight->n_rows * instance->plan->hidden_size * sizeof(float));
         instance->batch[n++] = instance->commands[instance->first_hidden_in_command + bucket];
     }
-    bool has_lines = false;
-    for (uint32_t s = flight->first; s <= flight->last; s++) {
+    for (uint32_t s = flight->first; s <= flight->last; s++)
         instance->batch[n++] = segment_command(instance, s, bucket, step);
-        has_lines = has_lines || instance->segments[s].has_lines;
-    }
-    if (has_lines)
+    if (flight->logits || flight->drawn)
         add_lines_command(instance, step, &n);
     if (hidden_out)
         instance->batch[n++] = instance->commands[instance->first_hidden_out_command + bucket];
     NIB_TRY(submit(instance, n, 1u << bucket, flight, err));
-    flight->logits = has_lines && !step->draws ? step->logits : NULL;
-    flight->drawn = has_lines && step->draws ? step->drawn : NULL;
-    flight->hidden = hidden_out;
     instance->host_ns += nib_clock_ns() - start_ns;
 fail:
     return status;
@@ -222,6 +255,19 @@ static void read_back(const struct nib_vk_instance *instance, const struct nib_v
     }
 }
 
+enum nib_status nib_vk_run_end(struct nib_vk_instance *instance, uint32_t slot,
+                               struct nib_error *err)
+{
+    const struct nib_vk_flight *flight = &instance->flights[slot];
+    for (uint32_t i = flight->first; i <= flight->last; i++) {
+        enum nib_status status = nib_vk_profile_collect(instance, &instance->segments[i], err);
+        if (status != NIB_OK)
+            return status;
+    }
+    read_back(instance, flight, slot);
+    return NIB_OK;
+}
+
 enum nib_status nib_vk_wait_oldest(void *self, struct nib_error *err)
 {
     struct nib_vk_instance *instance = self;
@@ -240,13 +286,7 @@ enum nib_status nib_vk_wait_oldest(void *self, struct nib_error *err)
         flight->submit_ns > instance->idle_ns ? flight->submit_ns : instance->idle_ns;
     instance->idle_ns = nib_clock_ns();
     instance->row_ns = (instance->idle_ns - begin_ns) / flight->work + 1;
-    for (uint32_t i = flight->first; i <= flight->last; i++) {
-        status = nib_vk_profile_collect(instance, &instance->segments[i], err);
-        if (status != NIB_OK)
-            return status;
-    }
-    read_back(instance, flight, slot);
-    return NIB_OK;
+    return nib_vk_run_end(instance, slot, err);
 }
 
 enum nib_status nib_vk_instance_wait(struct nib_vk_instance *instance, struct nib_error *err)

@@ -106,10 +106,7 @@ static void take_properties(const struct nib_vk_instance_table *table, VkPhysica
     take_limits(&properties.properties, s);
     s->max_allocation = maintenance.maxMemoryAllocationSize;
     s->subgroup_size = subgroup.subgroupSize;
-    const VkSubgroupFeatureFlags needed =
-        VK_SUBGROUP_FEATURE_BALLOT_BIT | VK_SUBGROUP_FEATURE_ARITHMETIC_BIT;
     bool is_in_compute = subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT;
-    s->has_subgroups = is_in_compute && (subgroup.supportedOperations & needed) == needed;
     s->has_shuffles =
         is_in_compute && (subgroup.supportedOperations & VK_SUBGROUP_FEATURE_SHUFFLE_BIT);
     s->subgroups.least = sizes.minSubgroupSize;

@@ -37,7 +37,6 @@ struct nib_vk_snapshot {
     bool has_integer_dot_extension; ///< VK_KHR_shader_integer_dot_product is listed
     bool has_fast_integer_dot;      ///< and what it does to signed bytes is accelerated
     bool has_fast_mixed_dot;        ///< and to signed times unsigned ones
-    bool has_subgroups;             ///< broadcasts and reductions within a subgroup, in compute
     bool has_shuffles;              ///< an invocation reads of others in its subgroup
     struct nib_vk_subgroups subgroups;
     struct nib_vk_cooperative cooperative;

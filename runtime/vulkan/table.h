@@ -58,6 +58,7 @@
     X(CmdPushConstants)            \
     X(CmdDispatch)                 \
     X(CmdCopyBuffer)               \
+    X(CmdFillBuffer)               \
     X(CmdPipelineBarrier)          \
     X(CreateQueryPool)             \
     X(DestroyQueryPool)            \

@@ -35,10 +35,10 @@ static const struct nib_vk_family_info families[NIB_VK_FAMILY_COUNT] = {
     [NIB_VK_FAMILY_TALL] = {"tall", {PLAIN("matmul_8x1", 8), PLAIN("matmul_8x2", 8)}},
     [NIB_VK_FAMILY_TEXEL] = {"texel",
                              {PLAIN("matmul_texel_x1", 8), PLAIN("matmul_texel_x2", 8),
-                              PLAIN("matmul_texel_x4", 8)}},
+                              PLAIN("matmul_texel_x4", 8), PLAIN("matmul_texel_x8", 8)}},
     [NIB_VK_FAMILY_SINGLE] = {"single",
                               {PLAIN("matmul_texel_single", 8), PLAIN("matmul_texel_x2", 8),
-                               PLAIN("matmul_texel_x4", 8)}},
+                               PLAIN("matmul_texel_x4", 8), PLAIN("matmul_texel_x8", 8)}},
     [NIB_VK_FAMILY_SUB] = {"sub",
                            {SIZED("matmul_sub_2x1", 2), SIZED("matmul_sub_2x2", 2),
                             SIZED("matmul_sub_4x4", 4),
@@ -147,12 +147,11 @@ const char *nib_vk_family_missing(const struct nib_vk_snapshot *snapshot, enum n
     case NIB_VK_FAMILY_DOT:
         return snapshot->has_integer_dot ? NULL : "no integer dot products";
     case NIB_VK_FAMILY_SINGLE:
+    case NIB_VK_FAMILY_TEXEL:
         if (snapshot->subgroup_size != 8)
             return "no subgroups of 8";
-        if (!snapshot->has_subgroups)
-            return "no reductions in subgroups";
-        return has_texels ? NULL : "small texel buffers";
-    case NIB_VK_FAMILY_TEXEL:
+        if (!snapshot->has_shuffles)
+            return "no shuffles in subgroups";
         return has_texels ? NULL : "small texel buffers";
     case NIB_VK_FAMILY_SUB:
         return missing_for_shuffles(snapshot);

@@ -122,6 +122,12 @@
 #define NIB_DRAW_PART 2048      // logits that a workgroup looks at
 #define NIB_DRAW_LIST 8192      // tokens that the list of a line holds
 
+// measure_*: what the device can do at most
+#define NIB_MEASURE_PIECE 1024 // quads of words that a workgroup reads one after the other
+#define NIB_MEASURE_SUMS 8     // chains of multiply-adds that do not wait for one another
+#define NIB_MEASURE_STEPS 16   // of a chain in a round
+#define NIB_MEASURE_TILES 4    // products of tiles in a round
+
 // A matrix, or a slice of its rows. Offsets count from its beginning.
 struct nib_matrix_args {
     nib_uint n_granules;
@@ -316,6 +322,13 @@ struct nib_gather_args {
 
 struct nib_advance_args {
     nib_uint n_rows;
+};
+
+struct nib_measure_args {
+    nib_uint n_rounds;
+    nib_uint n_pieces; // of the buffer
+    nib_uint factor;
+    nib_uint unlikely; // a result that does not come
 };
 
 struct nib_draw_args {

@@ -76,11 +76,15 @@ class JsonTest(cli.Case):
         tables = self.section("run")
         flags = ("run", cli.tiny(), "--prompt-ids", cli.prompt(), "-n", "4", "--ignore-eos",
                  "--json")
-        self.check_run(self.good(*flags).json, tables, ("profile",))
+        self.check_run(self.good(*flags).json, tables, ("profile", "limits"))
         result = self.good(*flags, "--profile").json
         self.check_run(result, tables)
-        for entry in result["profile"]:
-            self.check(entry, tables["profile"])
+        for member in ("profile", "limits"):
+            for entry in result[member]:
+                self.check(entry, tables[member])
+        self.assertEqual([entry["device"] for entry in result["limits"]], ["cpu"])
+        self.assertTrue(all(entry["roofline"] > 0 for entry in result["profile"]
+                            if entry["seconds"] > 0))
         self.assertGreater(sum(entry["macs"] for entry in result["profile"]), 0)
 
     def test_tokenize(self):
@@ -99,7 +103,7 @@ class JsonTest(cli.Case):
         tables = self.section("eval")
         flags = ("eval", cli.real(), "-f", str(text), "--ctx", "32", "--windows", "1", "--json")
         result = self.good(*flags).json
-        self.check(result, tables[""], ("profile",))
+        self.check(result, tables[""], ("profile", "limits"))
         self.check(result["execution"], self.section("run")["execution"])
         self.assertIsNone(result["kl_mean"])
         self.check(self.good(*flags, "--profile").json, tables[""])
@@ -156,7 +160,7 @@ class JsonTest(cli.Case):
         tables = self.section("bench")
         flags = ("bench", cli.tiny(), "--batch", "1,2", "--ctx", "64", "-n", "8", "--json")
         result = self.good(*flags).json
-        self.check(result, tables[""], ("profile",))
+        self.check(result, tables[""], ("profile", "limits"))
         self.check_members([result["kv"]], tables[""], "kv")
         self.check(result["memory"], self.section("run")["memory"])
         for entry in result["results"]:
@@ -171,13 +175,24 @@ class JsonTest(cli.Case):
         """The CPU comes first."""
         table = self.section("devices")[""]
         result = self.good("devices", "--json").json
-        self.check(result, table, ("checks",))
+        self.check(result, table, ("checks", "limits"))
         self.assertEqual(set(result["devices"][0]),
                          {"device", "backend", "type", "usable", "name", "driver", "features",
                           "threads", "memory_bytes"})
         first = result["devices"][0]
         self.assertEqual((first["device"], first["backend"], first["type"]), ("cpu", "cpu", "cpu"))
         self.assertGreater(first["memory_bytes"], 0)
+
+    def test_measured_devices(self):
+        """Every device that can be used has its limits."""
+        result = self.good("devices", "--measure", "--json").json
+        self.check(result, self.section("devices")[""], ("checks",))
+        self.assertEqual([entry["device"] for entry in result["limits"]],
+                         [device["device"] for device in result["devices"] if device["usable"]])
+        for entry in result["limits"]:
+            self.check(entry, self.section("run")["limits"])
+            for rate in ("read_bytes_per_s", "int8_macs_per_s", "f32_macs_per_s"):
+                self.assertGreater(entry[rate], 1e6)
 
     def test_path_that_is_no_text(self):
         """A path with bytes that are not UTF-8 is repaired in the output."""

@@ -179,6 +179,8 @@ class RunTest(cli.Case):
         self.assertRegex(result.text, r"\A[\d ]+\n\Z")
         self.assertIn("GMAC/s", result.message)
         self.assertIn("matmul", result.message)
+        self.assertRegex(result.message, r"matmul .* \d+\.\d %\n")
+        self.assertRegex(result.message, r"(?m)^cpu reads \d+\.\d GB/s, multiplies")
 
     def interrupt(self, delay, *flags):
         """Sends Ctrl-C to a long run after its first output, or a delay; returns its output."""

@@ -182,12 +182,19 @@ class EvalTest(cli.Case):
         self.assertGreater(self.evaluate("--ref", path)["kl_mean"], 0)
 
     def test_unfit_references(self):
-        """Too few rows, another vocabulary, no file."""
+        """Too few rows, another vocabulary, another text, other positions, no file."""
         path = str(self.folder / "l.safetensors")
         self.evaluate("--save-logits", path)
         flags = ("eval", cli.real(), "-f", str(self.text), "--ctx", "24", "--ref")
         self.assertIn("22 rows", self.bad(cli.FAILED, *flags, path, "--score", "all"))
         self.assertIn("logits a position", self.bad(cli.FAILED, *flags, cli.tiny()))
+        self.assertIn("l.safetensors: window 1 is not that of this text",
+                      self.bad(cli.FAILED, *flags[:5], "--windows", "1", "--ref", path, "--ctx",
+                               "13", "--score", "all"))
+        words = self.text.read_text(encoding="utf-8").split()
+        self.text.write_text(" ".join(words[:35] + ["silent"] + words[36:]), encoding="utf-8")
+        self.assertIn("window 2", self.bad(cli.FAILED, *flags, path, "--windows", "2"))
+        self.good(*flags, path, "--windows", "1")
         self.assertIn("none.safetensors", self.bad(cli.FAILED, *flags, "none.safetensors"))
 
     def test_interrupt(self):

@@ -151,6 +151,30 @@ Test(attach, two_engines_share_a_device)
     host_close(&host);
 }
 
+/// Measuring leaves nothing behind, and its submissions are under the host's lock.
+Test(attach, measures_the_device)
+{
+    static struct host host;
+    struct nib_device *device = NULL;
+    struct nib_device_limits limits;
+    struct nib_error error;
+    host_open(&host, &(struct host_params){.has_names = true});
+    struct nib_attach_params params = host_attach_params(&host);
+    params.get_instance_proc_addr = watch_begin(&host);
+    cr_assert_eq(nib_device_attach(&params, &device, &error), NIB_OK, "%s", error.message);
+    host_start(&host);
+    cr_assert_eq(nib_device_measure(device, &limits, &error), NIB_OK, "%s", error.message);
+    host_stop(&host);
+    cr_expect(limits.read_bytes > 1e6 && limits.read_bytes < 1e14);
+    cr_expect(limits.f32_macs > 1e6 && limits.f32_macs < 1e16);
+    cr_expect(limits.int8_macs >= limits.f32_macs);
+    cr_expect_eq(nib_device_measure(NULL, &limits, &error), NIB_ERROR_ARGUMENT);
+    cr_expect_eq(nib_device_measure(device, NULL, &error), NIB_ERROR_ARGUMENT);
+    nib_device_destroy(&device);
+    watch_end();
+    host_close(&host);
+}
+
 /// Attaches with `params` and expects a failure whose message has `words`.
 static void expect_refusal(const struct nib_attach_params *params, enum nib_status expected,
                            const char *words)

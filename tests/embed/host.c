@@ -292,7 +292,7 @@ static VkClearValue clear_value(const uint8_t color[4])
 #define SQUARE_AT (HOST_SIDE / 4)
 #define SQUARE_SIDE (HOST_SIDE / 2)
 
-static VkResult record_frame(const struct host *host, uint32_t number)
+void host_record(const struct host *host, VkCommandBuffer commands, uint32_t number)
 {
     uint8_t background[4], square[4];
     choose_colors(number, background, square);
@@ -300,33 +300,30 @@ static VkResult record_frame(const struct host *host, uint32_t number)
     const VkClearAttachment attachment = {.aspectMask = VK_IMAGE_ASPECT_COLOR_BIT,
                                           .clearValue = clear_value(square)};
     const VkClearRect rect = {{{SQUARE_AT, SQUARE_AT}, {SQUARE_SIDE, SQUARE_SIDE}}, 0, 1};
-    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
-    VkResult result = host->BeginCommandBuffer(host->commands, &begin);
     VkRenderPassBeginInfo pass = {.sType = VK_STRUCTURE_TYPE_RENDER_PASS_BEGIN_INFO,
                                   .renderPass = host->pass,
                                   .framebuffer = host->frame,
                                   .renderArea.extent = {HOST_SIDE, HOST_SIDE},
                                   .clearValueCount = 1,
                                   .pClearValues = &value};
-    host->CmdBeginRenderPass(host->commands, &pass, VK_SUBPASS_CONTENTS_INLINE);
-    host->CmdClearAttachments(host->commands, 1, &attachment, 1, &rect);
-    host->CmdEndRenderPass(host->commands);
+    host->CmdBeginRenderPass(commands, &pass, VK_SUBPASS_CONTENTS_INLINE);
+    host->CmdClearAttachments(commands, 1, &attachment, 1, &rect);
+    host->CmdEndRenderPass(commands);
     const VkBufferImageCopy copy = {.imageSubresource = {VK_IMAGE_ASPECT_COLOR_BIT, 0, 0, 1},
                                     .imageExtent = {HOST_SIDE, HOST_SIDE, 1}};
-    host->CmdCopyImageToBuffer(host->commands, host->image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL,
+    host->CmdCopyImageToBuffer(commands, host->image, VK_IMAGE_LAYOUT_TRANSFER_SRC_OPTIMAL,
                                host->pixels, 1, &copy);
     // For the reader, and for the next frame's copy.
     VkMemoryBarrier barrier = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
                                .srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
                                .dstAccessMask =
                                    VK_ACCESS_HOST_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT};
-    host->CmdPipelineBarrier(host->commands, VK_PIPELINE_STAGE_TRANSFER_BIT,
+    host->CmdPipelineBarrier(commands, VK_PIPELINE_STAGE_TRANSFER_BIT,
                              VK_PIPELINE_STAGE_HOST_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT, 0, 1,
                              &barrier, 0, NULL, 0, NULL);
-    return result == VK_SUCCESS ? host->EndCommandBuffer(host->commands) : result;
 }
 
-static bool check_pixels(const struct host *host, uint32_t number)
+bool host_check(const struct host *host, uint32_t number)
 {
     uint8_t background[4], square[4];
     choose_colors(number, background, square);
@@ -341,22 +338,34 @@ static bool check_pixels(const struct host *host, uint32_t number)
     return true;
 }
 
-bool host_draw(struct host *host, uint32_t number)
+VkResult host_begin(const struct host *host, VkCommandBuffer commands)
+{
+    VkCommandBufferBeginInfo begin = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
+    return host->BeginCommandBuffer(commands, &begin);
+}
+
+VkResult host_submit(struct host *host, const VkCommandBuffer *commands, uint32_t n)
 {
     VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
-                         .commandBufferCount = 1,
-                         .pCommandBuffers = &host->commands};
-    VkResult result = record_frame(host, number);
-    if (result == VK_SUCCESS) {
-        pthread_mutex_lock(&host->queue_lock);
-        result = host->QueueSubmit(host->queue, 1, &info, host->fence);
-        pthread_mutex_unlock(&host->queue_lock);
-    }
+                         .commandBufferCount = n,
+                         .pCommandBuffers = commands};
+    pthread_mutex_lock(&host->queue_lock);
+    VkResult result = host->QueueSubmit(host->queue, 1, &info, host->fence);
+    pthread_mutex_unlock(&host->queue_lock);
     if (result == VK_SUCCESS)
         result = host->WaitForFences(host->device, 1, &host->fence, VK_TRUE, UINT64_MAX);
+    return result == VK_SUCCESS ? host->ResetFences(host->device, 1, &host->fence) : result;
+}
+
+bool host_draw(struct host *host, uint32_t number)
+{
+    VkResult result = host_begin(host, host->commands);
+    host_record(host, host->commands, number);
     if (result == VK_SUCCESS)
-        result = host->ResetFences(host->device, 1, &host->fence);
-    return result == VK_SUCCESS && check_pixels(host, number);
+        result = host->EndCommandBuffer(host->commands);
+    if (result == VK_SUCCESS)
+        result = host_submit(host, &host->commands, 1);
+    return result == VK_SUCCESS && host_check(host, number);
 }
 
 static void *draw(void *user)

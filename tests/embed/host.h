@@ -46,6 +46,7 @@
     X(AllocateCommandBuffers)      \
     X(BeginCommandBuffer)          \
     X(EndCommandBuffer)            \
+    X(CmdExecuteCommands)          \
     X(CmdBeginRenderPass)          \
     X(CmdClearAttachments)         \
     X(CmdEndRenderPass)            \
@@ -115,6 +116,14 @@ void host_close(struct host *host);
 /// Fills what nib_device_attach takes.
 struct nib_attach_params host_attach_params(struct host *host);
 
+/// Begins a command buffer of the host's pool.
+VkResult host_begin(const struct host *host, VkCommandBuffer commands);
+/// Records a frame into it: drawing, and reading back.
+void host_record(const struct host *host, VkCommandBuffer commands, uint32_t number);
+/// Submits under the lock, and waits for the fence.
+VkResult host_submit(struct host *host, const VkCommandBuffer *commands, uint32_t n);
+/// Returns whether every pixel of the frame that was drawn last is right.
+bool host_check(const struct host *host, uint32_t number);
 /// Draws one frame, reads it back and returns whether every pixel is right.
 bool host_draw(struct host *host, uint32_t number);
 /// Draws on a thread until host_stop, which checks that all frames were right and that there were

@@ -4,6 +4,7 @@
 #include "tools/nibble/json_out.h"
 #include "tools/nibble/message.h"
 #include "tools/nibble/output.h"
+#include "tools/nibble/profile.h"
 #include "tools/nibble/progress.h"
 #include "tools/nibble/report.h"
 #include "tools/nibble/system.h"
@@ -271,8 +272,7 @@ static void write_result(struct json_out *json, const struct result *result)
 }
 
 /// Writes the report as docs/json.md describes it.
-static void write_json(const struct bench *bench, const struct nib_op_profile *profiles,
-                       uint32_t n_profiles)
+static void write_json(const struct bench *bench, const struct profile *profile)
 {
     const struct options *options = bench->options;
     struct nib_engine_info info;
@@ -291,8 +291,7 @@ static void write_json(const struct bench *bench, const struct nib_op_profile *p
     json_close_array(&json);
     report_execution(&json, bench->engine);
     report_memory(&json, &info);
-    if (profiles)
-        report_profile(&json, profiles, n_profiles);
+    profile_write(profile, &json);
     json_end(&json);
 }
 
@@ -300,8 +299,7 @@ enum nib_status command_bench(const struct options *options, struct nib_error *e
 {
     enum nib_status status = NIB_OK;
     struct bench bench = {.options = options, .progress = {.unit = PROGRESS_TOKENS}};
-    struct nib_op_profile *profiles = NULL;
-    uint32_t n_profiles = 0;
+    struct profile profile = {0};
     if (options->host_cost)
         return host_cost(options, err);
     TRY(prepare(&bench, err));
@@ -312,14 +310,14 @@ enum nib_status command_bench(const struct options *options, struct nib_error *e
     for (size_t c = 0; c < bench.contexts.count; c++)
         TRY(measure_context(&bench, bench.contexts.values[c], err));
     if (options->profile)
-        TRY(report_read_profile(bench.engine, &profiles, &n_profiles, err));
+        TRY(profile_read(bench.engine, &profile, err));
     if (options->json)
-        write_json(&bench, profiles, n_profiles);
-    else if (profiles)
-        TRY(report_print_profile(profiles, n_profiles, err));
+        write_json(&bench, &profile);
+    else
+        TRY(profile_print(&profile, err));
 
 fail:
-    free(profiles);
+    profile_free(&profile);
     free(bench.results);
     free(bench.ids);
     free(bench.sessions);

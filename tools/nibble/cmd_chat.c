@@ -3,8 +3,8 @@
 #include "tools/nibble/line_editor.h"
 #include "tools/nibble/message.h"
 #include "tools/nibble/output.h"
+#include "tools/nibble/profile.h"
 #include "tools/nibble/prompt.h"
-#include "tools/nibble/report.h"
 #include "tools/nibble/sampling.h"
 #include "tools/nibble/system.h"
 #include <inttypes.h>
@@ -372,11 +372,10 @@ enum nib_status command_chat(const struct options *options, struct nib_error *er
     if (options->save_session)
         TRY(nib_session_save(chat.session, options->save_session, err));
     if (options->profile) {
-        struct nib_op_profile *profiles;
-        uint32_t count;
-        TRY(report_read_profile(chat.engine, &profiles, &count, err));
-        status = report_print_profile(profiles, count, err);
-        free(profiles);
+        struct profile profile;
+        TRY(profile_read(chat.engine, &profile, err));
+        status = profile_print(&profile, err);
+        profile_free(&profile);
     }
 
 fail:

@@ -171,15 +171,12 @@ static enum nib_status evaluate(struct comparison *comparison, size_t index,
         status = eval_reference_check(&comparison->reference, options, &text, result->path,
                                       result->info.vocabulary, err);
     if (status == NIB_OK) {
-        const struct nib_evaluate_params *params =
-            nib_evaluate_params(.ids = text.ids, .n_ids = text.n_ids, .bos = text.bos,
-                                .context = text.window, .windows = (uint32_t)options->windows.value,
-                                .score = (enum nib_score)options->score,
-                                .reference_engine = comparison->reference.engine,
-                                .reference = comparison->reference.reader ? read_reference : NULL,
-                                .user = comparison,
-                                .progress = progress_hook(&comparison->progress));
-        status = nib_evaluate(engine, params, &result->evaluation, err);
+        struct nib_evaluate_params params = eval_params(options, &text);
+        params.reference_engine = comparison->reference.engine;
+        params.reference = comparison->reference.reader ? read_reference : NULL;
+        params.user = comparison;
+        params.progress = progress_hook(&comparison->progress);
+        status = nib_evaluate(engine, &params, &result->evaluation, err);
         progress_end(&comparison->progress);
     }
     eval_text_free(&text);

@@ -1,5 +1,6 @@
 #include "tools/nibble/commands.h"
 #include "tools/nibble/device_checks.h"
+#include "tools/nibble/device_limits.h"
 #include "tools/nibble/json_out.h"
 #include "tools/nibble/message.h"
 #include "tools/nibble/text.h"
@@ -13,24 +14,21 @@ static const char *type_name(enum nib_device_type type)
     return (unsigned)type < sizeof names / sizeof names[0] ? names[type] : "other";
 }
 
-/// Writes what `--device` calls the device.
-static void device_flag(const struct nib_device_info *info, char out[32])
-{
-    if (info->backend == NIB_BACKEND_CPU)
-        snprintf(out, 32, "cpu");
-    else
-        snprintf(out, 32, "vulkan:%" PRIu32, info->index);
-}
+/// What is told of the devices besides; each may be NULL.
+struct extras {
+    const struct device_checks *checks;
+    const struct device_limits *limits;
+    uint32_t n_limits;
+};
 
-/// `checks` may be NULL.
 static void write_json(const struct nib_device_info *infos, uint32_t count,
-                       const struct device_checks *checks)
+                       const struct extras *extras)
 {
     struct json_out json = json_begin(stdout);
     json_open_array(&json, "devices");
     for (uint32_t i = 0; i < count; i++) {
         const struct nib_device_info *info = &infos[i];
-        char flag[32];
+        char flag[DEVICE_FLAG_SIZE];
         device_flag(info, flag);
         json_open_object(&json, NULL);
         json_put_string(&json, "device", flag);
@@ -52,8 +50,10 @@ static void write_json(const struct nib_device_info *infos, uint32_t count,
         json_close_object(&json);
     }
     json_close_array(&json);
-    if (checks)
-        device_checks_write(checks, &json);
+    if (extras->checks)
+        device_checks_write(extras->checks, &json);
+    if (extras->limits)
+        device_limits_write(extras->limits, extras->n_limits, &json);
     json_end(&json);
 }
 
@@ -62,7 +62,7 @@ static void print_table(const struct nib_device_info *infos, uint32_t count)
     printf("%-10s %-10s %7s %10s  %s\n", "device", "type", "threads", "memory", "name");
     for (uint32_t i = 0; i < count; i++) {
         const struct nib_device_info *info = &infos[i];
-        char flag[32], memory[TEXT_NUMBER_SIZE], threads[16] = "-";
+        char flag[DEVICE_FLAG_SIZE], memory[TEXT_NUMBER_SIZE], threads[16] = "-";
         device_flag(info, flag);
         if (info->threads > 0)
             snprintf(threads, sizeof threads, "%" PRIu32, info->threads);
@@ -74,12 +74,38 @@ static void print_table(const struct nib_device_info *infos, uint32_t count)
     }
 }
 
+/// Measures the devices that can be used, and prints them unless JSON is wanted.
+static enum nib_status measure(const struct options *options, const struct nib_device_info *infos,
+                               uint32_t count, struct device_limits **out_limits,
+                               uint32_t *out_count, struct nib_error *err)
+{
+    struct device_limits *limits = calloc((size_t)count + 1, sizeof *limits);
+    *out_limits = limits;
+    *out_count = 0;
+    if (!limits)
+        return fail_memory(err);
+    for (uint32_t i = 0; i < count; i++) {
+        struct device_limits *next = &limits[*out_count];
+        if (!infos[i].is_usable)
+            continue;
+        enum nib_status status = device_limits_measure(options, &infos[i], next, err);
+        if (status != NIB_OK)
+            return status;
+        (*out_count)++;
+        if (!options->json)
+            device_limits_print(next, next->device, stdout);
+    }
+    return NIB_OK;
+}
+
 enum nib_status command_devices(const struct options *options, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
     uint32_t count = 0, listed = 0;
     struct nib_device_info *infos = NULL;
     struct device_checks checks = {0};
+    struct device_limits *limits = NULL;
+    uint32_t n_limits = 0;
     TRY(nib_devices_list(NULL, 0, &count, err));
     infos = calloc((size_t)count + 1, sizeof *infos);
     if (!infos)
@@ -92,14 +118,20 @@ enum nib_status command_devices(const struct options *options, struct nib_error 
         print_table(infos, count);
     if (wants_checks)
         TRY(device_checks_run(options, infos, count, &checks, err));
+    if (options->measure)
+        TRY(measure(options, infos, count, &limits, &n_limits, err));
     if (options->json)
-        write_json(infos, count, wants_checks ? &checks : NULL);
+        write_json(infos, count,
+                   &(struct extras){.checks = wants_checks ? &checks : NULL,
+                                    .limits = limits,
+                                    .n_limits = n_limits});
     else if (checks.n_failed > 0)
         TRY(fail_with(err, NIB_ERROR_UNSUPPORTED, "%" PRIu32 " kernels compute wrong results",
                       checks.n_failed));
 
 fail:
     device_checks_free(&checks);
+    free(limits);
     free(infos);
     return status;
 }

@@ -2,6 +2,7 @@
 #include "tools/nibble/eval_text.h"
 #include "tools/nibble/json_out.h"
 #include "tools/nibble/message.h"
+#include "tools/nibble/profile.h"
 #include "tools/nibble/progress.h"
 #include "tools/nibble/prompt.h"
 #include "tools/nibble/report.h"
@@ -56,9 +57,12 @@ static enum nib_status prepare(struct evaluation *evaluation, struct nib_error *
     TRY(eval_reference_open(options, &evaluation->setup, &evaluation->reference, err));
     TRY(eval_reference_check(&evaluation->reference, options, &evaluation->text, options->model,
                              info.vocabulary, err));
-    if (options->save_logits)
+    if (options->save_logits) {
+        const struct nib_evaluate_params params = eval_params(options, &evaluation->text);
         TRY(nib_logits_writer_open(options->save_logits, info.vocabulary, &evaluation->writer,
                                    err));
+        TRY(nib_logits_writer_note_windows(evaluation->writer, &params, err));
+    }
     TRY(engine_load(evaluation->engine, &evaluation->setup, err));
     if (evaluation->reference.engine)
         TRY(engine_load(evaluation->reference.engine, &evaluation->setup, err));
@@ -108,17 +112,13 @@ static bool read_reference(void *user, uint64_t row, float *logits, uint32_t voc
 
 static enum nib_status evaluate(struct evaluation *evaluation, struct nib_error *err)
 {
-    const struct options *options = evaluation->options;
-    const struct nib_evaluate_params *params =
-        nib_evaluate_params(.ids = evaluation->text.ids, .n_ids = evaluation->text.n_ids,
-                            .bos = evaluation->text.bos, .context = evaluation->text.window,
-                            .windows = (uint32_t)options->windows.value,
-                            .score = (enum nib_score)options->score,
-                            .reference_engine = evaluation->reference.engine,
-                            .reference = evaluation->reference.reader ? read_reference : NULL,
-                            .on_logits = on_logits, .user = evaluation,
-                            .progress = progress_hook(&evaluation->progress));
-    enum nib_status status = nib_evaluate(evaluation->engine, params, &evaluation->result, err);
+    struct nib_evaluate_params params = eval_params(evaluation->options, &evaluation->text);
+    params.reference_engine = evaluation->reference.engine;
+    params.reference = evaluation->reference.reader ? read_reference : NULL;
+    params.on_logits = on_logits;
+    params.user = evaluation;
+    params.progress = progress_hook(&evaluation->progress);
+    enum nib_status status = nib_evaluate(evaluation->engine, &params, &evaluation->result, err);
     progress_end(&evaluation->progress);
     if (evaluation->written != NIB_OK) {
         *err = evaluation->write_err;
@@ -127,8 +127,7 @@ static enum nib_status evaluate(struct evaluation *evaluation, struct nib_error 
     return status;
 }
 
-static void write_json(const struct evaluation *evaluation, const struct nib_op_profile *profiles,
-                       uint32_t n_profiles)
+static void write_json(const struct evaluation *evaluation, const struct profile *profile)
 {
     const struct nib_evaluation *result = &evaluation->result;
     struct nib_engine_info info;
@@ -146,8 +145,7 @@ static void write_json(const struct evaluation *evaluation, const struct nib_op_
     json_put_real(&json, "kl_p99", result->compared ? result->kl_p99 : NAN);
     json_put_real(&json, "top1_agreement", result->compared ? result->top1_agreement : NAN);
     report_execution(&json, evaluation->engine);
-    if (profiles)
-        report_profile(&json, profiles, n_profiles);
+    profile_write(profile, &json);
     json_end(&json);
 }
 
@@ -169,20 +167,18 @@ static void print_result(const struct nib_evaluation *result)
 static enum nib_status report(const struct evaluation *evaluation, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    struct nib_op_profile *profiles = NULL;
-    uint32_t n_profiles = 0;
+    struct profile profile = {0};
     if (evaluation->options->profile)
-        TRY(report_read_profile(evaluation->engine, &profiles, &n_profiles, err));
+        TRY(profile_read(evaluation->engine, &profile, err));
     if (evaluation->options->json) {
-        write_json(evaluation, profiles, n_profiles);
+        write_json(evaluation, &profile);
     } else {
         print_result(&evaluation->result);
-        if (profiles)
-            TRY(report_print_profile(profiles, n_profiles, err));
+        TRY(profile_print(&profile, err));
     }
 
 fail:
-    free(profiles);
+    profile_free(&profile);
     return status;
 }
 

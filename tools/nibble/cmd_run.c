@@ -3,6 +3,7 @@
 #include "tools/nibble/json_out.h"
 #include "tools/nibble/message.h"
 #include "tools/nibble/output.h"
+#include "tools/nibble/profile.h"
 #include "tools/nibble/prompt.h"
 #include "tools/nibble/report.h"
 #include "tools/nibble/sampling.h"
@@ -144,8 +145,8 @@ static void write_timing(struct json_out *json, const struct run *run,
 }
 
 /// Writes the report as docs/json.md describes it.
-static enum nib_status write_json(struct run *run, const struct nib_op_profile *profiles,
-                                  uint32_t n_profiles, struct nib_error *err)
+static enum nib_status write_json(struct run *run, const struct profile *profile,
+                                  struct nib_error *err)
 {
     bool complete = !ferror(run->sink);
     complete = fclose(run->sink) == 0 && complete;
@@ -168,8 +169,7 @@ static enum nib_status write_json(struct run *run, const struct nib_op_profile *
     report_execution(&json, run->engine);
     write_timing(&json, run, &info);
     report_memory(&json, &info);
-    if (profiles)
-        report_profile(&json, profiles, n_profiles);
+    profile_write(profile, &json);
     json_end(&json);
     return NIB_OK;
 }
@@ -194,20 +194,18 @@ static void print_rates(const struct run *run)
 static enum nib_status report(struct run *run, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    struct nib_op_profile *profiles = NULL;
-    uint32_t n_profiles = 0;
+    struct profile profile = {0};
     if (run->options->profile)
-        TRY(report_read_profile(run->engine, &profiles, &n_profiles, err));
+        TRY(profile_read(run->engine, &profile, err));
     if (run->options->json) {
-        TRY(write_json(run, profiles, n_profiles, err));
+        TRY(write_json(run, &profile, err));
     } else {
         print_rates(run);
-        if (profiles)
-            TRY(report_print_profile(profiles, n_profiles, err));
+        TRY(profile_print(&profile, err));
     }
 
 fail:
-    free(profiles);
+    profile_free(&profile);
     return status;
 }
 

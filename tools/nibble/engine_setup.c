@@ -6,6 +6,21 @@
 _Static_assert(NIB_SELF_TEST_CACHED == 0 && NIB_SELF_TEST_FULL == 1 && NIB_SELF_TEST_OFF == 2,
                "the table of flags lists the self-test's kinds in this order");
 
+/// Measures a device whose profile is wanted. What fails without loss leaves a gap in the profile.
+static enum nib_status measure(struct nib_device *device, struct nib_error *err)
+{
+    struct nib_device_limits limits;
+    struct nib_error error;
+    enum nib_status status = nib_device_measure(device, &limits, &error);
+    if (status == NIB_OK)
+        return NIB_OK;
+    message_print("the device is not measured: %s", error.message);
+    if (status != NIB_ERROR_DEVICE_LOST)
+        return NIB_OK;
+    *err = error;
+    return status;
+}
+
 static enum nib_status open_device(const struct options *options, enum nib_backend_kind backend,
                                    uint32_t index, struct nib_device **out_device,
                                    struct nib_error *err)
@@ -19,6 +34,10 @@ static enum nib_status open_device(const struct options *options, enum nib_backe
                           .shader_dir = options->shader_dir);
     enum nib_status status = nib_device_open(params, out_device, err);
     free(cache);
+    if (status == NIB_OK && options->profile)
+        status = measure(*out_device, err);
+    if (status != NIB_OK)
+        nib_device_destroy(out_device);
     return status;
 }
 

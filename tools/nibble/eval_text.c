@@ -47,6 +47,14 @@ fail:
     return status;
 }
 
+struct nib_evaluate_params eval_params(const struct options *options, const struct eval_text *text)
+{
+    return *nib_evaluate_params(.ids = text->ids, .n_ids = text->n_ids, .bos = text->bos,
+                                .context = text->window,
+                                .windows = (uint32_t)options->windows.value,
+                                .score = (enum nib_score)options->score);
+}
+
 void eval_text_free(struct eval_text *text)
 {
     nib_ids_free(text->ids);
@@ -115,7 +123,9 @@ enum nib_status eval_reference_check(const struct eval_reference *reference,
                          "%s: has %" PRIu32 " logits a position, and %s has %" PRIu32
                          "; compare models of one vocabulary",
                          reference->path, reference->vocabulary, path, vocabulary);
-    return NIB_OK;
+    const struct nib_evaluate_params params = eval_params(options, text);
+    return reference->reader ? nib_logits_reader_check_windows(reference->reader, &params, err)
+                             : NIB_OK;
 }
 
 bool eval_reference_read(void *user, uint64_t row, float *logits, uint32_t vocabulary)

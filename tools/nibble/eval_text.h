@@ -19,6 +19,8 @@ uint32_t eval_window(const struct options *options);
 enum nib_status eval_text_encode(const struct options *options, const struct nib_model *model,
                                  const char *path, struct nib_text text, struct eval_text *out_text,
                                  struct nib_error *err);
+/// Returns how `text` is cut and scored.
+struct nib_evaluate_params eval_params(const struct options *options, const struct eval_text *text);
 void eval_text_free(struct eval_text *text);
 
 /// Returns the first position of a window whose prediction counts, and the number of those that

@@ -170,6 +170,8 @@ static const struct option table[] = {
      "when kernels are checked before use", 0, 0},
     {"profile", 0, OPTION_FLAG, ENGINE & ~COMMAND_COMPARE, FIELD(profile), NULL,
      "time every operation", 0, 0},
+    {"measure", 0, OPTION_FLAG, COMMAND_DEVICES, FIELD(measure), NULL,
+     "measure what each device can do at most", 0, 0},
     {"json", 0, OPTION_FLAG, ALL & ~COMMAND_CHAT, FIELD(json), NULL,
      "print one JSON object (docs/json.md)", 0, 0},
     {"help", 'h', OPTION_FLAG, ALL, FIELD(help), NULL, "print this help", 0, 0},

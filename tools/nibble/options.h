@@ -97,7 +97,7 @@ struct options {
     const char *vulkan_mask, *shader_dir;
     struct option_kv kv;
     unsigned self_test; ///< enum nib_self_test
-    bool fallback, precise, profile;
+    bool fallback, precise, profile, measure;
 
     const char *prompt, *file;
     struct option_ids prompt_ids, detokenize;

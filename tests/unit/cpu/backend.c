@@ -73,6 +73,8 @@ Test(cpu_backend, counts_and_times_ops)
     float logits[5 * TINY_VOCABULARY];
     struct nib_instance_counters counters;
     uint64_t calls[TINY_MAX_OPS] = {0}, ns[TINY_MAX_OPS] = {0};
+    uint32_t counted_as[TINY_MAX_OPS] = {0};
+    struct nib_op_times times = {.calls = calls, .ns = ns, .counted_as = counted_as};
     tiny_model_init(&m, &params);
     tiny_open(&t, &m, 1, 0, TINY_SEGMENTS);
     tiny_run_chunk(&t, 0, 0, 5, logits);
@@ -80,18 +82,36 @@ Test(cpu_backend, counts_and_times_ops)
     nib_cpu_backend.counters(t.self, &counters);
     cr_assert_eq(counters.dispatches, 2 * m.plan.n_ops);
     cr_assert_eq(counters.n_replaced + counters.n_fallbacks, 0);
-    nib_cpu_backend.profile(t.self, calls, ns);
+    nib_cpu_backend.profile(t.self, &times);
     for (uint32_t i = 0; i < m.plan.n_ops; i++)
         cr_assert_eq(calls[i], 2);
     tiny_close(&t);
 
     tiny_open(&t, &m, 1, 1, 1);
-    nib_cpu_backend.profile(t.self, calls, ns);
+    nib_cpu_backend.profile(t.self, &times);
     cr_assert_eq(calls[0], 2, "ops of other placements stay untouched");
     cr_assert_eq(calls[m.segments[1].first_op], 0);
     cr_assert_eq(calls[m.segments[2].first_op], 2);
     tiny_close(&t);
     tiny_model_free(&m);
+}
+
+Test(cpu_backend, measures_what_it_can_do)
+{
+    static const char *const levels[] = {"scalar", NULL};
+    for (int i = 0; i < 2; i++) {
+        void *device = NULL;
+        struct nib_device_limits limits;
+        struct nib_error error;
+        cr_assert_eq(
+            nib_cpu_backend.device_open(nib_device_params(.cpu_mask = levels[i]), &device, &error),
+            NIB_OK);
+        cr_assert_eq(nib_cpu_backend.measure(device, &limits, &error), NIB_OK, "%s", error.message);
+        cr_expect(limits.read_bytes > 1e6 && limits.read_bytes < 1e14);
+        cr_expect(limits.int8_macs > 1e6 && limits.int8_macs < 1e16);
+        cr_expect(limits.f32_macs > 1e6 && limits.f32_macs < 1e16);
+        nib_cpu_backend.device_close(device);
+    }
 }
 
 Test(cpu_backend, does_not_run_without_its_weights)

@@ -313,7 +313,16 @@ static void counters(const void *self, struct nib_instance_counters *out_counter
         .dispatches = instance->fake->n_runs, .n_fallbacks = 1, .fallbacks = notes};
 }
 
-static void profile(const void *self, uint64_t *calls, uint64_t *ns)
+static enum nib_status measure(void *device, struct nib_device_limits *out_limits,
+                               struct nib_error *err)
+{
+    (void)device;
+    (void)err;
+    *out_limits = (struct nib_device_limits){.read_bytes = 1e9, .int8_macs = 4e9, .f32_macs = 2e9};
+    return NIB_OK;
+}
+
+static void profile(const void *self, struct nib_op_times *times)
 {
     const struct fake_instance *instance = self;
     for (uint32_t i = 0; i < instance->plan->n_ops; i++) {
@@ -321,8 +330,10 @@ static void profile(const void *self, uint64_t *calls, uint64_t *ns)
         if (segment < instance->params.first_segment ||
             segment >= instance->params.first_segment + instance->params.n_segments)
             continue;
-        calls[i] = instance->fake->n_runs;
-        ns[i] = segment;
+        times->calls[i] = instance->fake->n_runs;
+        times->ns[i] = segment;
+        if (i > 0 && instance->plan->ops[i].kind == NIB_OP_ADD)
+            times->counted_as[i] = i - 1;
     }
 }
 
@@ -332,6 +343,7 @@ static const struct nib_backend backend = {
     .device_close = close_device,
     .device_info = info,
     .memory_left = memory_left,
+    .measure = measure,
     .supports = supports,
     .create = create,
     .destroy = destroy,

@@ -1,4 +1,5 @@
 #include "runtime/base/os.h"
+#include "runtime/engine/registry.h"
 #include "tests/unit/engine/rig.h"
 #include <criterion/criterion.h>
 #include <string.h>
@@ -208,6 +209,7 @@ Test(load, info_and_profile)
     struct rig rig;
     struct nib_engine_info info;
     struct nib_op_profile profiles[4];
+    struct nib_engine_placement placement;
     uint32_t count = 0;
     rig_open(&rig, (struct nib_engine_params){.profile = true, .context = 64});
     struct nib_session *session = rig_session(&rig);
@@ -231,10 +233,53 @@ Test(load, info_and_profile)
                  profiles[0].name);
     cr_assert_eq(profiles[0].calls, 3);
     cr_assert_gt(profiles[0].bytes, 0);
+    cr_assert_eq(profiles[0].limit_ns, 0);
+    cr_assert_eq(nib_engine_get_placement(rig.engine, 0, &placement, NULL), NIB_OK);
+    cr_assert_eq(placement.limits.read_bytes, 0);
     nib_session_destroy(&session);
     rig_close(&rig);
 
     rig_open(&rig, (struct nib_engine_params){0});
     cr_assert_eq(nib_engine_get_profile(rig.engine, profiles, 4, &count, NULL), NIB_ERROR_STATE);
+    rig_close(&rig);
+}
+
+/// Every byte and multiply-add is counted once, with the op that has the time, and limits are those
+/// of the slower of both.
+Test(load, profile_counts_fused_ops_once)
+{
+    struct rig rig;
+    struct nib_op_profile profiles[64];
+    struct nib_engine_placement placement;
+    struct nib_device_limits limits;
+    uint32_t count = 0, n_fused = 0;
+    rig_open(&rig, (struct nib_engine_params){.profile = true, .context = 64});
+    // The fake device reads a byte a nanosecond.
+    cr_assert_eq(nib_registry_measure(rig.engine->parts[0].device, &limits, NULL), NIB_OK);
+    cr_assert_eq(nib_engine_get_placement(rig.engine, 0, &placement, NULL), NIB_OK);
+    cr_assert_eq(placement.limits.read_bytes, 1e9);
+    struct nib_session *session = rig_session(&rig);
+    struct nib_generate_params params = {.max_tokens = 2};
+    rig_append(session, 10, 1);
+    cr_assert_eq(nib_generator_run(session, &params, NULL, NULL), NIB_OK);
+    const struct nib_engine *engine = rig.engine;
+    cr_assert_eq(nib_engine_get_profile(engine, profiles, 64, &count, NULL), NIB_OK);
+    cr_assert_leq(count, 64);
+    uint64_t bytes = 0, macs = 0, all_bytes = 0, all_macs = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct nib_op_profile *p = &profiles[i];
+        bool is_fused = i > 0 && engine->plan->ops[i].kind == NIB_OP_ADD;
+        n_fused += is_fused;
+        cr_assert(!is_fused || p->bytes + p->macs + p->limit_ns == 0);
+        cr_assert(is_fused || p->limit_ns + 3 >= p->bytes);
+        bytes += p->bytes;
+        macs += p->macs;
+        all_bytes += engine->accounts[i].bytes;
+        all_macs += engine->accounts[i].macs;
+    }
+    cr_assert_gt(n_fused, 0);
+    cr_assert_eq(bytes, all_bytes);
+    cr_assert_eq(macs, all_macs);
+    nib_session_destroy(&session);
     rig_close(&rig);
 }

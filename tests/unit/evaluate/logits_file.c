@@ -53,6 +53,51 @@ Test(logits_file, round_trip)
     rmdir(folder);
 }
 
+static enum nib_status check_windows(const struct nib_logits_reader *reader, const int32_t *ids,
+                                     const struct nib_evaluate_params *other)
+{
+    struct nib_error error = {0};
+    struct nib_evaluate_params params = *other;
+    params.ids = ids;
+    enum nib_status status = nib_logits_reader_check_windows(reader, &params, &error);
+    cr_assert_eq(status != NIB_OK, strstr(error.message, "logits: window 2 ") != NULL);
+    return status;
+}
+
+Test(logits_file, knows_its_windows)
+{
+    char path[256];
+    char folder[] = "/tmp/nibble-test-XXXXXX";
+    const float row[VOCABULARY] = {0};
+    int32_t ids[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13};
+    const struct nib_evaluate_params *params =
+        nib_evaluate_params(.ids = ids, .n_ids = 13, .bos = 0, .context = 4);
+    struct nib_logits_writer *writer = NULL;
+    struct nib_logits_reader *reader = NULL;
+    uint64_t rows;
+    uint32_t vocabulary;
+    temporary(path, sizeof path, folder);
+    cr_assert_eq(nib_logits_writer_open(path, VOCABULARY, &writer, NULL), NIB_OK);
+    cr_assert_eq(nib_logits_writer_note_windows(writer, params, NULL), NIB_OK);
+    cr_assert_eq(nib_logits_writer_append(writer, row, NULL), NIB_OK);
+    cr_assert_eq(nib_logits_writer_commit(&writer, NULL), NIB_OK);
+    cr_assert_eq(nib_logits_reader_open(path, &reader, &rows, &vocabulary, NULL), NIB_OK);
+
+    cr_assert_eq(check_windows(reader, ids, params), NIB_OK);
+    ids[4] = 77;  // which BOS replaces
+    ids[12] = 77; // which is in no window
+    cr_assert_eq(check_windows(reader, ids, params), NIB_OK);
+    ids[6] = 77;
+    cr_assert_eq(check_windows(reader, ids, params), NIB_ERROR_ARGUMENT);
+    cr_assert_eq(
+        check_windows(reader, ids,
+                      nib_evaluate_params(.n_ids = 13, .bos = 0, .context = 4, .windows = 1)),
+        NIB_OK);
+    nib_logits_reader_destroy(&reader);
+    remove(path);
+    rmdir(folder);
+}
+
 Test(logits_file, an_abandoned_file_does_not_appear)
 {
     char path[256];

@@ -285,7 +285,7 @@ Test(vulkan_device_plan, matmuls_of_drivers_on_the_cpu)
     s.max_storage_range = 128u << 20;
     s.max_texels = 128u << 20;
     s.subgroup_size = 8;
-    s.has_subgroups = true;
+    s.has_shuffles = true;
     struct nib_vk_matmul_need need = {.bits = 4, .has_codes = true, .may_be_single = true};
     cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_SINGLE);
     need.may_be_single = false;
@@ -297,6 +297,9 @@ Test(vulkan_device_plan, matmuls_of_drivers_on_the_cpu)
     need.has_outliers = false;
     s.max_texels = 65536;
     cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_TALL, "texel buffers too small");
+    s.max_texels = 128u << 20;
+    s.has_shuffles = false;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_TALL, "no shuffles");
     s.subgroup_size = 4;
     cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_WIDE, "SwiftShader");
 }
