@@ -31,6 +31,7 @@ layout(constant_id = NIB_ATTENTION_LANES) const uint LANES = 8;
 layout(constant_id = NIB_ATTENTION_THREADS) const uint THREADS = 128;
 // For sequences with one row in the step; else for those with more.
 layout(constant_id = NIB_ATTENTION_IS_SINGLE) const bool IS_SINGLE = false;
+layout(constant_id = NIB_ATTENTION_RECENT) const uint RECENT = 0;
 layout(local_size_x_id = NIB_ATTENTION_THREADS) in;
 
 const uint WIDTH = THREADS / LANES; // sets of invocations
@@ -137,6 +138,19 @@ struct KvUnit {
 #include "lib/kv_unit.glsl"
 #define UNIT_LOAD load_value
 #define UNIT_FORMAT VALUE_FORMAT
+#define UNIT_DIM VALUE_DIM
+#define UNIT_WORDS value_words
+#define UNIT_QUADS VALUE_QUAD
+#include "lib/kv_unit.glsl"
+// Newest tokens, which are read beside codes.
+#define UNIT_LOAD load_recent_key
+#define UNIT_FORMAT uint(NIB_KV_CODE_F16)
+#define UNIT_DIM KEY_DIM
+#define UNIT_WORDS key_words
+#define UNIT_QUADS KEY_QUAD
+#include "lib/kv_unit.glsl"
+#define UNIT_LOAD load_recent_value
+#define UNIT_FORMAT uint(NIB_KV_CODE_F16)
 #define UNIT_DIM VALUE_DIM
 #define UNIT_WORDS value_words
 #define UNIT_QUADS VALUE_QUAD
@@ -455,12 +469,40 @@ void score_codes(uint head, uint page, uint lane, uint place)
     }
 }
 
-// Turns scores into weights, and brings maxima, sums and outputs up to date with them.
-void weigh_scores(Tile tile, uint first_token)
+// The same for keys of newest tokens, in f16: four units to each of the invocation's groups.
+void score_recent(uint head, uint n_heads, uint page, uint lane, uint place, uint last)
+{
+    const uint n_units = (KEY_DIM + 7u) / 8u;
+    [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+        uint slot = min(place * TOKENS + t, last);
+        uint at = p.recent_keys.at + ((page * n_heads + head) * PAGE + slot) * (KEY_DIM / 2u);
+        [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
+            [[unroll]] for (uint u = 0u; u < 4u; u++) {
+                KvUnit k = load_recent_key(at, min((i * LANES + lane) * 4u + u, n_units - 1u));
+                [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                    uint j = r * KEY_QUADS + i * 8u + 2u * u;
+                    score[r * TOKENS + t] += dot(k.low, q[j]) + dot(k.high, q[j + 1u]);
+                }
+            }
+        }
+    }
+}
+
+// The page from which on a row at `position` reads newest tokens.
+uint first_recent(uint position)
+{
+    return NIB_KV_FIRST_RECENT(position / PAGE, RECENT);
+}
+
+// Turns scores into weights, and brings maxima, sums and outputs up to date with them. Rows that
+// read the page otherwise than it was do not see it.
+void weigh_scores(Tile tile, uint first_token, bool is_recent)
 {
     [[unroll]] for (uint r = 0u; r < ROWS; r++) {
         uint seen = tile.position + r / HEADS + 1u;
         uint unseen = p.window != 0u && p.window < seen ? seen - p.window : 0u;
+        if (RECENT > 0u && is_recent != (first_token / PAGE >= first_recent(seen - 1u)))
+            seen = 0u;
         float next = most[r];
         [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
             uint token = first_token + t, i = r * TOKENS + t;
@@ -538,6 +580,25 @@ void add_codes(uint head, uint page, uint lane, uint place, uint last)
     }
 }
 
+void add_recent(uint head, uint n_heads, uint page, uint lane, uint place, uint last)
+{
+    const uint n_units = (VALUE_DIM + 7u) / 8u;
+    [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+        uint slot = min(place * TOKENS + t, last);
+        uint at = p.recent_values.at + ((page * n_heads + head) * PAGE + slot) * (VALUE_DIM / 2u);
+        [[unroll]] for (uint i = 0u; i < VALUE_SHARE; i++) {
+            [[unroll]] for (uint u = 0u; u < 4u; u++) {
+                KvUnit v = load_recent_value(at, min((i * LANES + lane) * 4u + u, n_units - 1u));
+                [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+                    uint j = r * VALUE_QUADS + i * 8u + 2u * u;
+                    acc[j] += score[r * TOKENS + t] * v.low;
+                    acc[j + 1u] += score[r * TOKENS + t] * v.high;
+                }
+            }
+        }
+    }
+}
+
 // Adds the weighted minima of codes of 4 bits to all numbers of their group.
 void add_minima()
 {
@@ -553,16 +614,23 @@ void main()
     uint first_head = kv_head * p.heads_per_kv_head + gl_WorkGroupID.x % n_head_tiles * HEADS;
     uint end_head = (kv_head + 1u) * p.heads_per_kv_head;
     Tile tile = find_tile();
-    uint table = p.tables_at + sequence_word(p.sequences_at, tile.sequence, 1u) +
-                 p.kv_class * step.header.page_table_stride;
+    uint tables = p.tables_at + sequence_word(p.sequences_at, tile.sequence, 1u);
+    uint table = tables + p.kv_class * step.header.page_table_stride;
+    uint recent_table = tables + p.recent_keys.kv_class * step.header.page_table_stride;
     uint end = tile.n > 0u ? tile.position + tile.n : 0u;
     uint begin = p.window != 0u && p.window <= tile.position ? tile.position + 1u - p.window : 0u;
     uint first_page = begin / PAGE, end_page = (end + PAGE - 1u) / PAGE;
     uint n_pages = end_page - min(first_page, end_page);
-    uint share = max((n_pages + gl_NumWorkGroups.z - 1u) / gl_NumWorkGroups.z, LEAST_PAGES);
-    first_page += gl_WorkGroupID.z * share;
-    end_page = min(end_page, first_page + share);
-    if (first_page >= end_page) {
+    // Pages that some row reads as they are, then those that some row reads in f16: a few are both.
+    uint n_recent = 0u, n_plain = n_pages;
+    if (RECENT > 0u && n_pages > 0u) {
+        n_plain = max(first_recent(end - 1u), first_page) - first_page;
+        n_recent = end_page - max(first_recent(tile.position), first_page);
+    }
+    uint n_visits = n_plain + n_recent;
+    uint share = max((n_visits + gl_NumWorkGroups.z - 1u) / gl_NumWorkGroups.z, LEAST_PAGES);
+    uint visit = gl_WorkGroupID.z * share, end_visit = min(n_visits, visit + share);
+    if (visit >= end_visit) {
         leave_nothing(tile, thread, first_head, end_head);
         return;
     }
@@ -577,23 +645,31 @@ void main()
             acc_min[r * VALUE_SHARE + i] = 0.0;
     }
 
-    for (uint page_index = first_page; page_index < end_page; page_index++) {
+    uint n_heads = p.n_heads / p.heads_per_kv_head;
+    for (; visit < end_visit; visit++) {
+        bool is_recent = RECENT > 0u && visit >= n_plain;
+        uint page_index = is_recent ? end_page - (n_visits - visit) : first_page + visit;
         uint page = step.rest[table + page_index], base = page_index * PAGE;
+        uint recent_page = is_recent ? step.rest[recent_table + page_index] : 0u;
         uint last = end - 1u - base;
         [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++)
             score[i] = 0.0;
-        if (KEYS_ARE_CODES)
-            score_base(kv_head, p.n_heads / p.heads_per_kv_head, page, lane);
-        if (KEYS_ARE_CODES)
+        if (KEYS_ARE_CODES && is_recent)
+            score_recent(kv_head, n_heads, recent_page, lane, place, last);
+        if (KEYS_ARE_CODES && !is_recent)
+            score_base(kv_head, n_heads, page, lane);
+        if (KEYS_ARE_CODES && !is_recent)
             score_codes(kv_head, page, lane, place);
-        else
+        if (!KEYS_ARE_CODES)
             score_floats(kv_head, page, lane, place, last);
         if (LANES > 1u)
             add_lanes(thread);
-        weigh_scores(tile, base + place * TOKENS);
-        if (VALUES_ARE_CODES)
+        weigh_scores(tile, base + place * TOKENS, is_recent);
+        if (VALUES_ARE_CODES && is_recent)
+            add_recent(kv_head, n_heads, recent_page, lane, place, last);
+        if (VALUES_ARE_CODES && !is_recent)
             add_codes(kv_head, page, lane, place, last);
-        else
+        if (!VALUES_ARE_CODES)
             add_floats(kv_head, page, lane, place, last);
     }
     if (VALUE_FORMAT == NIB_KV_CODE_I4)

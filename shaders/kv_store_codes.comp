@@ -15,6 +15,7 @@
 layout(constant_id = NIB_KV_STORE_FORMAT) const uint FORMAT = NIB_KV_CODE_I8;
 layout(constant_id = NIB_KV_STORE_IS_KEY) const bool IS_KEY = true;
 layout(constant_id = NIB_KV_STORE_DIM) const uint DIM = 64;
+layout(constant_id = NIB_KV_STORE_HAS_RECENT) const bool HAS_RECENT = false;
 layout(local_size_x = 64) in;
 
 const bool IS_I8 = FORMAT == NIB_KV_CODE_I8;
@@ -61,6 +62,7 @@ struct Place {
     uint head;
     uint slot;
     uint page;
+    uint recent; // its page among those of newest tokens
 };
 
 // Four neighbours of a group of numbers are a vector.
@@ -190,10 +192,27 @@ void store_base(Place place, uint group)
     scales[to] = (group & 1u) == 0u ? base_scale : scales[to] | base_scale << 16;
 }
 
+// Writes a group in f16, two numbers a word.
+void store_recent(Place place, uint group, vec4 numbers[QUADS])
+{
+    const uint n = DIM / 2u;
+    uint token = (place.recent * p.n_heads + place.head) * NIB_KV_PAGE_TOKENS + place.slot;
+    uint at = p.recent.at + token * n;
+    [[unroll]] for (uint i = 0u; i < GROUP / 2u; i++) {
+        uint w = group * (GROUP / 2u) + i;
+        vec4 quad = numbers[i / 2u];
+        vec2 pair = i % 2u == 0u ? quad.xy : quad.zw;
+        if (w < n)
+            plane[at + w] = half_of(pair.x) | half_of(pair.y) << 16;
+    }
+}
+
 // Loads a group of the row less its base.
-void load_relative(uint from, uint group, out vec4 numbers[QUADS])
+void load_relative(Place place, uint from, uint group, out vec4 numbers[QUADS])
 {
     load_group(from, group, numbers);
+    if (HAS_RECENT)
+        store_recent(place, group, numbers);
     [[unroll]] for (uint i = 0u; i < QUADS; i++) {
         if (IS_KEY)
             numbers[i] -= base[i];
@@ -204,7 +223,7 @@ void load_relative(uint from, uint group, out vec4 numbers[QUADS])
 uint store_i8(Place place, uint from, uint group)
 {
     vec4 numbers[QUADS];
-    load_relative(from, group, numbers);
+    load_relative(place, from, group, numbers);
     uint scale = scale_of(numbers);
     float factor = inverse_of(scale);
     [[unroll]] for (uint w = 0u; w < QUADS; w++)
@@ -216,7 +235,7 @@ uint store_i8(Place place, uint from, uint group)
 uint store_i4(Place place, uint from, uint group)
 {
     vec4 numbers[QUADS];
-    load_relative(from, group, numbers);
+    load_relative(place, from, group, numbers);
     vec4 low = numbers[0], high = numbers[0];
     [[unroll]] for (uint i = 1u; i < QUADS; i++) {
         low = min(low, numbers[i]);
@@ -257,9 +276,13 @@ void main()
         return;
     uint table = sequence_word(p.sequences_at, r.sequence, 1u) +
                  p.kv_class * step.header.page_table_stride;
-    uint page = step.rest[p.tables_at + table + r.position / NIB_KV_PAGE_TOKENS];
+    uint index = p.tables_at + table + r.position / NIB_KV_PAGE_TOKENS, recent = 0u;
+    uint page = step.rest[index];
+    uint apart = (p.recent.kv_class - p.kv_class) * step.header.page_table_stride;
+    if (HAS_RECENT)
+        recent = step.rest[index + apart];
     uint pair = i % PAIRS, slot = r.position % NIB_KV_PAGE_TOKENS, bits = 0u;
-    Place place = Place(i / PAIRS, slot, page);
+    Place place = Place(i / PAIRS, slot, page, recent);
     for (uint k = 0u; k < 2u && 2u * pair + k < GROUPS; k++) {
         uint word = store_group(place, r, row, table, 2u * pair + k);
         bits = IS_I8 ? bits | word << (16u * k) : word;

@@ -65,6 +65,7 @@ struct nib_engine_params {
                          ///< sum; NULL: as the memory that the devices have left
     const char *fallback_reason; ///< why a device that was wanted has no placement, which
                                  ///< nib_execution.fallbacks is to begin with; copied; NULL: none
+    uint32_t kv_recent; ///< newest tokens in f16 beside i8 and i4; 0: NIB_KV_RECENT_DEFAULT
 };
 #define nib_engine_params(...) \
     (&(struct nib_engine_params){.struct_size = sizeof(struct nib_engine_params), __VA_ARGS__})

@@ -95,6 +95,14 @@ enum nib_kv_format {
     NIB_KV_I4 = 4  ///< 5 bits a value and 5.3 a key: groups with scale and minimum
 };
 
+/// Newest tokens whose keys and values are kept in f16 beside their codes of i8 or i4, and read
+/// there: a multiple of 32 up to 256, or one of these. Of n, a row reads the n - 31 to n tokens up
+/// to its own, but none before the last multiple of 256. The default is NIB_KV_RECENT_I4 where keys
+/// and values are i4 and no layer of the model has a window, else none. docs/kv-cache.md says why.
+#define NIB_KV_RECENT_DEFAULT 0
+#define NIB_KV_RECENT_NONE UINT32_MAX
+#define NIB_KV_RECENT_I4 64
+
 /// What to predict memory for.
 struct nib_memory_params {
     uint32_t struct_size;
@@ -106,6 +114,7 @@ struct nib_memory_params {
     uint32_t max_rows;     ///< 0: the engine's default
     enum nib_kv_format key_format;
     enum nib_kv_format value_format;
+    uint32_t kv_recent; ///< newest tokens in f16; 0: NIB_KV_RECENT_DEFAULT
 };
 #define nib_memory_params(...) \
     (&(struct nib_memory_params){.struct_size = sizeof(struct nib_memory_params), __VA_ARGS__})

@@ -5,6 +5,26 @@
 #include "runtime/base/status.h"
 #include "runtime/cpu/instance.h"
 
+/// Returns the pages of a class that hold all layers' bytes.
+static uint32_t own_pages(const struct nib_cpu_instance *instance, uint32_t kv_class)
+{
+    const struct nib_plan *plan = instance->plan;
+    bool is_recent = plan->recent_pages > 0 && kv_class == plan->n_kv_classes - 1;
+    return instance->n_pages[kv_class] - (is_recent ? nib_plan_step_pages(plan) : 0);
+}
+
+static void add_layer(struct nib_cpu_instance *instance, const struct nib_kv_layer *layer)
+{
+    const struct nib_plan *plan = instance->plan;
+    uint64_t recent = nib_kv_recent_bytes(layer);
+    instance->page_stride[layer->kv_class] += nib_kv_page_bytes(layer);
+    if (plan->recent_pages == 0)
+        return;
+    instance->page_stride[plan->n_kv_classes - 1] += recent;
+    if (instance->step_stride < recent)
+        instance->step_stride = recent;
+}
+
 /// Finds the layers whose caches lie here, and how long a page of them all is.
 static enum nib_status find_layers(struct nib_cpu_instance *instance, struct nib_error *err)
 {
@@ -23,17 +43,38 @@ static enum nib_status find_layers(struct nib_cpu_instance *instance, struct nib
                                 layer->kv_class);
             }
             if (!instance->caches[k].layer)
-                instance->page_stride[layer->kv_class] += nib_kv_page_bytes(layer);
+                add_layer(instance, layer);
             instance->caches[k].layer = layer;
         }
     }
     return NIB_OK;
 }
 
+/// Returns the bytes of a class: its pages, and behind them those of a step, which layers share.
+static uint64_t pages_size(const struct nib_cpu_instance *instance, uint32_t kv_class)
+{
+    uint64_t own = own_pages(instance, kv_class), step = instance->n_pages[kv_class] - own;
+    return own * instance->page_stride[kv_class] + step * instance->step_stride;
+}
+
+/// Finds where the newest tokens of a layer lie; `offset` is where its part of a page begins.
+static void find_recent(const struct nib_cpu_instance *instance, uint64_t offset,
+                        struct nib_cpu_cache *cache)
+{
+    uint32_t c = instance->plan->n_kv_classes - 1;
+    cache->recent_pages = instance->plan->recent_pages;
+    cache->recent_class = c;
+    cache->n_recent = own_pages(instance, c);
+    cache->recent = instance->pages[c] + offset;
+    cache->recent_stride = instance->page_stride[c];
+    cache->step_pages = instance->pages[c] + cache->n_recent * cache->recent_stride;
+    cache->step_stride = instance->step_stride;
+}
+
 static enum nib_status create_pages(struct nib_cpu_instance *instance, uint32_t kv_class,
                                     struct nib_error *err)
 {
-    uint64_t size = instance->n_pages[kv_class] * instance->page_stride[kv_class];
+    uint64_t size = pages_size(instance, kv_class);
     if (size > 0 && size <= SIZE_MAX)
         instance->pages[kv_class] = nib_pages_alloc_large((size_t)size);
     if (size > 0 && !instance->pages[kv_class]) {
@@ -62,6 +103,10 @@ enum nib_status nib_cpu_caches_create(struct nib_cpu_instance *instance, struct 
         cache->pages = instance->pages[kv_class] + offset[kv_class];
         cache->page_stride = instance->page_stride[kv_class];
         offset[kv_class] += nib_kv_page_bytes(cache->layer);
+        if (plan->recent_pages > 0) {
+            find_recent(instance, offset[plan->n_kv_classes - 1], cache);
+            offset[plan->n_kv_classes - 1] += nib_kv_recent_bytes(cache->layer);
+        }
     }
     return status;
 }
@@ -69,14 +114,14 @@ enum nib_status nib_cpu_caches_create(struct nib_cpu_instance *instance, struct 
 void nib_cpu_caches_destroy(struct nib_cpu_instance *instance)
 {
     for (uint32_t c = 0; c < NIB_KV_MAX_CLASSES; c++)
-        nib_pages_free(instance->pages[c], instance->n_pages[c] * instance->page_stride[c]);
+        nib_pages_free(instance->pages[c], pages_size(instance, c));
 }
 
 uint64_t nib_cpu_caches_size(const struct nib_cpu_instance *instance)
 {
     uint64_t size = 0;
     for (uint32_t c = 0; c < NIB_KV_MAX_CLASSES; c++)
-        size += instance->n_pages[c] * instance->page_stride[c];
+        size += pages_size(instance, c);
     return size;
 }
 
@@ -99,8 +144,10 @@ static enum nib_status find_page(const struct nib_cpu_instance *instance, struct
     const struct nib_cpu_cache *cache = &instance->caches[page.kv_layer];
     if (!cache->pages)
         return nib_fail(err, NIB_ERROR_STATE, "KV layer %u is not on this device", page.kv_layer);
-    *out_bytes = cache->pages + page.page * cache->page_stride;
-    *out_size = nib_kv_page_bytes(cache->layer);
+    *out_bytes = page.is_recent ? cache->recent + page.page * cache->recent_stride
+                                : cache->pages + page.page * cache->page_stride;
+    *out_size =
+        page.is_recent ? nib_kv_recent_bytes(cache->layer) : nib_kv_page_bytes(cache->layer);
     return NIB_OK;
 }
 

@@ -35,6 +35,7 @@ struct nib_cpu_instance {
     uint32_t n_pages[NIB_KV_MAX_CLASSES];
     uint8_t *pages[NIB_KV_MAX_CLASSES];       ///< [n_pages][page_stride]
     uint64_t page_stride[NIB_KV_MAX_CLASSES]; ///< bytes of a page of all layers that lie here
+    uint64_t step_stride;                     ///< of one that is of use to a step alone
 
     void *buffers; ///< everything below in one block
     size_t buffers_size;

@@ -153,15 +153,31 @@ struct nib_cpu_cache {
     enum nib_kv_format value_format;
     uint8_t *pages; ///< this layer's part of page 0
     uint64_t page_stride;
+    uint32_t recent_pages; ///< as nib_plan.recent_pages; 0: what follows is not there
+    uint32_t recent_class; ///< of newest tokens
+    uint32_t n_recent;     ///< pages; those behind are of the step, and shared by all layers
+    uint8_t *recent;       ///< as `pages`
+    uint64_t recent_stride;
+    uint8_t *step_pages;
+    uint64_t step_stride;
 };
 
-/// Returns where the page table of a row's sequence begins for the cache's layer.
-static inline uint32_t nib_cpu_kv_find_table(const struct nib_cpu_cache *cache,
-                                             const struct nib_step *step,
-                                             const struct nib_step_row *row)
+/// Returns the page table of a row's sequence in class `kv_class`.
+static inline const uint32_t *nib_cpu_kv_find_table(const struct nib_step *step,
+                                                    const struct nib_step_row *row,
+                                                    uint32_t kv_class)
 {
-    return step->sequences[row->sequence].page_table +
-           cache->layer->kv_class * step->header.page_table_stride;
+    return step->page_tables + step->sequences[row->sequence].page_table +
+           (uint64_t)kv_class * step->header.page_table_stride;
+}
+
+/// Returns the first token that a row at `position` reads in f16; UINT64_MAX: none.
+static inline uint64_t nib_cpu_kv_first_recent(const struct nib_cpu_cache *cache, uint32_t position)
+{
+    uint32_t page = position / NIB_KV_PAGE_TOKENS;
+    if (cache->recent_pages == 0)
+        return UINT64_MAX;
+    return (uint64_t)NIB_KV_FIRST_RECENT(page, cache->recent_pages) * NIB_KV_PAGE_TOKENS;
 }
 
 /// Returns the number of the page that holds a position of a row's sequence.
@@ -169,8 +185,7 @@ static inline uint64_t nib_cpu_kv_find_page(const struct nib_cpu_cache *cache,
                                             const struct nib_step *step,
                                             const struct nib_step_row *row, uint64_t position)
 {
-    return step
-        ->page_tables[nib_cpu_kv_find_table(cache, step, row) + position / NIB_KV_PAGE_TOKENS];
+    return nib_cpu_kv_find_table(step, row, cache->layer->kv_class)[position / NIB_KV_PAGE_TOKENS];
 }
 
 /// One KV head of a page in the cache: its keys or its values.
@@ -187,6 +202,12 @@ struct nib_cpu_kv_head {
 struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, bool is_key,
                                             uint64_t page, uint32_t kv_head);
 
+/// Returns the head in a page of newest tokens; where the format has no codes, which such pages do
+/// not hold, in page `page` instead.
+struct nib_cpu_kv_head nib_cpu_kv_find_recent(const struct nib_cpu_cache *cache, bool is_key,
+                                              uint64_t recent_page, uint64_t page,
+                                              uint32_t kv_head);
+
 struct nib_cpu_kv_store {
     const struct nib_cpu_cache *cache;
     const struct nib_step *step;
@@ -197,7 +218,8 @@ struct nib_cpu_kv_store {
 struct nib_cpu_kv_rows {
     uint64_t first;
     uint32_t n;
-    uint64_t page; ///< of the cache
+    uint64_t page;        ///< of the cache
+    uint64_t recent_page; ///< of newest tokens, where they are kept
 };
 /// Returns those that begin with row r, which is no padding, and end before `last`.
 struct nib_cpu_kv_rows nib_cpu_kv_find_rows(const struct nib_cpu_kv_store *a, uint64_t r,

@@ -5,6 +5,7 @@
 #include "runtime/base/status.h"
 #include "runtime/engine/placement.h"
 #include <stdlib.h>
+#include <string.h>
 
 static enum nib_status make_plan(struct nib_engine *engine, const struct nib_engine_params *params,
                                  struct nib_error *err)
@@ -18,6 +19,7 @@ static enum nib_status make_plan(struct nib_engine *engine, const struct nib_eng
         .max_rows = params->max_rows,
         .key_format = params->key_format,
         .value_format = params->value_format,
+        .recent_tokens = params->kv_recent,
         .precise = params->precise,
     };
     enum nib_status status =
@@ -80,18 +82,23 @@ enum nib_status nib_engine_make_pool(struct nib_engine *engine, struct nib_kv_po
         .user = engine,
     };
     bool everything[NIB_KV_MAX_CLASSES] = {false};
+    struct nib_kv_reach *reach = params.reach;
     for (uint32_t c = 0; c < plan->n_kv_classes; c++)
         params.n_pages[c] = nib_plan_pages(plan, c, engine->max_sessions);
     for (uint32_t i = 0; i < plan->n_kv_layers; i++) {
         const struct nib_kv_layer *layer = &plan->kv_layers[i];
         everything[layer->kv_class] |= layer->window == 0;
-        if (params.window[layer->kv_class] < layer->window)
-            params.window[layer->kv_class] = layer->window;
+        if (reach[layer->kv_class].window < layer->window)
+            reach[layer->kv_class].window = layer->window;
     }
-    for (uint32_t c = 0; c < plan->n_kv_classes; c++) {
-        params.window[c] = everything[c] ? 0 : params.window[c];
-        engine->windows[c] = params.window[c];
+    for (uint32_t c = 0; c < plan->n_kv_classes; c++)
+        reach[c].window = everything[c] ? 0 : reach[c].window;
+    if (plan->recent_pages > 0) {
+        reach[plan->n_kv_classes - 1].recent = plan->recent_pages;
+        params.n_step_pages = nib_plan_step_pages(plan);
+        params.n_pages[plan->n_kv_classes - 1] -= params.n_step_pages;
     }
+    memcpy(engine->reach, reach, sizeof engine->reach);
     return nib_kv_pool_create(&params, out_pool, err);
 }
 
@@ -276,6 +283,12 @@ static void add_pool(const struct nib_engine *engine, struct nib_engine_info *in
         const struct nib_kv_layer *layer = &engine->plan->kv_layers[i];
         struct nib_kv_pool_usage usage = nib_kv_pool_get_usage(engine->pool, layer->kv_class);
         uint64_t page_bytes = nib_kv_page_bytes(layer);
+        info->kv_used_bytes += (usage.n_pages - usage.n_free - usage.n_idle) * page_bytes;
+        info->kv_idle_bytes += usage.n_idle * page_bytes;
+        if (engine->plan->recent_pages == 0)
+            continue;
+        usage = nib_kv_pool_get_usage(engine->pool, engine->plan->n_kv_classes - 1);
+        page_bytes = nib_kv_recent_bytes(layer);
         info->kv_used_bytes += (usage.n_pages - usage.n_free - usage.n_idle) * page_bytes;
         info->kv_idle_bytes += usage.n_idle * page_bytes;
     }

@@ -104,7 +104,7 @@ struct nib_engine {
     uint32_t max_sessions;
     uint32_t next_session; ///< whose turn it is to be first in a step
     struct nib_kv_pool *pool;
-    uint32_t windows[NIB_KV_MAX_CLASSES]; ///< tokens a row sees; 0: all before it
+    struct nib_kv_reach reach[NIB_KV_MAX_CLASSES];
     bool precise;
     bool fallback;
     bool profile;

@@ -27,7 +27,7 @@ static enum nib_status take_memory(struct nib_kv_pool *pool, uint64_t n_entries,
     const struct nib_kv_pool_params *params = &pool->params;
     uint32_t anchor = NIB_NONE;
     for (uint32_t c = 0; c < params->n_classes && anchor == NIB_NONE; c++)
-        anchor = params->window[c] == 0 ? c : NIB_NONE;
+        anchor = params->reach[c].window == 0 && params->reach[c].recent == 0 ? c : NIB_NONE;
     enum nib_status status =
         nib_kv_pages_init(&pool->pages, params->n_classes, params->n_pages, anchor, err);
     if (status != NIB_OK)
@@ -92,6 +92,14 @@ struct nib_kv_pool_usage nib_kv_pool_get_usage(const struct nib_kv_pool *pool, u
         .n_pages = page_class->n_pages, .n_free = page_class->n_free, .n_idle = page_class->n_idle};
 }
 
+/// Drops what a table's entry refers to: a page, or one of the step.
+static void drop_page(struct nib_kv_pool *pool, uint32_t kv_class, uint32_t *entry)
+{
+    if (*entry < pool->params.n_pages[kv_class])
+        nib_kv_pages_release(&pool->pages, kv_class, *entry);
+    *entry = NIB_NONE;
+}
+
 /// Drops the table's pages outside [first, end).
 static void narrow(struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class, uint32_t first,
                    uint32_t end)
@@ -99,14 +107,20 @@ static void narrow(struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class, 
     struct nib_kv_range *held = &pool->states[table].held[kv_class];
     uint32_t *pages = nib_kv_table(pool, table, kv_class);
     // The last ones first: what they follow stays known longer.
-    while (held->end > held->first && held->end > end) {
-        nib_kv_pages_release(&pool->pages, kv_class, pages[--held->end]);
-        pages[held->end] = NIB_NONE;
+    while (held->end > held->first && held->end > end)
+        drop_page(pool, kv_class, &pages[--held->end]);
+    while (held->first < min_u32(first, held->end))
+        drop_page(pool, kv_class, &pages[held->first++]);
+}
+
+void nib_kv_drop_step_pages(struct nib_kv_pool *pool, uint32_t table)
+{
+    struct nib_kv_table_state *state = &pool->states[table];
+    for (uint32_t c = 0; c < pool->params.n_classes && state->step_end > 0; c++) {
+        if (pool->params.reach[c].recent > 0)
+            narrow(pool, table, c, state->step_end, UINT32_MAX);
     }
-    while (held->first < min_u32(first, held->end)) {
-        nib_kv_pages_release(&pool->pages, kv_class, pages[held->first]);
-        pages[held->first++] = NIB_NONE;
-    }
+    state->step_end = 0;
 }
 
 /// Returns the page that holds the table's last token where more tokens would go into it and others
@@ -121,12 +135,22 @@ static uint32_t shared_end(const struct nib_kv_pool *pool, uint32_t table, uint3
     return is_shared ? page : NIB_NONE;
 }
 
+/// Returns how many of `n` new pages can be those of the step: newest tokens' that no token behind
+/// them sees.
+static uint32_t step_pages(const struct nib_kv_pool *pool, uint32_t kv_class, uint32_t n)
+{
+    uint32_t recent = pool->params.reach[kv_class].recent;
+    uint32_t left = pool->params.n_step_pages - pool->n_step_pages;
+    return recent > 0 && n > recent ? min_u32(n - recent, left) : 0;
+}
+
 /// Returns the number of pages that the table must take to hold tokens up to page `end`.
 static uint32_t pages_needed(const struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class,
                              uint32_t end)
 {
     uint32_t held_end = pool->states[table].held[kv_class].end;
-    return (end > held_end ? end - held_end : 0) +
+    uint32_t n = end > held_end ? end - held_end : 0;
+    return n - step_pages(pool, kv_class, n) +
            (shared_end(pool, table, kv_class) != NIB_NONE ? 1 : 0);
 }
 
@@ -182,6 +206,11 @@ static void take_until(struct nib_kv_pool *pool, uint32_t table, uint32_t kv_cla
 {
     struct nib_kv_range *held = &pool->states[table].held[kv_class];
     uint32_t *pages = nib_kv_table(pool, table, kv_class);
+    uint32_t n_step = end > held->end ? step_pages(pool, kv_class, end - held->end) : 0;
+    for (; n_step > 0; n_step--) {
+        pages[held->end++] = pool->params.n_pages[kv_class] + pool->n_step_pages++;
+        pool->states[table].step_end = held->end;
+    }
     while (held->end < end)
         pages[held->end++] = nib_kv_pages_take(&pool->pages, kv_class);
 }
@@ -196,7 +225,7 @@ enum nib_status nib_kv_pool_extend(struct nib_kv_pool *pool, uint32_t table, uin
     // What the last whole page's end sees stays, so that a sequence can be saved from there.
     uint32_t whole = state->n_tokens - state->n_tokens % NIB_KV_PAGE_TOKENS;
     for (uint32_t c = 0; c < pool->params.n_classes; c++)
-        narrow(pool, table, c, nib_kv_first_seen(pool->params.window[c], whole), end);
+        narrow(pool, table, c, nib_kv_first_seen(pool->params.reach[c], whole), end);
     enum nib_status status = require_pages(pool, table, end, err);
     for (uint32_t c = 0; c < pool->params.n_classes && status == NIB_OK; c++)
         status = own_end(pool, table, c, err);
@@ -233,16 +262,35 @@ static void find_known(struct nib_kv_pool *pool, uint32_t table)
     state->is_private = state->is_private || (n > 0 && state->serial == 0);
 }
 
+/// Returns how many of the table's first `n_tokens` tokens have all pages that the next one sees.
+static uint32_t usable(const struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens)
+{
+    const struct nib_kv_pool_params *params = &pool->params;
+    const struct nib_kv_range *held = pool->states[table].held;
+    for (uint32_t c = 0; c < params->n_classes; c++) {
+        if (params->reach[c].recent > 0 &&
+            held[c].first > nib_kv_first_seen(params->reach[c], n_tokens))
+            n_tokens -= n_tokens % (NIB_KV_RECENT_STRIDE * NIB_KV_PAGE_TOKENS);
+    }
+    for (uint32_t c = 0; c < params->n_classes; c++) {
+        if (params->reach[c].recent == 0 &&
+            held[c].first > nib_kv_first_seen(params->reach[c], n_tokens))
+            return 0;
+    }
+    return n_tokens;
+}
+
 uint32_t nib_kv_pool_truncate(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens)
 {
     struct nib_kv_table_state *state = &pool->states[table];
-    uint32_t kept = min_u32(n_tokens, state->n_tokens);
+    nib_kv_drop_step_pages(pool, table);
+    uint32_t kept = usable(pool, table, min_u32(n_tokens, state->n_tokens));
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
-        if (state->held[c].first > nib_kv_first_seen(pool->params.window[c], kept))
-            kept = 0;
-    }
-    for (uint32_t c = 0; c < pool->params.n_classes; c++)
+        struct nib_kv_range *held = &state->held[c];
         narrow(pool, table, c, 0, pages_for(kept));
+        if (held->end > pages_for(kept))
+            *held = (struct nib_kv_range){pages_for(kept), pages_for(kept)};
+    }
     if (kept == 0)
         *state = (struct nib_kv_table_state){0};
     state->n_tokens = kept;
@@ -264,10 +312,10 @@ void nib_kv_pool_fork(struct nib_kv_pool *pool, uint32_t from, uint32_t to)
     }
 }
 
-struct nib_kv_range nib_kv_needed(uint32_t window, uint32_t n_tokens)
+struct nib_kv_range nib_kv_needed(struct nib_kv_reach reach, uint32_t n_tokens)
 {
     uint32_t end = pages_for(n_tokens);
-    return (struct nib_kv_range){min_u32(nib_kv_first_seen(window, n_tokens), end), end};
+    return (struct nib_kv_range){min_u32(nib_kv_first_seen(reach, n_tokens), end), end};
 }
 
 enum nib_status nib_kv_pool_restore(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
@@ -275,14 +323,14 @@ enum nib_status nib_kv_pool_restore(struct nib_kv_pool *pool, uint32_t table, ui
 {
     struct nib_kv_table_state *state = &pool->states[table];
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
-        struct nib_kv_range range = nib_kv_needed(pool->params.window[c], n_tokens);
+        struct nib_kv_range range = nib_kv_needed(pool->params.reach[c], n_tokens);
         if (range.end - range.first > pages_left(pool, c))
             return nib_fail(err, NIB_ERROR_KV_FULL,
                             "the KV pool has %u free pages, %u are needed; end a session",
                             pages_left(pool, c), range.end - range.first);
     }
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
-        struct nib_kv_range range = nib_kv_needed(pool->params.window[c], n_tokens);
+        struct nib_kv_range range = nib_kv_needed(pool->params.reach[c], n_tokens);
         state->held[c] = (struct nib_kv_range){range.first, range.first};
         take_until(pool, table, c, range.end);
     }

@@ -13,13 +13,20 @@
 #include "shaders/shared/kv.h"
 #include <nibble/base.h>
 
+/// What a row sees of a class.
+struct nib_kv_reach {
+    uint32_t window; ///< tokens, itself included; 0: all before it
+    uint32_t recent; ///< the class is of newest tokens: what NIB_KV_FIRST_RECENT takes; or 0
+};
+
 struct nib_kv_pool_params {
     uint32_t n_classes;                   ///< 1 to NIB_KV_MAX_CLASSES
     uint32_t n_pages[NIB_KV_MAX_CLASSES]; ///< at least 1 each
-    uint32_t window[NIB_KV_MAX_CLASSES];  ///< tokens a row sees, itself included; 0: all before it
-    uint32_t n_tables;                    ///< sequences that can have pages at a time
-    uint32_t context;                     ///< tokens a sequence can hold, at least 1
-    bool share;                           ///< find and keep prefixes
+    struct nib_kv_reach reach[NIB_KV_MAX_CLASSES];
+    uint32_t n_step_pages; ///< that classes of newest tokens have besides, see nib_kv_pool_extend
+    uint32_t n_tables;     ///< sequences that can have pages at a time
+    uint32_t context;      ///< tokens a sequence can hold, at least 1
+    bool share;            ///< find and keep prefixes
     /// Copies the bytes of page `source` to `target` in every layer of `kv_class`.
     enum nib_status (*copy)(void *user, uint32_t kv_class, uint32_t source, uint32_t target,
                             struct nib_error *err);
@@ -43,15 +50,18 @@ struct nib_kv_pool_usage nib_kv_pool_get_usage(const struct nib_kv_pool *pool, u
 
 /// Gives table `table` pages of its own for the tokens from those it has up to `n_tokens` <=
 /// context, and gives back the pages that no token from there on can see through the class's
-/// window. Errors: KV full, those of the copy (the table is as it was, but for pages behind its
-/// window).
+/// window. Of new pages of newest tokens only those that tokens from `n_tokens` on see are taken;
+/// those before them become pages of the step, numbered from n_pages on, which commit and truncate
+/// drop and begin deals out anew. Errors: KV full, those of the copy (the table is as it was, but
+/// for pages behind its window).
 enum nib_status nib_kv_pool_extend(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
                                    struct nib_error *err);
 /// Returns the number of tokens up to which `table` can be extended without another page: at least
 /// those it has, at most `n_tokens`.
 uint32_t nib_kv_pool_room(const struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens);
 /// Cuts table `table` down to `n_tokens` tokens. Returns how many of its tokens are still usable:
-/// min(n_tokens, those it had), or 0 where a window's pages that the next token would see are gone.
+/// min(n_tokens, those it had), or 0 where a window's pages that the next token would see are gone;
+/// where newest tokens' pages are gone, the last multiple of NIB_KV_RECENT_STRIDE pages.
 uint32_t nib_kv_pool_truncate(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens);
 /// Makes table `to`, which is empty, hold what `from` holds.
 void nib_kv_pool_fork(struct nib_kv_pool *pool, uint32_t from, uint32_t to);
@@ -70,7 +80,7 @@ void nib_kv_pool_commit(struct nib_kv_pool *pool, uint32_t table, const int32_t 
 uint32_t nib_kv_pool_attach(struct nib_kv_pool *pool, uint32_t table, const int32_t *tokens,
                             uint32_t limit);
 
-/// Begins a step: no table claims a page.
+/// Begins a step: no table claims a page, or has pages of a step.
 void nib_kv_pool_begin(struct nib_kv_pool *pool);
 /// Claims for `table` that it computes the rest of the next page, if its `n_tokens` tokens fill
 /// that. Returns false where another table has claimed that page in this step, which one that can
@@ -92,7 +102,7 @@ struct nib_kv_range {
 };
 struct nib_kv_range nib_kv_pool_held(const struct nib_kv_pool *pool, uint32_t table,
                                      uint32_t kv_class);
-/// The pages that a sequence of `n_tokens` tokens needs to go on, in a class with this window.
-struct nib_kv_range nib_kv_needed(uint32_t window, uint32_t n_tokens);
+/// The pages that a sequence of `n_tokens` tokens needs to go on, in a class with this reach.
+struct nib_kv_range nib_kv_needed(struct nib_kv_reach reach, uint32_t n_tokens);
 
 #endif

@@ -11,6 +11,7 @@ struct nib_kv_table_state {
     uint64_t serial;  ///< of the last of these blocks; 0: there is none
     bool is_private;  ///< what the table computes is not made known
     struct nib_kv_range held[NIB_KV_MAX_CLASSES];
+    uint32_t step_end; ///< one behind the last page of the step; 0: there is none
 };
 
 /// A page that some table computes in this step.
@@ -29,6 +30,7 @@ struct nib_kv_pool {
     struct nib_kv_claim *claims;       ///< [claim_mask + 1]
     uint64_t claim_mask;
     uint64_t step;
+    uint32_t n_step_pages; ///< dealt out in this step
 };
 
 /// Page table `table` of one class.
@@ -39,11 +41,17 @@ static inline uint32_t *nib_kv_table(const struct nib_kv_pool *pool, uint32_t ta
 }
 
 /// The first page that a row at `position` sees.
-static inline uint32_t nib_kv_first_seen(uint32_t window, uint32_t position)
+static inline uint32_t nib_kv_first_seen(struct nib_kv_reach reach, uint32_t position)
 {
-    if (window == 0 || position < window)
+    uint32_t page = position / NIB_KV_PAGE_TOKENS;
+    if (reach.recent > 0)
+        return NIB_KV_FIRST_RECENT(page, reach.recent);
+    if (reach.window == 0 || position < reach.window)
         return 0;
-    return (position - window + 1) / NIB_KV_PAGE_TOKENS;
+    return (position - reach.window + 1) / NIB_KV_PAGE_TOKENS;
 }
+
+/// Drops the pages of a step that the table has, which has ended.
+void nib_kv_drop_step_pages(struct nib_kv_pool *pool, uint32_t table);
 
 #endif

@@ -49,6 +49,7 @@ void nib_kv_pool_commit(struct nib_kv_pool *pool, uint32_t table, const int32_t 
 {
     struct nib_kv_table_state *state = &pool->states[table];
     uint32_t end = n_computed / NIB_KV_PAGE_TOKENS;
+    nib_kv_drop_step_pages(pool, table);
     if (!pool->params.share)
         return;
     while (!state->is_private && state->n_known < end) {
@@ -90,8 +91,7 @@ static uint32_t find_blocks(struct nib_kv_pool *pool, uint32_t table, const int3
         bool complete = true;
         for (uint32_t c = 0; c < pool->params.n_classes; c++) {
             run[c] = pool->pages.blocks[block].pages[c] == NIB_NONE ? 0 : run[c] + 1;
-            uint32_t first =
-                nib_kv_first_seen(pool->params.window[c], (i + 1) * NIB_KV_PAGE_TOKENS);
+            uint32_t first = nib_kv_first_seen(pool->params.reach[c], (i + 1) * NIB_KV_PAGE_TOKENS);
             complete = complete && run[c] >= i + 1 - first;
         }
         best = complete ? i + 1 : best;
@@ -111,7 +111,7 @@ uint32_t nib_kv_pool_attach(struct nib_kv_pool *pool, uint32_t table, const int3
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
         struct nib_kv_range *held = &state->held[c];
         uint32_t *pages = nib_kv_table(pool, table, c);
-        uint32_t first = nib_kv_first_seen(pool->params.window[c], end * NIB_KV_PAGE_TOKENS);
+        uint32_t first = nib_kv_first_seen(pool->params.reach[c], end * NIB_KV_PAGE_TOKENS);
         // Retained before others are released, so that none is taken for idle in between.
         uint32_t from = first > state->n_known ? first : state->n_known;
         for (uint32_t i = from; i < end; i++) {
@@ -139,6 +139,7 @@ uint32_t nib_kv_pool_attach(struct nib_kv_pool *pool, uint32_t table, const int3
 void nib_kv_pool_begin(struct nib_kv_pool *pool)
 {
     pool->step++;
+    pool->n_step_pages = 0;
 }
 
 bool nib_kv_pool_claim(struct nib_kv_pool *pool, uint32_t table, const int32_t *tokens,

@@ -4,7 +4,7 @@
 #include "runtime/base/status.h"
 #include "runtime/ops/backend.h"
 
-#define VERSION 3
+#define VERSION 4
 /// Places of a tensor, and bytes at each, that go into a model's fingerprint.
 #define N_SAMPLES 8
 #define SAMPLE_SIZE 64
@@ -63,7 +63,9 @@ uint64_t nib_session_cache_print(const struct nib_plan *plan)
                                     layer->key_page_size,
                                     layer->value_page_size,
                                     layer->key_scale_page_size,
-                                    layer->value_scale_page_size};
+                                    layer->value_scale_page_size,
+                                    layer->recent_key_page_size,
+                                    layer->recent_value_page_size};
         _Static_assert(sizeof numbers == sizeof *layer, "whatever shapes a cache belongs here");
         for (size_t k = 0; k < sizeof numbers / sizeof numbers[0]; k++)
             hash = mix(hash, numbers[k]);
@@ -90,19 +92,29 @@ uint64_t nib_session_tokens_size(uint32_t n_tokens)
     return ((uint64_t)n_tokens + n_tokens % 2) * sizeof(int32_t);
 }
 
-size_t nib_session_page_size(const struct nib_kv_layer *layer)
+struct nib_session_run nib_session_find_run(const struct nib_session_shape *shape,
+                                            uint32_t kv_layer, bool is_recent, uint32_t n_computed)
 {
-    return (nib_kv_page_bytes(layer) + 7) / 8 * 8;
+    const struct nib_plan *plan = shape->plan;
+    const struct nib_kv_layer *layer = &plan->kv_layers[kv_layer];
+    size_t bytes = is_recent ? nib_kv_recent_bytes(layer) : nib_kv_page_bytes(layer);
+    struct nib_session_run run = {
+        .kv_class = is_recent ? plan->n_kv_classes - 1 : layer->kv_class,
+        .page_size = (bytes + 7) / 8 * 8,
+        .is_recent = is_recent,
+    };
+    if (!is_recent || plan->recent_pages > 0)
+        run.range = nib_kv_needed(shape->reach[run.kv_class], n_computed);
+    return run;
 }
 
 /// Returns the bytes of the pages that follow the tokens.
 static uint64_t pages_size(const struct nib_session_shape *shape, uint32_t n_computed)
 {
     uint64_t size = 0;
-    for (uint32_t i = 0; i < shape->plan->n_kv_layers; i++) {
-        const struct nib_kv_layer *layer = &shape->plan->kv_layers[i];
-        struct nib_kv_range range = nib_kv_needed(shape->windows[layer->kv_class], n_computed);
-        size += (uint64_t)(range.end - range.first) * nib_session_page_size(layer);
+    for (uint32_t i = 0; i < 2 * shape->plan->n_kv_layers; i++) {
+        struct nib_session_run run = nib_session_find_run(shape, i / 2, i % 2, n_computed);
+        size += (uint64_t)(run.range.end - run.range.first) * run.page_size;
     }
     return size;
 }
@@ -127,6 +139,7 @@ void nib_session_write_header(const struct nib_session_shape *shape,
     nib_store_u32(out_header + 48, shape->plan->key_format);
     nib_store_u32(out_header + 52, shape->plan->value_format);
     nib_store_u32(out_header + 56, shape->precise);
+    nib_store_u32(out_header + 60, shape->plan->recent_pages);
     nib_store_u32(out_header + 64, content->n_tokens);
     nib_store_u32(out_header + 68, content->n_computed);
 }
@@ -165,7 +178,7 @@ static enum nib_status check_origin(const struct nib_session_shape *shape, const
 {
     const struct nib_plan *plan = shape->plan;
     uint32_t keys = nib_load_u32(data + 48), values = nib_load_u32(data + 52);
-    uint32_t precise = nib_load_u32(data + 56);
+    uint32_t precise = nib_load_u32(data + 56), recent = nib_load_u32(data + 60);
     if (nib_load_u64(data + 32) != shape->model)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "%s: was saved with another model; open that one", name);
@@ -174,6 +187,13 @@ static enum nib_status check_origin(const struct nib_session_shape *shape, const
                         "%s: its cache is k=%s,v=%s, this one k=%s,v=%s; use --kv k=%s,v=%s", name,
                         format_name(keys), format_name(values), format_name(plan->key_format),
                         format_name(plan->value_format), format_name(keys), format_name(values));
+    if (recent != plan->recent_pages)
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "%s: its cache keeps %llu newest tokens in f16, this one %u; use --kv "
+                        "with recent=%llu",
+                        name, (unsigned long long)recent * NIB_KV_PAGE_TOKENS,
+                        plan->recent_pages * NIB_KV_PAGE_TOKENS,
+                        (unsigned long long)recent * NIB_KV_PAGE_TOKENS);
     if (precise != shape->precise)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "%s: was computed %s --precise, this is %s; open it %s", name,

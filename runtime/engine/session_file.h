@@ -2,11 +2,11 @@
 ///
 /// Little-endian. The header is followed by the tokens, padded to 8 bytes, then, layer by layer,
 /// the pages that the sequence needs to go on from its computed tokens, each as kv_export gives it
-/// and padded to 8 bytes.
+/// and padded to 8 bytes, and behind them, likewise, those of newest tokens.
 ///
 ///     offset  size  what
 ///          0     8  "NIBSESS" and a zero byte
-///          8     8  version of the layout and of the pages, 3
+///          8     8  version of the layout and of the pages, 4
 ///         16     8  bytes of the file
 ///         24     8  checksum of the bytes from 32 on
 ///         32     8  fingerprint of the model
@@ -14,7 +14,7 @@
 ///         48     4  key format, a value of enum nib_kv_format
 ///         52     4  value format
 ///         56     4  1 where activations were precise, else 0
-///         60     4  0
+///         60     4  pages of newest tokens that are kept, 0: none
 ///         64     4  number of tokens
 ///         68     4  computed tokens, a multiple of 32
 ///
@@ -34,9 +34,9 @@
 /// What a file must fit.
 struct nib_session_shape {
     const struct nib_plan *plan;
-    const uint32_t *windows; ///< [n_kv_classes]
-    uint64_t model;          ///< nib_session_model_print
-    uint64_t cache;          ///< nib_session_cache_print
+    const struct nib_kv_reach *reach; ///< [n_kv_classes]
+    uint64_t model;                   ///< nib_session_model_print
+    uint64_t cache;                   ///< nib_session_cache_print
     bool precise;
 };
 
@@ -63,8 +63,17 @@ uint64_t nib_session_checksum(uint64_t checksum, const void *bytes, size_t size)
 void nib_session_write_header(const struct nib_session_shape *shape,
                               const struct nib_session_content *content,
                               uint8_t out_header[NIB_SESSION_HEADER_SIZE]);
-/// Returns the bytes of a page with its padding.
-size_t nib_session_page_size(const struct nib_kv_layer *layer);
+/// Some pages of a layer that a file holds, one after the other.
+struct nib_session_run {
+    struct nib_kv_range range; ///< of the sequence's pages
+    uint32_t kv_class;
+    size_t page_size; ///< with its padding; a page has kv_export's bytes
+    bool is_recent;
+};
+/// Returns those of layer `kv_layer` for `n_computed` tokens: codes or numbers, and newest tokens'
+/// (`is_recent`), of which there may be none.
+struct nib_session_run nib_session_find_run(const struct nib_session_shape *shape,
+                                            uint32_t kv_layer, bool is_recent, uint32_t n_computed);
 /// Returns the bytes of the tokens with their padding.
 uint64_t nib_session_tokens_size(uint32_t n_tokens);
 

@@ -9,7 +9,7 @@ static struct nib_session_shape shape_of(const struct nib_engine *engine)
 {
     return (struct nib_session_shape){
         .plan = engine->plan,
-        .windows = engine->windows,
+        .reach = engine->reach,
         .model = nib_session_model_print(engine->model->source),
         .cache = nib_session_cache_print(engine->plan),
         .precise = engine->precise,
@@ -31,13 +31,17 @@ static const struct nib_part *part_of(const struct nib_engine *engine, uint32_t 
     return &engine->parts[part];
 }
 
-/// The number of the page at `place` of the session's table in the class of `layer`.
-static uint32_t page_at(const struct nib_session *session, const struct nib_kv_layer *layer,
-                        uint32_t place)
+/// The page at `place` of the session's table, of layer `kv_layer` and the class of `run`.
+static struct nib_kv_page page_at(const struct nib_session *session, uint32_t kv_layer,
+                                  const struct nib_session_run *run, uint32_t place)
 {
     const struct nib_kv_pool *pool = session->engine->pool;
-    return nib_kv_pool_tables(pool)[nib_kv_pool_offset(pool, session->table) +
-                                    layer->kv_class * nib_kv_pool_stride(pool) + place];
+    uint32_t table = nib_kv_pool_offset(pool, session->table);
+    return (struct nib_kv_page){
+        .kv_layer = kv_layer,
+        .page = nib_kv_pool_tables(pool)[table + run->kv_class * nib_kv_pool_stride(pool) + place],
+        .is_recent = run->is_recent,
+    };
 }
 
 /// Returns how many of the session's tokens are computed in whole pages and have all pages that are
@@ -47,7 +51,7 @@ static uint32_t savable(const struct nib_session *session)
     const struct nib_engine *engine = session->engine;
     uint32_t n = session->n_computed - session->n_computed % NIB_KV_PAGE_TOKENS;
     for (uint32_t c = 0; c < engine->plan->n_kv_classes; c++) {
-        uint32_t first = nib_kv_needed(engine->windows[c], n).first;
+        uint32_t first = nib_kv_needed(engine->reach[c], n).first;
         if (nib_kv_pool_held(engine->pool, session->table, c).first > first)
             return 0;
     }
@@ -80,26 +84,34 @@ static enum nib_status put_tokens(struct sink *sink, const struct nib_session *s
     return status;
 }
 
-static enum nib_status put_pages(struct sink *sink, const struct nib_session *session,
-                                 uint32_t n_computed, struct nib_error *err)
+/// Writes the pages of `run` of layer `kv_layer`.
+static enum nib_status put_run(struct sink *sink, const struct nib_session *session,
+                               uint32_t kv_layer, const struct nib_session_run *run,
+                               struct nib_error *err)
 {
-    const struct nib_engine *engine = session->engine;
     enum nib_status status = NIB_OK;
-    for (uint32_t l = 0; l < engine->plan->n_kv_layers && status == NIB_OK; l++) {
-        const struct nib_kv_layer *layer = &engine->plan->kv_layers[l];
-        const struct nib_part *part = part_of(engine, l);
-        struct nib_kv_range range = nib_kv_needed(engine->windows[layer->kv_class], n_computed);
-        size_t size = nib_session_page_size(layer);
-        uint8_t *bytes = calloc(size, 1);
-        if (!bytes)
-            return nib_fail_memory(err);
-        for (uint32_t i = range.first; i < range.end && status == NIB_OK; i++) {
-            struct nib_kv_page page = {.kv_layer = l, .page = page_at(session, layer, i)};
-            status = part->device->backend->kv_export(part->instance, page, bytes, err);
-            if (status == NIB_OK)
-                status = put(sink, bytes, size, err);
-        }
-        free(bytes);
+    const struct nib_part *part = part_of(session->engine, kv_layer);
+    uint8_t *bytes = calloc(run->page_size ? run->page_size : 1, 1);
+    if (!bytes)
+        return nib_fail_memory(err);
+    for (uint32_t i = run->range.first; i < run->range.end && status == NIB_OK; i++) {
+        struct nib_kv_page page = page_at(session, kv_layer, run, i);
+        status = part->device->backend->kv_export(part->instance, page, bytes, err);
+        if (status == NIB_OK)
+            status = put(sink, bytes, run->page_size, err);
+    }
+    free(bytes);
+    return status;
+}
+
+static enum nib_status put_pages(struct sink *sink, const struct nib_session *session,
+                                 const struct nib_session_shape *shape, uint32_t n_computed,
+                                 struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    for (uint32_t i = 0; i < 2 * shape->plan->n_kv_layers && status == NIB_OK; i++) {
+        struct nib_session_run run = nib_session_find_run(shape, i / 2, i % 2, n_computed);
+        status = put_run(sink, session, i / 2, &run, err);
     }
     return status;
 }
@@ -119,7 +131,7 @@ static enum nib_status save(const struct nib_session *session, uint32_t n_comput
     NIB_TRY(nib_file_writer_append(sink.writer, header, NIB_SESSION_CHECKED, err));
     NIB_TRY(put(&sink, header + NIB_SESSION_CHECKED, sizeof header - NIB_SESSION_CHECKED, err));
     NIB_TRY(put_tokens(&sink, session, err));
-    NIB_TRY(put_pages(&sink, session, content.n_computed, err));
+    NIB_TRY(put_pages(&sink, session, &shape, content.n_computed, err));
     nib_store_u64(checksum, sink.checksum);
     NIB_TRY(
         nib_file_writer_patch(sink.writer, NIB_SESSION_CHECKSUM, checksum, sizeof checksum, err));
@@ -151,22 +163,20 @@ enum nib_status nib_session_save(const struct nib_session *session, const char *
 }
 
 static enum nib_status get_pages(const struct nib_session *session,
+                                 const struct nib_session_shape *shape,
                                  const struct nib_session_content *content, struct nib_error *err)
 {
-    const struct nib_engine *engine = session->engine;
     const uint8_t *bytes = content->pages;
-    for (uint32_t l = 0; l < engine->plan->n_kv_layers; l++) {
-        const struct nib_kv_layer *layer = &engine->plan->kv_layers[l];
-        const struct nib_part *part = part_of(engine, l);
-        struct nib_kv_range range =
-            nib_kv_needed(engine->windows[layer->kv_class], content->n_computed);
-        for (uint32_t i = range.first; i < range.end; i++) {
-            struct nib_kv_page page = {.kv_layer = l, .page = page_at(session, layer, i)};
+    for (uint32_t l = 0; l < 2 * shape->plan->n_kv_layers; l++) {
+        const struct nib_part *part = part_of(session->engine, l / 2);
+        struct nib_session_run run = nib_session_find_run(shape, l / 2, l % 2, content->n_computed);
+        for (uint32_t i = run.range.first; i < run.range.end; i++) {
+            struct nib_kv_page page = page_at(session, l / 2, &run, i);
             enum nib_status status =
                 part->device->backend->kv_import(part->instance, page, bytes, err);
             if (status != NIB_OK)
                 return status;
-            bytes += nib_session_page_size(layer);
+            bytes += run.page_size;
         }
     }
     return NIB_OK;
@@ -190,7 +200,7 @@ enum nib_status nib_session_load(struct nib_engine *engine, const char *path,
         session->tokens[i] = (int32_t)nib_load_u32(content.tokens + (size_t)i * 4);
     session->n_tokens = content.n_tokens;
     NIB_TRY(nib_kv_pool_restore(engine->pool, session->table, content.n_computed, err));
-    status = get_pages(session, &content, err);
+    status = get_pages(session, &shape, &content, err);
     if (status == NIB_OK)
         session->n_computed = content.n_computed;
     else if (engine->fallback && nib_is_loss(status))

@@ -8,6 +8,11 @@ uint32_t nib_plan_pages(const struct nib_plan *plan, uint32_t kv_class, uint32_t
     const uint32_t page = NIB_KV_PAGE_TOKENS;
     uint32_t pages = plan->context / page + (plan->context % page != 0);
     uint32_t window = 0;
+    if (plan->recent_pages > 0 && kv_class == plan->n_kv_classes - 1) {
+        // Those that a step's first row reads, and those that the rows behind its last one will.
+        uint64_t total = UINT64_C(2) * plan->recent_pages * n_sessions + nib_plan_step_pages(plan);
+        return total < UINT32_MAX ? (uint32_t)total : UINT32_MAX;
+    }
     for (uint32_t i = 0; i < plan->n_kv_layers; i++) {
         if (plan->kv_layers[i].kv_class == kv_class && plan->kv_layers[i].window > window)
             window = plan->kv_layers[i].window;
@@ -28,14 +33,17 @@ uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions)
     uint64_t pages[NIB_KV_MAX_CLASSES] = {0};
     for (uint32_t i = 0; i < plan->n_kv_classes; i++)
         pages[i] = nib_plan_pages(plan, i, n_sessions);
-    uint64_t bytes = 0;
+    // Layers take turns with the pages of a step.
+    uint64_t recent_pages =
+        plan->recent_pages ? pages[plan->n_kv_classes - 1] - nib_plan_step_pages(plan) : 0;
+    uint64_t bytes = 0, step_page = 0;
     for (uint32_t i = 0; i < plan->n_kv_layers; i++) {
         const struct nib_kv_layer *layer = &plan->kv_layers[i];
-        bytes +=
-            pages[layer->kv_class] * ((uint64_t)layer->key_page_size + layer->value_page_size +
-                                      layer->key_scale_page_size + layer->value_scale_page_size);
+        bytes += pages[layer->kv_class] * nib_kv_page_bytes(layer) +
+                 recent_pages * nib_kv_recent_bytes(layer);
+        step_page = step_page < nib_kv_recent_bytes(layer) ? nib_kv_recent_bytes(layer) : step_page;
     }
-    return bytes;
+    return bytes + (plan->recent_pages ? nib_plan_step_pages(plan) * step_page : 0);
 }
 
 /// Bytes of all weights: matrices in `format`, or in their own where it is NULL; vectors in fp32.
@@ -75,6 +83,7 @@ enum nib_status nib_plan_predict_memory(const struct nib_source *source,
         .max_rows = params->max_rows,
         .key_format = params->key_format,
         .value_format = params->value_format,
+        .recent_tokens = params->kv_recent,
     };
     NIB_TRY(nib_plan_create(source, &plan_params, &plan, err));
     out_memory->weights_bytes = weights_bytes(plan, format);

@@ -11,7 +11,8 @@ struct nib_plan_params {
     uint32_t max_rows;             ///< a power of two up to NIB_STEP_MAX_ROWS; 0: that
     enum nib_kv_format key_format; ///< NIB_KV_DEFAULT: f16
     enum nib_kv_format value_format;
-    bool precise; ///< fp32 activations except where the checkpoint asks for int8
+    uint32_t recent_tokens; ///< as nib_engine_params.kv_recent
+    bool precise;           ///< fp32 activations except where the checkpoint asks for int8
 };
 
 /// Makes the plan: ops, weights, segments, RoPE tables, KV layers. The default activation mode of

@@ -218,8 +218,35 @@ static enum nib_status plan_cache(struct nib_plan_builder *b)
         if (layers[i].kv_class == 1)
             b->plan->n_kv_classes = 2;
     }
+    if (b->params.recent_tokens > 0)
+        b->plan->n_kv_classes++;
     b->plan->kv_layers = layers;
     b->plan->n_kv_layers = c->n_layers;
+    return NIB_OK;
+}
+
+/// Puts what NIB_KV_RECENT_DEFAULT and NIB_KV_RECENT_NONE stand for in their place.
+static enum nib_status resolve_recent(const struct nib_model_config *config,
+                                      struct nib_plan_params *params, struct nib_error *err)
+{
+    bool is_i4 = params->key_format == NIB_KV_I4 && params->value_format == NIB_KV_I4;
+    uint32_t n = params->recent_tokens;
+    // Where layers hold a window alone, such pages are a large part of the cache.
+    for (uint32_t i = 0; i < config->n_layers; i++)
+        is_i4 = is_i4 && config->layers[i].window == 0;
+    if (n == NIB_KV_RECENT_DEFAULT)
+        n = is_i4 ? NIB_KV_RECENT_I4 : 0;
+    else if (n == NIB_KV_RECENT_NONE)
+        n = 0;
+    else if (n % NIB_KV_PAGE_TOKENS != 0 || n > NIB_KV_RECENT_STRIDE * NIB_KV_PAGE_TOKENS)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "%u newest tokens cannot be kept in f16: a multiple of %d up to %d can", n,
+                        NIB_KV_PAGE_TOKENS, NIB_KV_RECENT_STRIDE * NIB_KV_PAGE_TOKENS);
+    else if (!nib_kv_has_codes(params->key_format) && !nib_kv_has_codes(params->value_format))
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "newest tokens are kept in f16 beside i8 and i4 alone; choose one of these "
+                        "for keys or values");
+    params->recent_tokens = n;
     return NIB_OK;
 }
 
@@ -244,7 +271,7 @@ static enum nib_status resolve_params(const struct nib_model_config *config,
         out->key_format = NIB_KV_F16;
     if (out->value_format == NIB_KV_DEFAULT)
         out->value_format = NIB_KV_F16;
-    return NIB_OK;
+    return resolve_recent(config, out, err);
 }
 
 /// Makes the plan in `b->plan`, from the embedding to the head.
@@ -287,6 +314,7 @@ enum nib_status nib_plan_create(const struct nib_source *source,
         .max_rows = b.params.max_rows,
         .key_format = b.params.key_format,
         .value_format = b.params.value_format,
+        .recent_pages = b.params.recent_tokens / NIB_KV_PAGE_TOKENS,
     };
     NIB_TRY(make_plan(&b));
     *out_plan = b.plan;

@@ -35,7 +35,8 @@ struct nib_instance_params {
     struct nib_log log;
     uint32_t first_segment;
     uint32_t n_segments;
-    uint32_t n_pages[NIB_KV_MAX_CLASSES]; ///< pages of the KV pool, per class
+    uint32_t n_pages[NIB_KV_MAX_CLASSES]; ///< pages of the KV pool, per class; of newest tokens
+                                          ///< nib_plan_step_pages more
     uint32_t max_sequences;
     uint32_t max_logits; ///< lines of logits in one run of the head
     bool precise;
@@ -75,6 +76,7 @@ struct nib_op_times {
 struct nib_kv_page {
     uint32_t kv_layer;
     uint32_t page;
+    bool is_recent; ///< of newest tokens
 };
 
 struct nib_attach_params; // of <nibble/vulkan.h>, as is the next one
@@ -183,9 +185,9 @@ struct nib_backend {
     enum nib_status (*kv_copy)(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
                                struct nib_error *err);
     /// Copies one page out of or into the cache: keys, values, key scales, value scales, one after
-    /// the other, nib_kv_page_bytes in all; the bytes are the same on every backend. Called between
-    /// runs. Only pages whose tokens are all stored are exported. Errors: state (the layer's cache
-    /// lies elsewhere), those of the device.
+    /// the other, nib_kv_page_bytes in all, or of newest tokens nib_kv_recent_bytes; the bytes are
+    /// the same on every backend. Called between runs. Only pages whose tokens are all stored are
+    /// exported. Errors: state (the layer's cache lies elsewhere), those of the device.
     enum nib_status (*kv_export)(void *self, struct nib_kv_page page, void *out_bytes,
                                  struct nib_error *err);
     enum nib_status (*kv_import)(void *self, struct nib_kv_page page, const void *bytes,

@@ -32,6 +32,14 @@ static uint32_t page_bytes(uint32_t n_heads, uint64_t bytes)
     return (uint32_t)(n_heads * bytes);
 }
 
+/// Bytes of keys or values of newest tokens beside a page of codes.
+static uint32_t recent_bytes(const struct nib_kv_layer *layer, enum nib_kv_format format,
+                             uint32_t dim)
+{
+    uint64_t numbers = nib_kv_has_codes(format) ? number_bytes(NIB_KV_F16, dim) : 0;
+    return page_bytes(layer->n_heads, head_bytes(numbers, 0));
+}
+
 uint32_t nib_kv_groups(uint32_t dim)
 {
     return dim / NIB_KV_GROUP + (dim % NIB_KV_GROUP != 0);
@@ -66,5 +74,9 @@ bool nib_kv_layer_size(struct nib_kv_layer *layer, enum nib_kv_format key_format
     layer->key_scale_page_size =
         page_bytes(n_heads, head_bytes(key_scales, nib_kv_base_scale_words(key_format, key_dim)));
     layer->value_scale_page_size = page_bytes(n_heads, head_bytes(value_scales, 0));
-    return layer->key_page_size != 0 && layer->value_page_size != 0;
+    layer->recent_key_page_size = recent_bytes(layer, key_format, key_dim);
+    layer->recent_value_page_size = recent_bytes(layer, value_format, value_dim);
+    return layer->key_page_size != 0 && layer->value_page_size != 0 &&
+           (layer->recent_key_page_size != 0) == nib_kv_has_codes(key_format) &&
+           (layer->recent_value_page_size != 0) == nib_kv_has_codes(value_format);
 }

@@ -16,6 +16,8 @@ struct nib_kv_layer {
     uint32_t value_page_size;
     uint32_t key_scale_page_size; ///< 0: the format has no scales
     uint32_t value_scale_page_size;
+    uint32_t recent_key_page_size; ///< of the newest tokens' pages; 0: keys are no codes
+    uint32_t recent_value_page_size;
 };
 
 /// Returns the bytes of one page of `layer` in all its planes, as kv_export writes them.
@@ -23,6 +25,12 @@ static inline size_t nib_kv_page_bytes(const struct nib_kv_layer *layer)
 {
     return (size_t)layer->key_page_size + layer->value_page_size + layer->key_scale_page_size +
            layer->value_scale_page_size;
+}
+
+/// Returns the bytes of one page of newest tokens of `layer`, keys and values.
+static inline size_t nib_kv_recent_bytes(const struct nib_kv_layer *layer)
+{
+    return (size_t)layer->recent_key_page_size + layer->recent_value_page_size;
 }
 
 /// Returns whether numbers are stored as codes: i8 and i4.

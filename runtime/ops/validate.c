@@ -96,7 +96,7 @@ static enum nib_status check_kv_layer(const struct nib_plan *plan, uint32_t inde
     const struct nib_kv_layer *layer = &plan->kv_layers[index];
     if (layer->n_heads == 0 || layer->n_heads > MAX_HEADS || layer->key_dim == 0 ||
         layer->key_dim > MAX_DIM || layer->value_dim == 0 || layer->value_dim > MAX_DIM ||
-        layer->kv_class >= plan->n_kv_classes) {
+        layer->kv_class >= plan->n_kv_classes - (plan->recent_pages > 0)) {
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "KV layer %u has %u heads of %u and %u numbers in class %u", index,
                         layer->n_heads, layer->key_dim, layer->value_dim, layer->kv_class);
@@ -108,7 +108,9 @@ static enum nib_status check_kv_layer(const struct nib_plan *plan, uint32_t inde
     if (layer->key_page_size != sized.key_page_size ||
         layer->value_page_size != sized.value_page_size ||
         layer->key_scale_page_size != sized.key_scale_page_size ||
-        layer->value_scale_page_size != sized.value_scale_page_size) {
+        layer->value_scale_page_size != sized.value_scale_page_size ||
+        layer->recent_key_page_size != sized.recent_key_page_size ||
+        layer->recent_value_page_size != sized.recent_value_page_size) {
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "KV layer %u has pages of %u and %u bytes and scales of %u and %u; its "
                         "formats have %u and %u, and %u and %u",
@@ -162,6 +164,12 @@ enum nib_status nib_plan_validate(const struct nib_plan *plan, struct nib_error 
     if (plan->n_kv_classes > NIB_KV_MAX_CLASSES) {
         return nib_fail(err, NIB_ERROR_ARGUMENT, "plan has %u KV classes; at most %d are allowed",
                         plan->n_kv_classes, NIB_KV_MAX_CLASSES);
+    }
+    if (plan->recent_pages > NIB_KV_RECENT_STRIDE || (plan->recent_pages && !plan->n_kv_classes)) {
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "plan keeps %u pages of newest tokens in %u KV classes; at most %d pages "
+                        "are possible",
+                        plan->recent_pages, plan->n_kv_classes, NIB_KV_RECENT_STRIDE);
     }
     for (uint32_t i = 0; i < plan->n_kv_layers; i++)
         NIB_TRY(check_kv_layer(plan, i, err));

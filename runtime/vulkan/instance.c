@@ -106,18 +106,21 @@ static enum nib_status reserve_cache(struct nib_vk_instance *instance, uint32_t 
         return nib_fail(err, NIB_ERROR_ARGUMENT, "the cache has no pages of class %u",
                         layer->kv_class);
     }
-    NIB_TRY(reserve_bound(instance, n * layer->key_page_size, "the cache of a layer's keys",
-                          &cache->keys, err));
-    NIB_TRY(reserve_bound(instance, n * layer->value_page_size, "the cache of a layer's values",
-                          &cache->values, err));
+    uint64_t n_recent =
+        instance->plan->recent_pages ? instance->n_pages[instance->plan->n_kv_classes - 1] : 0;
+    NIB_TRY(reserve_bound(instance,
+                          n * layer->key_page_size + n_recent * layer->recent_key_page_size,
+                          "the cache of a layer's keys", &cache->keys, err));
+    NIB_TRY(reserve_bound(instance,
+                          n * layer->value_page_size + n_recent * layer->recent_value_page_size,
+                          "the cache of a layer's values", &cache->values, err));
     if (layer->key_scale_page_size)
         NIB_TRY(reserve_bound(instance, n * layer->key_scale_page_size, "the scales of keys",
                               &cache->key_scales, err));
     if (layer->value_scale_page_size)
         NIB_TRY(reserve_bound(instance, n * layer->value_scale_page_size, "the scales of values",
                               &cache->value_scales, err));
-    instance->kv_bytes += n * ((uint64_t)layer->key_page_size + layer->value_page_size +
-                               layer->key_scale_page_size + layer->value_scale_page_size);
+    instance->kv_bytes += n * nib_kv_page_bytes(layer) + n_recent * nib_kv_recent_bytes(layer);
     cache->is_used = true;
 fail:
     return status;
@@ -195,6 +198,7 @@ static enum nib_status reserve_step(struct nib_vk_instance *instance, struct nib
     uint64_t stride = nib_ceil_div_u64(plan->context, NIB_KV_PAGE_TOKENS);
     uint64_t tables = stride * plan->n_kv_classes * instance->max_sequences;
     uint64_t draws = (uint64_t)instance->max_lines * NIB_STEP_DRAW_WORDS;
+    draws = nib_ceil_div_u64(tables + draws, 4) * 4 - tables; // angles begin at a whole texel
     uint64_t words = 4ull * instance->max_sequences + tables + draws;
     for (uint32_t t = 0; t < plan->n_ropes; t++)
         words += (uint64_t)instance->max_rows * plan->ropes[t].dims;

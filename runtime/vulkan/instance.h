@@ -52,7 +52,7 @@ struct nib_vk_view {
 /// The cache of one layer.
 struct nib_vk_cache {
     bool is_used;
-    struct nib_vk_range keys;
+    struct nib_vk_range keys; ///< pages, and behind them those of newest tokens
     struct nib_vk_range values;
     struct nib_vk_range key_scales; ///< size 0: the format has none
     struct nib_vk_range value_scales;

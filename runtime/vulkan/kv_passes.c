@@ -43,6 +43,16 @@ static enum nib_status add_store(struct builder *b, const struct plane *plane,
     return NIB_OK;
 }
 
+/// Where pages of newest tokens lie in a plane that has `n_pages` pages of codes.
+static struct nib_kv_recent_args recent_args(const struct builder *b, uint32_t n_pages,
+                                             uint32_t page_size)
+{
+    if (b->plan->recent_pages == 0)
+        return (struct nib_kv_recent_args){.at = 0};
+    return (struct nib_kv_recent_args){.at = n_pages * (page_size / 4),
+                                       .kv_class = b->plan->n_kv_classes - 1};
+}
+
 static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer *layer,
                                    const struct plane *plane, struct nib_error *err)
 {
@@ -56,13 +66,15 @@ static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer 
         .window = layer->window,
         .sequences_at = b->self->step_layout.sequences_at,
         .tables_at = b->self->step_layout.tables_at,
+        .recent = recent_args(b, b->self->n_pages[layer->kv_class], plane->page_size),
     };
     uint64_t n = (uint64_t)layer->n_heads * nib_kv_scale_words(NIB_KV_I8, plane->dim);
     struct pass_params params = {
         .kernel = {.shader = "kv_store_codes",
                    .specs = {[NIB_KV_STORE_FORMAT] = kernel_format(plane->format),
                              [NIB_KV_STORE_IS_KEY] = plane->is_key,
-                             [NIB_KV_STORE_DIM] = plane->dim}},
+                             [NIB_KV_STORE_DIM] = plane->dim,
+                             [NIB_KV_STORE_HAS_RECENT] = b->plan->recent_pages > 0}},
         .bind.range = {[NIB_BIND_IN] = value_of(b, plane->view),
                        [NIB_BIND_MATRIX] = plane->range,
                        [NIB_BIND_INPUT] = plane->scales},
@@ -93,6 +105,20 @@ struct store {
     const struct nib_op_rope *queries; ///< turned in place, and the keys on the way
 };
 
+/// Returns whether what is stored consists of whole texels: halves, of heads that are turned as a
+/// whole.
+static bool is_whole(const struct store *store, const struct nib_kv_store_args *args)
+{
+    const struct plane *keys = store->keys, *values = store->values;
+    return keys && values && store->queries && keys->format == NIB_KV_F16 &&
+           values->format == NIB_KV_F16 && values->dim % 8 == 0 &&
+           2 * args->half_dims == args->head_dim && args->half_dims % 4 == 0 &&
+           (args->keys.at | args->keys.stride | args->values.at | args->values.stride |
+            args->queries.at | args->queries.stride | args->angles_at) %
+                   4 ==
+               0;
+}
+
 static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer *layer,
                                     const struct store *store, struct nib_error *err)
 {
@@ -116,14 +142,20 @@ static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer
     }
     uint64_t n = (uint64_t)args.n_heads * (args.keys.head_words + args.values.head_words) +
                  (uint64_t)args.queries.n_heads * args.half_dims;
+    bool has_texels = b->self->device->plan.has_texels && is_whole(store, &args) &&
+                      !(b->self->choices.distrusted & NIB_VK_KERNEL_ATTENTION_TEXEL);
+    // An invocation has eight numbers, else two.
+    n = has_texels ? nib_ceil_div_u64(n, 4) : n;
     struct pass_params params = {
-        .kernel = {.shader = "kv_store",
+        .kernel = {.shader = has_texels ? "kv_store_texel" : "kv_store",
                    .specs = {[NIB_KV_STORE_KEY_IS_HALF] = keys && keys->format != NIB_KV_F32,
                              [NIB_KV_STORE_VALUE_IS_HALF] = values && values->format != NIB_KV_F32,
                              [NIB_KV_STORE_INTERLEAVED] = queries && queries->interleaved}},
-        .bind.range = {[NIB_BIND_OUT] = store->range,
-                       [NIB_BIND_MATRIX] = keys ? keys->range : NULL,
-                       [NIB_BIND_INPUT] = values ? values->range : NULL},
+        .bind = {.range = {[NIB_BIND_OUT] = store->range,
+                           [NIB_BIND_IN] = has_texels ? store->range : NULL,
+                           [NIB_BIND_MATRIX] = keys ? keys->range : NULL,
+                           [NIB_BIND_INPUT] = values ? values->range : NULL},
+                 .has_texels = has_texels},
         .push = &args,
         .push_size = sizeof args,
         .groups = nib_ceil_div_u64(n, 64),
@@ -298,7 +330,8 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
                              [NIB_ATTENTION_THREADS] = WIDTH * tiling.lanes,
                              [NIB_ATTENTION_IS_SINGLE] = is_single,
                              [NIB_ATTENTION_CHUNK] = tiling.chunk,
-                             [NIB_ATTENTION_IS_ALIGNED] = is_aligned}},
+                             [NIB_ATTENTION_IS_ALIGNED] = is_aligned,
+                             [NIB_ATTENTION_RECENT] = b->plan->recent_pages}},
         .bind = {.range = {[NIB_BIND_IN] = value_of(b, &op->query),
                            [NIB_BIND_IN_2] = &self->partials,
                            [NIB_BIND_OUT] = value_of(b, &op->out),
@@ -421,6 +454,8 @@ enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_at
         .tables_at = b->self->step_layout.tables_at,
         .scale = op->scale,
         .softcap = op->softcap,
+        .recent_keys = recent_args(b, b->self->n_pages[layer->kv_class], layer->key_page_size),
+        .recent_values = recent_args(b, b->self->n_pages[layer->kv_class], layer->value_page_size),
     };
     NIB_TRY(add_transform(b, &op->query, b->plan->key_format, op->n_heads, err));
     NIB_TRY(add_attention(b, op, &args, true, err));

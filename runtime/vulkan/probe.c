@@ -16,6 +16,8 @@
 #define LIMIT_CODES 2e-2
 /// Rows of a weight: no multiple of a tile.
 #define N_OUTPUTS 37u
+/// Pages of a cache.
+#define N_PAGES 3u
 #define N_HIDDEN_ROWS 64u // as many as kernels for many rows of input take at once
 /// Values of a probe's plan besides the hidden state.
 #define VALUE_IN 1
@@ -348,11 +350,14 @@ enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention 
         return nib_fail(err, NIB_ERROR_UNSUPPORTED, "a cache of heads of %u", layer.key_dim);
     probe->kv_layer = layer;
     probe->plan.n_kv_layers = 1;
-    probe->plan.n_kv_classes = 1;
+    probe->plan.n_kv_classes = params->recent_pages ? 2 : 1;
+    probe->plan.recent_pages = params->recent_pages;
     probe->plan.max_rows = NIB_KV_PAGE_TOKENS * 2;
     probe->plan.key_format = params->key_format;
     probe->plan.value_format = params->value_format;
-    const uint32_t n_rows[NIB_VK_PROBE_STEPS] = {NIB_KV_PAGE_TOKENS + 1, 1, 3};
+    // With newest tokens, rows behind two pages read the first one as it is, others in f16.
+    const uint32_t first = params->recent_pages ? 2 * NIB_KV_PAGE_TOKENS : NIB_KV_PAGE_TOKENS + 1;
+    const uint32_t n_rows[NIB_VK_PROBE_STEPS] = {first, 1, 3};
     memcpy(probe->n_rows, n_rows, sizeof n_rows);
     probe->limit = params->key_format >= NIB_KV_I8 || params->value_format >= NIB_KV_I8
                        ? LIMIT_CODES
@@ -361,6 +366,8 @@ enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention 
                 layer.n_heads, group, layer.key_dim, layer.value_dim, formats[params->key_format],
                 formats[params->value_format], layer.window ? ", window" : "",
                 params->softcap > 0 ? ", capped" : "");
+    if (params->recent_pages)
+        append_name(probe, ", %u newest pages in f16", params->recent_pages);
     uint32_t value = params->rope ? VALUE_LEAD : NIB_VALUE_HIDDEN;
     if (params->rope)
         add_ropes(probe, params, q, k);
@@ -526,7 +533,7 @@ static enum nib_status run_step(const struct nib_vk_probe *probe, struct runner 
                                 struct nib_error *err)
 {
     uint32_t position = chunk.position, n_rows = chunk.n_rows;
-    static const uint32_t pages[2] = {1, 0};
+    static const uint32_t pages[2][N_PAGES] = {{1, 0, 2}, {2, 0, 1}};
     struct nib_step_row rows[2 * NIB_KV_PAGE_TOKENS] = {0};
     struct nib_step_sequence sequence = {.kv_length = position + n_rows, .n_rows = n_rows};
     uint32_t bucket = 1u << nib_vk_bucket(n_rows);
@@ -538,10 +545,10 @@ static enum nib_status run_step(const struct nib_vk_probe *probe, struct runner 
     struct nib_step step = {.header = {.n_rows = bucket,
                                        .n_used_rows = n_rows,
                                        .n_sequences = 1,
-                                       .page_table_stride = 2},
+                                       .page_table_stride = N_PAGES},
                             .rows = rows,
                             .sequences = &sequence,
-                            .page_tables = pages};
+                            .page_tables = *pages};
     if (probe->is_head)
         want_logits(&step, rows, out);
     uint32_t segment = probe->is_head ? 2 : 1;
@@ -618,13 +625,14 @@ enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk
     size_t size = (size_t)n_rows * probe->plan.hidden_size;
     float *in = calloc(3 * size, sizeof *in), *a = in + size, *b = a + size;
     void *self = NULL, *other = NULL;
-    struct nib_instance_params params = {.plan = &probe->plan,
-                                         .device = device,
-                                         .first_segment = probe->is_head ? 2 : 1,
-                                         .n_segments = 1,
-                                         .n_pages = {2},
-                                         .max_sequences = 1,
-                                         .max_logits = NIB_STEP_MAX_LOGITS};
+    struct nib_instance_params params = {
+        .plan = &probe->plan,
+        .device = device,
+        .first_segment = probe->is_head ? 2 : 1,
+        .n_segments = 1,
+        .n_pages = {N_PAGES, N_PAGES + nib_plan_step_pages(&probe->plan)},
+        .max_sequences = 1,
+        .max_logits = NIB_STEP_MAX_LOGITS};
     if (!in)
         return nib_fail_memory(err);
     make_input(&probe->plan, n_rows, in);

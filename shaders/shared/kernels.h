@@ -102,6 +102,7 @@
 #define NIB_KV_STORE_FORMAT 0
 #define NIB_KV_STORE_IS_KEY 1
 #define NIB_KV_STORE_DIM 2
+#define NIB_KV_STORE_HAS_RECENT 3 // stored in f16 as well
 
 // attention
 #define NIB_ATTENTION_MAX_DIM 512
@@ -116,6 +117,7 @@
 #define NIB_ATTENTION_IS_SINGLE 8
 #define NIB_ATTENTION_CHUNK 9
 #define NIB_ATTENTION_IS_ALIGNED 10
+#define NIB_ATTENTION_RECENT 11 // pages of newest tokens, 0: none are kept
 
 // draw
 #define NIB_DRAW_HAS_SAMPLING 0 // constant: some line is not just the largest logit
@@ -251,6 +253,12 @@ struct nib_kv_store_args {
     nib_uint angles_at;
 };
 
+// Where pages of newest tokens lie: behind a plane's pages of codes.
+struct nib_kv_recent_args {
+    nib_uint at;
+    nib_uint kv_class;
+};
+
 struct nib_kv_store_codes_args {
     nib_uint in_at;
     nib_uint in_stride;
@@ -261,6 +269,7 @@ struct nib_kv_store_codes_args {
     nib_uint window;
     nib_uint sequences_at;
     nib_uint tables_at;
+    NIB_STRUCT(nib_kv_recent_args) recent;
 };
 
 // Heads whose whole groups are transformed.
@@ -290,7 +299,9 @@ struct nib_attention_args {
     nib_uint sequences_at;
     nib_uint tables_at;
     float scale;
-    float softcap; // 0: none
+    float softcap;                              // 0: none
+    NIB_STRUCT(nib_kv_recent_args) recent_keys; // where keys are codes
+    NIB_STRUCT(nib_kv_recent_args) recent_values;
 };
 
 struct nib_attention_merge_args {

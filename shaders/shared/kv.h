@@ -47,6 +47,13 @@
 // numbers beyond ±65504 as these. All of this is in fp32; x / scale is x · (1 / scale), and a
 // backend whose 1 / scale is not exact may differ in a code by one.
 //
+// Beside their codes, keys and values of the newest tokens may be kept in f16, as they were before
+// they became codes: transformed, not less a base, and f16() of it. They lie [KV head][token][dim]
+// in pages of a class of its own, keys, then values, each where its format has codes. A row in page
+// p of its sequence reads pages from NIB_KV_FIRST_RECENT(p, n) on there, n being the number of
+// pages that are kept, and codes before them. That is p - n + 1, but nothing before the last
+// multiple of NIB_KV_RECENT_STRIDE pages: a sequence can go on from there without such pages.
+//
 #ifndef SHADERS_SHARED_KV_H
 #define SHADERS_SHARED_KV_H
 
@@ -58,7 +65,11 @@
 #define NIB_KV_READ_FACTOR 0.25f // of H for queries and outputs; the two make H H / 32, which is I
 #define NIB_KV_BASE_SHARE 0.25f  // what a page's first token adds to the base of the one before
 #define NIB_KV_BASE_BEGIN 1      // until this page each has a base of its own
-#define NIB_KV_MAX_CLASSES 2     // layers that see everything, layers with a window
+#define NIB_KV_RECENT_STRIDE 8
+#define NIB_KV_MAX_CLASSES 3 // layers that see everything, layers with a window, newest tokens
+
+#define NIB_KV_FIRST_RECENT(page, n) \
+    ((page) - ((page) % NIB_KV_RECENT_STRIDE < (n) ? (page) % NIB_KV_RECENT_STRIDE : (n)-1))
 
 // Word `word` of `n_words` of a KV head's token in its page, for keys and scales, and for values.
 #define NIB_KV_BY_TOKEN(head, n_words, word, token) \

@@ -17,13 +17,14 @@ struct shape {
     enum nib_kv_format key_format, value_format;
     float softcap;
     float query_size; ///< large: one score takes all
+    uint32_t recent_pages;
 };
 
 /// A cache of three sequences, and the last rows of each as queries.
 struct test {
     struct nib_kv_layer layer;
     struct nib_cpu_cache cache;
-    uint32_t tables[2 * SEQUENCES * TABLE]; ///< the second class is ours
+    uint32_t tables[3 * SEQUENCES * TABLE]; ///< the second class is ours, the third newest tokens'
     struct nib_step_sequence sequences[SEQUENCES];
     uint32_t lengths[SEQUENCES];
     float *keys, *values;                ///< [SEQUENCES][TABLE · PAGE][heads · dim]
@@ -52,8 +53,9 @@ static void deal_pages(struct check *c, struct test *t)
     }
     for (uint32_t s = 0; s < SEQUENCES; s++) {
         for (uint32_t i = 0; i < TABLE; i++) {
-            t->tables[s * 2 * TABLE + i] = NIB_NONE; // the other class
-            t->tables[s * 2 * TABLE + TABLE + i] = pages[s * TABLE + i];
+            t->tables[s * 3 * TABLE + i] = NIB_NONE; // the other class
+            t->tables[s * 3 * TABLE + TABLE + i] = pages[s * TABLE + i];
+            t->tables[s * 3 * TABLE + 2 * TABLE + i] = PAGES - 1 - pages[s * TABLE + i];
         }
     }
 }
@@ -89,11 +91,23 @@ static void create_cache(struct test *t, const struct shape *s)
     }
     memset(pages, SENTINEL, (size_t)cache_bytes(t));
     t->cache.pages = pages + OTHER_LAYER;
+    if (s->recent_pages == 0)
+        return;
+    // A part of the pages is the step's.
+    uint64_t size = nib_kv_recent_bytes(&t->layer);
+    t->cache.recent_pages = s->recent_pages;
+    t->cache.recent_class = 2;
+    t->cache.n_recent = PAGES / 2;
+    t->cache.recent_stride = 2 * size;
+    t->cache.step_stride = 3 * size;
+    t->cache.recent = new_zeros(5 * PAGES, size);
+    t->cache.step_pages = t->cache.recent + 2 * PAGES * size;
 }
 
 static void free_cache(struct test *t)
 {
     nib_pages_free(t->cache.pages - OTHER_LAYER, (size_t)cache_bytes(t));
+    free(t->cache.recent);
 }
 
 /// Stores all tokens of all sequences, in one step with padding rows at its end.
@@ -185,7 +199,7 @@ static void load_head(const struct test *t, bool is_key, uint32_t h, uint64_t to
     enum nib_kv_format format = is_key ? t->cache.key_format : t->cache.value_format;
     uint32_t dim = is_key ? layer->key_dim : layer->value_dim, slot = token % PAGE;
     const float *x = (is_key ? t->keys : t->values) + (token * layer->n_heads + h) * dim;
-    uint64_t page = t->tables[token / (TABLE * PAGE) * 2 * TABLE + TABLE + token / PAGE % TABLE];
+    uint64_t page = t->tables[token / (TABLE * PAGE) * 3 * TABLE + TABLE + token / PAGE % TABLE];
     struct nib_cpu_kv_head head = nib_cpu_kv_find_head(&t->cache, is_key, page, 0);
     const uint32_t *words = (const void *)head.numbers, *scales = head.scales;
     uint32_t groups = (dim + 31) / 32, pairs = (groups + 1) / 2, n = format == NIB_KV_I8 ? 8 : 4;
@@ -244,6 +258,32 @@ static void check_stored(struct check *c, const struct test *t)
     }
 }
 
+/// Writes the key or value of a row's token `p` to out[] as the row sees it: where it is among the
+/// newest, the number that was stored, rounded to f16 while it was transformed.
+static void load_seen(const struct test *t, bool is_key, const struct nib_step_row *row, uint32_t p,
+                      uint32_t kv_head, double *out)
+{
+    enum nib_kv_format format = is_key ? t->cache.key_format : t->cache.value_format;
+    uint32_t dim = is_key ? t->layer.key_dim : t->layer.value_dim, recent = t->cache.recent_pages;
+    uint32_t page = row->position / PAGE, first = page + 1;
+    uint64_t token = (uint64_t)row->sequence * TABLE * PAGE + p;
+    uint64_t at = (token * t->layer.n_heads + kv_head) * dim;
+    if (recent > 0) {
+        first = page + 1 > recent ? page + 1 - recent : 0;
+        first = first < page / 8 * 8 ? page / 8 * 8 : first;
+    }
+    if (p / PAGE < first || !nib_kv_has_codes(format)) {
+        memcpy(out, (is_key ? t->stored_keys : t->stored_values) + at, dim * sizeof *out);
+        return;
+    }
+    for (uint32_t d = 0; d < dim; d++)
+        out[d] = (double)(is_key ? t->keys : t->values)[at + d];
+    transform(out, dim, 0.125);
+    for (uint32_t d = 0; d < dim; d++)
+        out[d] = half(nib_f16_from_f32((float)out[d]));
+    transform(out, dim, 0.25);
+}
+
 /// One head of one row in two passes.
 static void attend(const struct test *t, const struct shape *s, uint32_t r, uint32_t h)
 {
@@ -253,9 +293,8 @@ static void attend(const struct test *t, const struct shape *s, uint32_t r, uint
     const float *query = t->query + ((uint64_t)r * s->n_heads + h) * s->key_dim;
     double score[TABLE * PAGE], max = -DBL_MAX, sum = 0;
     for (uint32_t p = begin; p < end; p++) {
-        uint64_t token = (uint64_t)row->sequence * TABLE * PAGE + p;
-        const double *key = t->stored_keys + (token * s->n_kv_heads + kv_head) * s->key_dim;
-        double dot = 0;
+        double key[MAX_DIM], dot = 0;
+        load_seen(t, true, row, p, kv_head, key);
         for (uint32_t d = 0; d < s->key_dim; d++)
             dot += (double)query[d] * key[d];
         score[p] = dot * (double)t->args.scale;
@@ -267,8 +306,8 @@ static void attend(const struct test *t, const struct shape *s, uint32_t r, uint
     for (uint32_t p = begin; p < end; p++)
         sum += exp(score[p] - max);
     for (uint32_t p = begin; p < end; p++) {
-        uint64_t token = (uint64_t)row->sequence * TABLE * PAGE + p;
-        const double *value = t->stored_values + (token * s->n_kv_heads + kv_head) * s->value_dim;
+        double value[MAX_DIM];
+        load_seen(t, false, row, p, kv_head, value);
         for (uint32_t d = 0; d < s->value_dim; d++) {
             double term = exp(score[p] - max) / sum * value[d];
             t->expected[out + d] += term;
@@ -337,16 +376,18 @@ static void check_blocks(struct check *c, const struct test *t, uint32_t n_rows)
 
 static void check_shape(struct check *c, const struct shape *s, const uint32_t *lengths)
 {
-    if (!check_begin(
-            c, "attention heads %u/%u dims %u/%u window %u cache %d/%d cap %g query %g at %u",
-            s->n_heads, s->n_kv_heads, s->key_dim, s->value_dim, s->window, (int)s->key_format,
-            (int)s->value_format, (double)s->softcap, (double)s->query_size, lengths[0]))
+    if (!check_begin(c,
+                     "attention heads %u/%u dims %u/%u window %u cache %d/%d newest %u cap %g "
+                     "query %g at %u",
+                     s->n_heads, s->n_kv_heads, s->key_dim, s->value_dim, s->window,
+                     (int)s->key_format, (int)s->value_format, s->recent_pages, (double)s->softcap,
+                     (double)s->query_size, lengths[0]))
         return;
     struct test t = {0};
     memcpy(t.lengths, lengths, sizeof t.lengths);
     deal_pages(c, &t);
     for (uint32_t i = 0; i < SEQUENCES; i++)
-        t.sequences[i] = (struct nib_step_sequence){.page_table = i * 2 * TABLE};
+        t.sequences[i] = (struct nib_step_sequence){.page_table = i * 3 * TABLE};
     t.step = (struct nib_step){.header = {.n_sequences = SEQUENCES, .page_table_stride = TABLE},
                                .sequences = t.sequences,
                                .page_tables = t.tables};
@@ -422,6 +463,10 @@ void check_attention(struct check *c)
                               .query_size = w == 5 ? 30.0f : 1.0f};
             check_shape(c, &s, lengths[(i + 2 * w) % 4]);
             check_shape(c, &s, lengths[(i + 2 * w + 1) % 4]);
+            if (!nib_kv_has_codes(s.key_format) && !nib_kv_has_codes(s.value_format))
+                continue;
+            s.recent_pages = 1 + (i + w) % 3;
+            check_shape(c, &s, lengths[(i + 2 * w) % 4]);
         }
     }
 }

@@ -14,25 +14,29 @@ static const struct nib_kv_layer layers[2] = {
      .value_dim = 2,
      .key_page_size = 128,
      .value_page_size = 128,
-     .key_scale_page_size = 64},
+     .key_scale_page_size = 64,
+     .recent_key_page_size = 128},
     {.n_heads = 1,
      .key_dim = 2,
      .value_dim = 2,
      .window = 20,
      .kv_class = 1,
      .key_page_size = 128,
-     .value_page_size = 128},
+     .value_page_size = 128,
+     .recent_key_page_size = 128},
 };
 static const struct nib_plan plan = {
     .kv_layers = layers,
     .n_kv_layers = 2,
-    .n_kv_classes = 2,
+    .n_kv_classes = 3,
+    .recent_pages = 2,
     .vocabulary = 1000,
     .context = 256,
     .key_format = NIB_KV_I8,
     .value_format = NIB_KV_F16,
 };
-static const uint32_t windows[NIB_KV_MAX_CLASSES] = {0, 20};
+static const struct nib_kv_reach reach[NIB_KV_MAX_CLASSES] = {
+    {.window = 0}, {.window = 20}, {.recent = 2}};
 
 /// Reads all that a file is said to hold, the end of its pages being that of the file.
 static void read_content(const struct nib_session_content *content, const uint8_t *data,
@@ -47,10 +51,12 @@ static void read_content(const struct nib_session_content *content, const uint8_
     }
     const uint8_t *end = content->pages;
     for (uint32_t l = 0; l < plan.n_kv_layers; l++) {
-        struct nib_kv_range range = nib_kv_needed(windows[layers[l].kv_class], content->n_computed);
+        struct nib_kv_range range = nib_kv_needed(reach[layers[l].kv_class], content->n_computed);
         end += (size_t)(range.end - range.first) *
                ((size_t)layers[l].key_page_size + layers[l].value_page_size +
                 layers[l].key_scale_page_size);
+        range = nib_kv_needed(reach[2], content->n_computed);
+        end += (size_t)(range.end - range.first) * layers[l].recent_key_page_size;
     }
     for (const uint8_t *byte = content->pages; byte < end; byte++)
         sum += *byte;
@@ -61,7 +67,7 @@ static void read_content(const struct nib_session_content *content, const uint8_
 static void parse(const uint8_t *data, size_t size)
 {
     const struct nib_session_shape shape = {
-        .plan = &plan, .windows = windows, .model = 7, .cache = 9, .precise = true};
+        .plan = &plan, .reach = reach, .model = 7, .cache = 9, .precise = true};
     struct nib_session_content content;
     struct nib_error error;
     if (nib_session_parse(&shape, data, size, "fuzz", &content, &error) == NIB_OK)

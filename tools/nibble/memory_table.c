@@ -1,6 +1,7 @@
 #include "tools/nibble/inspect.h"
 #include "tools/nibble/message.h"
 #include "tools/nibble/text.h"
+#include <inttypes.h>
 #include <stdlib.h>
 
 enum { MAX_CONTEXTS = 12, MAX_CACHES = 4, N_WEIGHTS = 4 };
@@ -10,8 +11,9 @@ static const char *const weight_names[N_WEIGHTS] = {"file", "f16", "int8", "int4
 
 /// The formats of keys and values.
 struct cache_format {
-    char name[16];
+    char name[40];
     enum nib_kv_format keys, values;
+    uint32_t recent;
 };
 
 /// One prediction; the cache format may not be there yet.
@@ -61,17 +63,22 @@ static void choose_axes(struct memory_table *table, const struct nib_model *mode
         struct cache_format *cache = &table->caches[table->n_caches++];
         *cache = (struct cache_format){.keys = formats[i], .values = formats[i]};
         snprintf(cache->name, sizeof cache->name, "%s", options_kv_name(formats[i]));
-        listed = listed || (kv->keys == formats[i] && kv->values == formats[i]);
+        listed = listed || (kv->keys == formats[i] && kv->values == formats[i] &&
+                            kv->recent == NIB_KV_RECENT_DEFAULT);
     }
     if (listed)
         return;
     struct cache_format *cache = &table->caches[table->n_caches++];
-    *cache = (struct cache_format){.keys = kv->keys, .values = kv->values};
+    *cache = (struct cache_format){.keys = kv->keys, .values = kv->values, .recent = kv->recent};
+    char recent[24] = "";
+    if (kv->recent != NIB_KV_RECENT_DEFAULT)
+        snprintf(recent, sizeof recent, ",recent=%" PRIu32,
+                 kv->recent == NIB_KV_RECENT_NONE ? 0 : kv->recent);
     if (kv->keys == kv->values)
-        snprintf(cache->name, sizeof cache->name, "%s", options_kv_name(kv->keys));
+        snprintf(cache->name, sizeof cache->name, "%s%s", options_kv_name(kv->keys), recent);
     else
-        snprintf(cache->name, sizeof cache->name, "k=%s,v=%s", options_kv_name(kv->keys),
-                 options_kv_name(kv->values));
+        snprintf(cache->name, sizeof cache->name, "k=%s,v=%s%s", options_kv_name(kv->keys),
+                 options_kv_name(kv->values), recent);
 }
 
 static enum nib_status predict(const struct nib_model *model, const char *weights,
@@ -80,7 +87,7 @@ static enum nib_status predict(const struct nib_model *model, const char *weight
 {
     const struct nib_memory_params *params =
         nib_memory_params(.weight_format = weights, .context = context, .key_format = cache->keys,
-                          .value_format = cache->values);
+                          .value_format = cache->values, .kv_recent = cache->recent);
     enum nib_status status = nib_model_predict_memory(model, params, &out_cell->memory, err);
     out_cell->possible = status == NIB_OK;
     return status == NIB_ERROR_UNSUPPORTED ? NIB_OK : status;

@@ -118,23 +118,42 @@ static bool find_kv(const char *text, size_t size, enum nib_kv_format *out_forma
     return false;
 }
 
+/// Reads `k=FORMAT`, `v=FORMAT` or `recent=N`, each of them once.
+static bool parse_kv_part(const char *part, size_t length, struct option_kv *kv)
+{
+    static const char recent[] = "recent=";
+    const size_t prefix = sizeof recent - 1;
+    if (length > prefix && memcmp(part, recent, prefix) == 0) {
+        uint64_t n;
+        const char *end = parse_digits(part + prefix, &n);
+        if (end != part + length || n >= UINT32_MAX || kv->recent != NIB_KV_RECENT_DEFAULT)
+            return false;
+        kv->recent = n ? (uint32_t)n : NIB_KV_RECENT_NONE;
+        return true;
+    }
+    enum nib_kv_format *side = part[0] == 'k' ? &kv->keys : part[0] == 'v' ? &kv->values : NULL;
+    return length >= 3 && side && part[1] == '=' && *side == NIB_KV_DEFAULT &&
+           find_kv(part + 2, length - 2, side);
+}
+
 bool value_parse_kv(const char *text, struct option_kv *out_kv)
 {
     struct option_kv kv = {.given = true};
-    if (find_kv(text, strlen(text), &kv.keys)) {
+    const char *part = text;
+    size_t length = strcspn(part, ",");
+    if (find_kv(part, length, &kv.keys)) {
         kv.values = kv.keys;
-        *out_kv = kv;
-        return true;
+        part += length;
+        if (*part == ',')
+            part++;
+        else
+            part = NULL;
     }
-    for (const char *part = text;;) {
-        size_t length = strcspn(part, ",");
-        enum nib_kv_format *side = part[0] == 'k' ? &kv.keys : part[0] == 'v' ? &kv.values : NULL;
-        if (length < 3 || !side || part[1] != '=' || *side != NIB_KV_DEFAULT ||
-            !find_kv(part + 2, length - 2, side))
+    while (part) {
+        length = strcspn(part, ",");
+        if (!parse_kv_part(part, length, &kv))
             return false;
-        if (part[length] == '\0')
-            break;
-        part += length + 1;
+        part = part[length] ? part + length + 1 : NULL;
     }
     *out_kv = kv;
     return true;

@@ -50,6 +50,7 @@ struct option_kv {
     bool given;
     enum nib_kv_format keys;
     enum nib_kv_format values;
+    uint32_t recent; ///< as nib_engine_params.kv_recent
 };
 
 struct option_texts {

@@ -133,15 +133,22 @@ static void attend_row(const struct nib_cpu_attention *a, const struct nib_step_
 {
     const struct nib_cpu_cache *cache = a->cache;
     const struct nib_kv_layer *layer = cache->layer;
-    uint32_t table = nib_cpu_kv_find_table(cache, a->step, row);
+    const uint32_t *pages = nib_cpu_kv_find_table(a->step, row, layer->kv_class);
+    const uint32_t *recent_pages = nib_cpu_kv_find_table(a->step, row, cache->recent_class);
+    uint64_t recent = nib_cpu_kv_first_recent(cache, row->position);
     uint64_t end = (uint64_t)row->position + 1;
     uint64_t begin = layer->window && layer->window < end ? end - layer->window : 0;
     for (uint64_t next; begin < end; begin = next) {
         next = (begin / PAGE + 1) * PAGE;
         next = next < end ? next : end;
-        uint64_t page = a->step->page_tables[table + begin / PAGE];
+        uint64_t page = pages[begin / PAGE];
         struct nib_cpu_kv_head keys = nib_cpu_kv_find_head(cache, true, page, kv_head);
         struct nib_cpu_kv_head values = nib_cpu_kv_find_head(cache, false, page, kv_head);
+        if (begin >= recent) {
+            uint64_t recent_page = recent_pages[begin / PAGE];
+            keys = nib_cpu_kv_find_recent(cache, true, recent_page, page, kv_head);
+            values = nib_cpu_kv_find_recent(cache, false, recent_page, page, kv_head);
+        }
         struct tokens tokens = {.n = (uint32_t)(next - begin)};
         tokens.keys = load_tokens(&keys, begin % PAGE, tokens.n, scratch->keys);
         tokens.values = load_tokens(&values, begin % PAGE, tokens.n, scratch->page_values);

@@ -46,6 +46,27 @@ struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, b
     return head;
 }
 
+struct nib_cpu_kv_head nib_cpu_kv_find_recent(const struct nib_cpu_cache *cache, bool is_key,
+                                              uint64_t recent_page, uint64_t page, uint32_t kv_head)
+{
+    const struct nib_kv_layer *layer = cache->layer;
+    if (!nib_kv_has_codes(is_key ? cache->key_format : cache->value_format))
+        return nib_cpu_kv_find_head(cache, is_key, page, kv_head);
+    struct nib_cpu_kv_head head = {
+        .format = NIB_KV_F16,
+        .dim = is_key ? layer->key_dim : layer->value_dim,
+        .is_key = is_key,
+    };
+    head.token_bytes = head.dim * 2;
+    bool is_step = recent_page >= cache->n_recent;
+    uint8_t *keys = is_step
+                        ? cache->step_pages + (recent_page - cache->n_recent) * cache->step_stride
+                        : cache->recent + recent_page * cache->recent_stride;
+    head.numbers = keys + (is_key ? 0 : layer->recent_key_page_size) +
+                   (uint64_t)kv_head * PAGE * head.token_bytes;
+    return head;
+}
+
 /// Returns a binary16 that is never infinite.
 static uint16_t half_of(float x)
 {
@@ -231,14 +252,27 @@ static void make_base(const struct nib_cpu_kv_head *head, const struct base_sour
     }
 }
 
-/// Stores group g of a token; `base` may be NULL.
-static void store_group(const struct nib_cpu_kv_head *head, uint32_t token, uint32_t g,
-                        const float *x, const struct base_group *base)
+/// Stores group g of a token in f16.
+static void store_recent(const struct nib_cpu_kv_head *recent, uint32_t token, uint32_t g,
+                         const float *group)
+{
+    uint32_t left = recent->dim - g * GROUP, n = left < GROUP ? left : GROUP;
+    uint16_t *to = (uint16_t *)(void *)(recent->numbers + (uint64_t)token * recent->token_bytes) +
+                   (uint64_t)g * GROUP;
+    for (uint32_t i = 0; i < n; i++)
+        to[i] = half_of(group[i]);
+}
+
+/// Stores group g of a token; `base` and `recent`, where it goes in f16, may be NULL.
+static void store_group(const struct nib_cpu_kv_head *head, const struct nib_cpu_kv_head *recent,
+                        uint32_t token, uint32_t g, const float *x, const struct base_group *base)
 {
     bool is_i8 = head->format == NIB_KV_I8;
     float group[GROUP];
     uint8_t codes[GROUP];
     load_group(x, head->dim, g, group);
+    if (recent)
+        store_recent(recent, token, g, group);
     for (uint32_t i = 0; base && i < GROUP; i++)
         group[i] -= base->numbers[i];
     uint32_t *word = head->scales + NIB_KV_BY_TOKEN(0, 0, is_i8 ? g / 2 : g, token);
@@ -286,6 +320,9 @@ struct nib_cpu_kv_rows nib_cpu_kv_find_rows(const struct nib_cpu_kv_store *a, ui
     struct nib_cpu_kv_rows rows = {
         .first = r, .n = 1, .page = nib_cpu_kv_find_page(a->cache, a->step, row, row->position)};
     uint32_t left = PAGE - row->position % PAGE;
+    if (a->cache->recent_pages > 0)
+        rows.recent_page =
+            nib_cpu_kv_find_table(a->step, row, a->cache->recent_class)[row->position / PAGE];
     while (rows.n < left && r + rows.n < last && has_row(a->step, r + rows.n, rows.n))
         rows.n++;
     return rows;
@@ -299,15 +336,19 @@ void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, const struct ni
     for (uint32_t h = 0; h < a->cache->layer->n_heads; h++) {
         struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, is_key, rows->page, h);
         const float *x = in->data + rows->first * in->stride + (uint64_t)h * head.dim;
+        struct nib_cpu_kv_head recent = {.dim = 0};
         struct base_source source = {0};
         struct base_group base;
+        if (a->cache->recent_pages > 0)
+            recent = nib_cpu_kv_find_recent(a->cache, is_key, rows->recent_page, rows->page, h);
         if (head.base)
             source = find_source(a, rows->first, h, x);
         for (uint32_t g = 0; g < nib_kv_groups(head.dim); g++) {
             if (head.base)
                 make_base(&head, &source, g, &base);
             for (uint32_t i = 0; i < rows->n; i++)
-                store_group(&head, slot + i, g, x + i * in->stride, head.base ? &base : NULL);
+                store_group(&head, recent.dim ? &recent : NULL, slot + i, g, x + i * in->stride,
+                            head.base ? &base : NULL);
             if (!head.base || slot > 0)
                 continue;
             memcpy(head.base + g * GROUP, base.codes, GROUP);

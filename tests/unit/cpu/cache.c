@@ -59,8 +59,8 @@ Test(cpu_cache, pages_move_to_another_instance)
         size_t size = (size_t)l->key_page_size + l->value_page_size;
         uint8_t *bytes = malloc(size);
         for (uint32_t i = 0; i < 2; i++) {
-            struct nib_kv_page source = {layer, page_of(layer, i, 0)};
-            struct nib_kv_page target = {layer, page_of(layer, i, 5)};
+            struct nib_kv_page source = {.kv_layer = layer, .page = page_of(layer, i, 0)};
+            struct nib_kv_page target = {.kv_layer = layer, .page = page_of(layer, i, 5)};
             cr_assert_eq(nib_cpu_backend.kv_export(from.self, source, bytes, &error), NIB_OK);
             cr_assert_eq(nib_cpu_backend.kv_import(to.self, target, bytes, &error), NIB_OK);
         }
@@ -82,10 +82,10 @@ Test(cpu_cache, a_layer_of_another_placement_has_no_pages)
     uint8_t byte = 0;
     tiny_model_init(&m, &params);
     tiny_open(&t, &m, 1, 2, 1);
-    cr_assert_eq(nib_cpu_backend.kv_export(t.self, (struct nib_kv_page){0, 0}, &byte, &error),
+    cr_assert_eq(nib_cpu_backend.kv_export(t.self, (struct nib_kv_page){.page = 0}, &byte, &error),
                  NIB_ERROR_STATE);
     cr_assert(strstr(error.message, "KV layer 0"));
-    cr_assert_eq(nib_cpu_backend.kv_import(t.self, (struct nib_kv_page){0, 0}, &byte, NULL),
+    cr_assert_eq(nib_cpu_backend.kv_import(t.self, (struct nib_kv_page){.page = 0}, &byte, NULL),
                  NIB_ERROR_STATE);
     struct nib_instance_memory memory;
     nib_cpu_backend.memory(t.self, &memory);

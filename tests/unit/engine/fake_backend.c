@@ -33,6 +33,19 @@ static uint32_t first_seen(const struct nib_kv_layer *layer, uint32_t position)
     return layer->window && position >= layer->window ? position - layer->window + 1 : 0;
 }
 
+/// Tells whether a row at `position` reads token `p` among the newest.
+static bool is_recent(const struct nib_plan *plan, uint32_t position, uint32_t p)
+{
+    const uint32_t n = plan->recent_pages;
+    return n > 0 && p / NIB_KV_PAGE_TOKENS >= NIB_KV_FIRST_RECENT(position / NIB_KV_PAGE_TOKENS, n);
+}
+
+/// What is kept of a hash among the newest tokens.
+static uint32_t recent_of(uint32_t hash)
+{
+    return mix(hash, 7);
+}
+
 void fake_simulate(const struct nib_plan *plan, const int32_t *tokens, uint32_t n, float *logits)
 {
     uint32_t *hashes = malloc(n * sizeof *hashes);
@@ -43,7 +56,7 @@ void fake_simulate(const struct nib_plan *plan, const int32_t *tokens, uint32_t 
         for (uint32_t i = 0; i < n; i++) {
             next[i] = i;
             for (uint32_t j = first_seen(&plan->kv_layers[l], i); j <= i; j++)
-                next[i] = mix(next[i], hashes[j]);
+                next[i] = mix(next[i], is_recent(plan, i, j) ? recent_of(hashes[j]) : hashes[j]);
         }
         memcpy(hashes, next, n * sizeof *hashes);
     }
@@ -92,7 +105,7 @@ static enum nib_status supports(const void *device, const struct nib_plan *plan,
 static void destroy(void *self)
 {
     struct fake_instance *instance = self;
-    for (uint32_t l = 0; instance->cache && l < instance->plan->n_kv_layers; l++)
+    for (uint32_t l = 0; instance->cache && l < 2 * instance->plan->n_kv_layers; l++)
         free(instance->cache[l]);
     free(instance->cache);
     free(instance->hidden);
@@ -113,12 +126,13 @@ static enum nib_status create(const struct nib_instance_params *params, void **o
     instance->fake = params->device;
     instance->plan = plan;
     instance->params = *params;
-    instance->cache = calloc(plan->n_kv_layers, sizeof *instance->cache);
+    instance->cache = calloc(2 * plan->n_kv_layers, sizeof *instance->cache);
     instance->hidden = calloc(plan->max_rows, sizeof *instance->hidden);
     instance->packed = calloc(plan->n_weights, 1);
     bool complete = instance->cache && instance->hidden && instance->packed;
-    for (uint32_t l = 0; complete && l < plan->n_kv_layers; l++) {
-        size_t tokens = (size_t)params->n_pages[plan->kv_layers[l].kv_class] * NIB_KV_PAGE_TOKENS;
+    for (uint32_t l = 0; complete && l < 2 * plan->n_kv_layers; l++) {
+        uint32_t kv_class = l % 2 ? plan->n_kv_classes - 1 : plan->kv_layers[l / 2].kv_class;
+        size_t tokens = (size_t)params->n_pages[kv_class] * NIB_KV_PAGE_TOKENS;
         instance->cache[l] = calloc(tokens, sizeof(float));
         complete = instance->cache[l] != NULL;
     }
@@ -155,11 +169,13 @@ static enum nib_status ready(void *self, uint64_t budget_ns, bool *out_ready, st
     return NIB_OK;
 }
 
-/// Returns where the cache of `layer` keeps `position` of the sequence, or NULL.
-static float *slot(struct fake_instance *instance, const struct nib_step *step, uint32_t layer,
+/// Returns where cache `cache` keeps `position` of the sequence, or NULL: that of layer cache / 2,
+/// of newest tokens where the number is odd.
+static float *slot(struct fake_instance *instance, const struct nib_step *step, uint32_t cache,
                    uint32_t sequence, uint32_t position)
 {
-    uint32_t kv_class = instance->plan->kv_layers[layer].kv_class;
+    const struct nib_plan *plan = instance->plan;
+    uint32_t kv_class = cache % 2 ? plan->n_kv_classes - 1 : plan->kv_layers[cache / 2].kv_class;
     const struct nib_step_sequence *s = &step->sequences[sequence];
     uint32_t page = step->page_tables[s->page_table + kv_class * step->header.page_table_stride +
                                       position / NIB_KV_PAGE_TOKENS];
@@ -167,22 +183,28 @@ static float *slot(struct fake_instance *instance, const struct nib_step *step, 
         instance->fake->violations++;
         return NULL;
     }
-    return &instance->cache[layer][page * NIB_KV_PAGE_TOKENS + position % NIB_KV_PAGE_TOKENS];
+    return &instance->cache[cache][page * NIB_KV_PAGE_TOKENS + position % NIB_KV_PAGE_TOKENS];
 }
 
 static void run_layer(struct fake_instance *instance, const struct nib_step *step, uint32_t layer)
 {
     const struct nib_kv_layer *kv_layer = &instance->plan->kv_layers[layer];
     for (uint32_t r = 0; r < step->header.n_used_rows; r++) {
-        float *place = slot(instance, step, layer, step->rows[r].sequence, step->rows[r].position);
+        const struct nib_step_row *row = &step->rows[r];
+        float *place = slot(instance, step, 2 * layer, row->sequence, row->position);
         if (place)
             *place = instance->hidden[r];
+        if (instance->plan->recent_pages > 0)
+            place = slot(instance, step, 2 * layer + 1, row->sequence, row->position);
+        if (place && instance->plan->recent_pages > 0)
+            *place = (float)recent_of((uint32_t)instance->hidden[r]);
     }
     for (uint32_t r = 0; r < step->header.n_used_rows; r++) {
         uint32_t position = step->rows[r].position;
         uint32_t hash = position;
         for (uint32_t p = first_seen(kv_layer, position); p <= position; p++) {
-            const float *place = slot(instance, step, layer, step->rows[r].sequence, p);
+            uint32_t cache = 2 * layer + is_recent(instance->plan, position, p);
+            const float *place = slot(instance, step, cache, step->rows[r].sequence, p);
             hash = mix(hash, place ? (uint32_t)*place : 0);
         }
         instance->hidden[r] = (float)hash;
@@ -268,8 +290,11 @@ static enum nib_status kv_copy(void *self, uint32_t kv_class, uint32_t source, u
     if (fake->copy_status != NIB_OK)
         return nib_fail(err, fake->copy_status, "the fake device cannot copy");
     fake->n_copied++;
-    for (uint32_t l = 0; l < instance->plan->n_kv_layers; l++) {
-        if (instance->plan->kv_layers[l].kv_class == kv_class)
+    for (uint32_t l = 0; l < 2 * instance->plan->n_kv_layers; l++) {
+        bool is_of_class =
+            l % 2 ? instance->plan->recent_pages > 0 && kv_class == instance->plan->n_kv_classes - 1
+                  : instance->plan->kv_layers[l / 2].kv_class == kv_class;
+        if (is_of_class)
             memcpy(&instance->cache[l][target * NIB_KV_PAGE_TOKENS],
                    &instance->cache[l][source * NIB_KV_PAGE_TOKENS],
                    NIB_KV_PAGE_TOKENS * sizeof(float));
@@ -283,8 +308,10 @@ static enum nib_status kv_export(void *self, struct nib_kv_page page, void *out_
 {
     struct fake_instance *instance = self;
     (void)err;
-    memset(out_bytes, 0, nib_kv_page_bytes(&instance->plan->kv_layers[page.kv_layer]));
-    memcpy(out_bytes, &instance->cache[page.kv_layer][page.page * NIB_KV_PAGE_TOKENS],
+    const struct nib_kv_layer *layer = &instance->plan->kv_layers[page.kv_layer];
+    memset(out_bytes, 0, page.is_recent ? nib_kv_recent_bytes(layer) : nib_kv_page_bytes(layer));
+    memcpy(out_bytes,
+           &instance->cache[2 * page.kv_layer + page.is_recent][page.page * NIB_KV_PAGE_TOKENS],
            NIB_KV_PAGE_TOKENS * sizeof(float));
     return NIB_OK;
 }
@@ -294,8 +321,8 @@ static enum nib_status kv_import(void *self, struct nib_kv_page page, const void
 {
     struct fake_instance *instance = self;
     (void)err;
-    memcpy(&instance->cache[page.kv_layer][page.page * NIB_KV_PAGE_TOKENS], bytes,
-           NIB_KV_PAGE_TOKENS * sizeof(float));
+    memcpy(&instance->cache[2 * page.kv_layer + page.is_recent][page.page * NIB_KV_PAGE_TOKENS],
+           bytes, NIB_KV_PAGE_TOKENS * sizeof(float));
     return NIB_OK;
 }
 

@@ -31,7 +31,7 @@ static struct nib_kv_pool *make_pool(uint32_t window, uint32_t n_pages)
     struct nib_kv_pool_params params = {
         .n_classes = window ? 2 : 1,
         .n_pages = {N_PAGES, n_pages},
-        .window = {0, window},
+        .reach = {{.window = 0}, {.window = window}},
         .n_tables = N_TABLES,
         .context = CONTEXT,
         .share = true,

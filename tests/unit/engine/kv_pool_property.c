@@ -69,25 +69,34 @@ static uint64_t *slot(struct run *run, uint32_t t, uint32_t c, uint32_t position
     uint32_t page = nib_kv_pool_tables(
         run->pool)[nib_kv_pool_offset(run->pool, t) + c * nib_kv_pool_stride(run->pool) +
                    position / NIB_KV_PAGE_TOKENS];
-    if (page >= run->params.n_pages[c])
+    // Of newest tokens there are pages of the step behind the others.
+    uint32_t n_step = run->params.reach[c].recent ? run->params.n_step_pages : 0;
+    if (page >= run->params.n_pages[c] + n_step)
         fail(run, "a token that can be seen has no page");
     return &run->cache[c][page][position % NIB_KV_PAGE_TOKENS];
 }
 
 static uint32_t first_seen(const struct run *run, uint32_t c, uint32_t position)
 {
-    uint32_t window = run->params.window[c];
+    uint32_t window = run->params.reach[c].window, recent = run->params.reach[c].recent;
+    if (recent)
+        return NIB_KV_FIRST_RECENT(position / NIB_KV_PAGE_TOKENS, recent) * NIB_KV_PAGE_TOKENS;
     return window == 0 || position < window ? 0 : position - window + 1;
 }
 
-/// Everything that the next token of a table sees is what its tokens make it.
-static void check_table(struct run *run, uint32_t t)
+/// Everything that token `n` of a table sees before itself is what its tokens make it.
+static void check_seen(struct run *run, uint32_t t, uint32_t n)
 {
     const struct table *table = &run->tables[t];
     for (uint32_t c = 0; c < run->params.n_classes; c++) {
-        for (uint32_t p = first_seen(run, c, table->n_computed); p < table->n_computed; p++)
+        for (uint32_t p = first_seen(run, c, n); p < n; p++)
             require(run, *slot(run, t, c, p) == table->hashes[p], "a page holds other tokens");
     }
+}
+
+static void check_table(struct run *run, uint32_t t)
+{
+    check_seen(run, t, run->tables[t].n_computed);
 }
 
 static void check_all(struct run *run)
@@ -124,6 +133,7 @@ static void step(struct run *run, uint32_t t, uint32_t n)
     struct table *table = &run->tables[t];
     uint32_t before = table->n_computed;
     uint64_t idle = nib_kv_pool_get_usage(run->pool, 0).n_idle;
+    nib_kv_pool_begin(run->pool);
     table->n_computed = nib_kv_pool_attach(run->pool, t, table->tokens, table->n_tokens);
     require(run, table->n_computed >= before && table->n_computed <= table->n_tokens,
             "a prefix of a strange length");
@@ -142,8 +152,18 @@ static void step(struct run *run, uint32_t t, uint32_t n)
         for (uint32_t c = 0; c < run->params.n_classes; c++)
             *slot(run, t, c, p) = table->hashes[p];
     }
+    for (uint32_t p = table->n_computed; p < end; p++)
+        check_seen(run, t, p);
     table->n_computed = end;
     nib_kv_pool_commit(run->pool, t, table->tokens, table->n_computed);
+}
+
+/// Tells whether `kept` tokens may be left of `wanted`.
+static bool is_cut(const struct run *run, uint32_t kept, uint32_t wanted)
+{
+    const uint32_t stride = NIB_KV_RECENT_STRIDE * NIB_KV_PAGE_TOKENS;
+    bool is_recent = run->params.n_step_pages > 0 && kept == wanted - wanted % stride;
+    return kept == wanted || kept == 0 || is_recent;
 }
 
 static void truncate(struct run *run, uint32_t t, uint32_t n)
@@ -152,7 +172,7 @@ static void truncate(struct run *run, uint32_t t, uint32_t n)
     uint32_t wanted = n < table->n_computed ? n : table->n_computed;
     table->n_tokens = n < table->n_tokens ? n : table->n_tokens;
     table->n_computed = nib_kv_pool_truncate(run->pool, t, wanted);
-    require(run, table->n_computed == wanted || table->n_computed == 0, "truncated elsewhere");
+    require(run, is_cut(run, table->n_computed, wanted), "truncated elsewhere");
     run->n_gone += table->n_computed != wanted;
     for (uint32_t c = 0; c < run->params.n_classes && table->n_computed == 0; c++)
         require(run, nib_kv_pool_held(run->pool, t, c).end == 0, "an empty table has pages");
@@ -178,13 +198,13 @@ static void save(struct run *run, uint32_t t, struct file *file)
     file->table.n_computed -= file->table.n_computed % NIB_KV_PAGE_TOKENS;
     // After a cut, the pages that the last whole page's end sees may be gone.
     for (uint32_t c = 0; c < run->params.n_classes; c++) {
-        uint32_t first = nib_kv_needed(run->params.window[c], file->table.n_computed).first;
+        uint32_t first = nib_kv_needed(run->params.reach[c], file->table.n_computed).first;
         if (nib_kv_pool_held(run->pool, t, c).first > first)
             file->table.n_computed = 0;
     }
     uint32_t n = file->table.n_computed;
     for (uint32_t c = 0; c < run->params.n_classes; c++) {
-        for (uint32_t p = nib_kv_needed(run->params.window[c], n).first * NIB_KV_PAGE_TOKENS; p < n;
+        for (uint32_t p = nib_kv_needed(run->params.reach[c], n).first * NIB_KV_PAGE_TOKENS; p < n;
              p++)
             file->pages[c][p] = *slot(run, t, c, p);
     }
@@ -198,7 +218,7 @@ static void load(struct run *run, uint32_t t, const struct file *file)
         return;
     run->tables[t] = file->table;
     for (uint32_t c = 0; c < run->params.n_classes; c++) {
-        for (uint32_t p = nib_kv_needed(run->params.window[c], n).first * NIB_KV_PAGE_TOKENS; p < n;
+        for (uint32_t p = nib_kv_needed(run->params.reach[c], n).first * NIB_KV_PAGE_TOKENS; p < n;
              p++)
             *slot(run, t, c, p) = file->pages[c][p];
     }
@@ -218,6 +238,7 @@ static void give_up(struct run *run, uint32_t t, uint32_t n)
 {
     struct table *table = &run->tables[t];
     uint32_t end = table->n_computed + n < CONTEXT ? table->n_computed + n : CONTEXT;
+    nib_kv_pool_begin(run->pool);
     if (nib_kv_pool_extend(run->pool, t, end, NULL) == NIB_OK) {
         for (uint32_t p = table->n_computed; p < end; p++) {
             for (uint32_t c = 0; c < run->params.n_classes; c++)
@@ -225,7 +246,10 @@ static void give_up(struct run *run, uint32_t t, uint32_t n)
         }
     }
     uint32_t kept = nib_kv_pool_truncate(run->pool, t, table->n_computed);
-    require(run, kept == table->n_computed, "what was computed is lost");
+    bool is_kept = run->params.n_step_pages > 0 ? is_cut(run, kept, table->n_computed)
+                                                : kept == table->n_computed;
+    require(run, is_kept, "what was computed is lost");
+    table->n_computed = kept;
 }
 
 static void operate(struct run *run, const uint32_t random[4])
@@ -346,16 +370,28 @@ int main(void)
     struct run *run = malloc(sizeof *run);
     if (!run)
         return 1;
-    const struct nib_kv_pool_params both = {.n_classes = 2, .n_pages = {40, 30}, .window = {0, 60}};
+    const struct nib_kv_pool_params both = {
+        .n_classes = 2, .n_pages = {40, 30}, .reach = {{.window = 0}, {.window = 60}}};
     const struct nib_kv_pool_params window_first = {
-        .n_classes = 2, .n_pages = {24, 60}, .window = {90, 0}};
+        .n_classes = 2, .n_pages = {24, 60}, .reach = {{.window = 90}, {.window = 0}}};
     const struct nib_kv_pool_params window_only = {
-        .n_classes = 1, .n_pages = {30}, .window = {100}};
+        .n_classes = 1, .n_pages = {30}, .reach = {{.window = 100}}};
+    const struct nib_kv_pool_params recent = {
+        .n_classes = 3,
+        .n_pages = {40, 30, 2 * 2 * N_TABLES},
+        .n_step_pages = 3,
+        .reach = {{.window = 0}, {.window = 200}, {.recent = 2}}};
+    const struct nib_kv_pool_params recent_few = {.n_classes = 2,
+                                                  .n_pages = {40, 3 * N_TABLES},
+                                                  .n_step_pages = 3,
+                                                  .reach = {{.window = 0}, {.recent = 2}}};
     const struct nib_kv_pool_params whole = {.n_classes = 1, .n_pages = {40}};
     int failed = property(run, &both, 1, N_OPERATIONS) ||
                  property(run, &window_first, 2, N_OPERATIONS / 4) ||
                  property(run, &window_only, 3, N_OPERATIONS / 4) ||
-                 property(run, &whole, 4, N_OPERATIONS / 4);
+                 property(run, &whole, 4, N_OPERATIONS / 4) ||
+                 property(run, &recent, 5, N_OPERATIONS / 2) ||
+                 property(run, &recent_few, 6, N_OPERATIONS / 4);
     wear(run);
     free(run);
     return failed;

@@ -74,6 +74,38 @@ Test(save, a_session_goes_on_from_its_file)
     }
 }
 
+Test(save, newest_tokens_go_along)
+{
+    static const uint32_t lengths[] = {20, 61, 90, 270, 300};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        struct rig rig;
+        struct nib_error error;
+        struct nib_session *session = NULL;
+        const struct nib_engine_params params = {.context = CONTEXT,
+                                                 .key_format = NIB_KV_I4,
+                                                 .value_format = NIB_KV_I4,
+                                                 .kv_recent = 64};
+        save_one(lengths[i], params);
+        rig_open(&rig, params);
+        cr_assert_eq(nib_session_load(rig.engine, path_in_folder("s"), &session, &error), NIB_OK,
+                     "%s", error.message);
+        cr_assert_eq(session->n_computed, (session->n_tokens - 1) / 32 * 32);
+        rig_append(session, 3, 2);
+        generate(session, 40);
+        nib_session_destroy(&session);
+        rig_close(&rig);
+        // Others keep more of them, or none.
+        rig_open(&rig, (struct nib_engine_params){.context = CONTEXT,
+                                                  .key_format = NIB_KV_I4,
+                                                  .value_format = NIB_KV_I4,
+                                                  .kv_recent = NIB_KV_RECENT_NONE});
+        cr_assert_eq(nib_session_load(rig.engine, path_in_folder("s"), &session, &error),
+                     NIB_ERROR_UNSUPPORTED);
+        cr_assert(strstr(error.message, "recent=64"), "%s", error.message);
+        rig_close(&rig);
+    }
+}
+
 Test(save, every_placement_gets_its_layers)
 {
     struct rig rig;
@@ -171,7 +203,7 @@ Test(save, damaged_files_are_refused)
     rig_open(&rig, (struct nib_engine_params){.context = CONTEXT});
     const struct nib_session_shape shape = {
         .plan = rig.engine->plan,
-        .windows = rig.engine->windows,
+        .reach = rig.engine->reach,
         .model = nib_session_model_print(rig.model->source),
         .cache = nib_session_cache_print(rig.engine->plan),
     };

@@ -374,3 +374,52 @@ Test(share, a_generation_goes_on_in_a_full_context)
         rig_close(&rig);
     }
 }
+
+/// Newest tokens in f16: whatever sessions share, copy or take back, rows read what is theirs.
+Test(share, newest_tokens_follow_their_sessions)
+{
+    struct rig rig;
+    struct nib_error error;
+    struct nib_session *sessions[8];
+    rig_open(&rig, (struct nib_engine_params){.context = CONTEXT,
+                                              .max_sessions = 8,
+                                              .max_rows = 256,
+                                              .key_format = NIB_KV_I4,
+                                              .kv_recent = 64,
+                                              .value_format = NIB_KV_I8});
+    cr_assert_eq(rig.engine->plan->recent_pages, 2);
+    for (uint32_t i = 0; i < 6; i++) {
+        sessions[i] = rig_session(&rig);
+        rig_append(sessions[i], 300 + 17 * i, 1);
+        rig_append(sessions[i], 3, 100 + i);
+        begin(sessions[i], 40);
+    }
+    run_all(&rig);
+    for (uint32_t i = 0; i < 6; i++)
+        check_drawn(sessions[i], 303 + 17 * i);
+    for (uint32_t i = 6; i < 8; i++) {
+        cr_assert_eq(nib_session_fork(sessions[i - 6], &sessions[i], &error), NIB_OK);
+        rig_append(sessions[i], i, i);
+        begin(sessions[i], 30);
+    }
+    // To where the newest tokens are gone, and to where they are not.
+    cr_assert_eq(nib_session_truncate(sessions[2], 290, &error), NIB_OK);
+    cr_assert_lt(sessions[2]->n_computed, 290);
+    cr_assert_eq(nib_session_truncate(sessions[3], sessions[3]->n_tokens - 2, &error), NIB_OK);
+    cr_assert_eq(sessions[3]->n_computed, sessions[3]->n_tokens);
+    cr_assert_eq(nib_session_shift(sessions[4], 20, 100, &error), NIB_OK);
+    for (uint32_t i = 0; i < 6; i++) {
+        rig_append(sessions[i], 1, 200 + i);
+        begin(sessions[i], 20);
+    }
+    uint32_t first[8];
+    for (uint32_t i = 0; i < 8; i++)
+        first[i] = sessions[i]->n_tokens;
+    run_all(&rig);
+    for (uint32_t i = 0; i < 8; i++) {
+        check_drawn(sessions[i], first[i]);
+        nib_session_destroy(&sessions[i]);
+    }
+    cr_assert_eq(held_pages(&rig, rig.engine->plan->n_kv_classes - 1), 0);
+    rig_close(&rig);
+}

@@ -31,7 +31,7 @@
     X("cannot share weight 0", p->weights[W_HEAD].rows--)                                        \
     X("RoPE table 0 turns 3", p->rope.dims = 3)                                                  \
     X("RoPE table 0 turns", p->rope.magnitude = NAN)                                             \
-    X("plan has 3 KV classes", p->plan.n_kv_classes = 3)                                         \
+    X("plan has 4 KV classes", p->plan.n_kv_classes = 4)                                         \
     X("in class 1", p->kv_layer.kv_class = 1)                                                    \
     X("KV layer 0 has 0 heads", p->kv_layer.n_heads = 0)                                         \
     X("and scales of 0 and 0", p->plan.key_format = NIB_KV_I8)                                   \

@@ -231,6 +231,47 @@ Test(vulkan_attention, every_pair_of_formats)
     nib_cpu_backend.device_close(cpu);
 }
 
+/// Sequences that go beyond a place that no newest tokens are seen from, in chunks and alone.
+static const struct course long_mixed = {{{{{0, 0, 90}, {1, 0, 250}}},
+                                          {{{0, 90, 1}, {1, 250, 30}, {2, 0, 40}}},
+                                          {{{0, 91, 1}, {1, 280, 1}, {2, 40, 1}}},
+                                          {{{0, 92, 200}, {1, 281, 40}, {2, 41, 7}}}},
+                                         4};
+
+/// Newest tokens in f16 beside codes, for heads of 32 to 256 numbers, against the scalar code.
+Test(vulkan_attention, newest_tokens)
+{
+    static const uint32_t dims[][2] = {{64, 64},   {32, 80},   {80, 32},
+                                       {128, 128}, {256, 256}, {66, 34}};
+    static const enum nib_kv_format formats[][2] = {
+        {NIB_KV_I4, NIB_KV_I4},  {NIB_KV_I8, NIB_KV_I4}, {NIB_KV_I4, NIB_KV_F16},
+        {NIB_KV_F32, NIB_KV_I8}, {NIB_KV_I8, NIB_KV_I8}, {NIB_KV_I4, NIB_KV_I8}};
+    void *device = rig_open(NULL), *cpu = open_scalar();
+    for (uint32_t i = 0; i < 6; i++) {
+        if (rig_leaves_out(i, 2))
+            continue;
+        struct rig_attention p = {.n_heads = i % 2 ? 4 : 9,
+                                  .n_kv_heads = i % 2 ? 1 : 3,
+                                  .key_dim = dims[i][0],
+                                  .value_dim = dims[i][1],
+                                  .window = i == 4   ? 50
+                                            : i == 1 ? 1
+                                                     : 0,
+                                  .key_format = formats[i][0],
+                                  .value_format = formats[i][1],
+                                  .softcap = i == 3 ? 5.0f : 0.0f,
+                                  .query_size = 1.0f,
+                                  .context = 320,
+                                  .n_sequences = 3,
+                                  .recent_pages = 1 + i % 3};
+        check(device, cpu, &p, &mixed, 2e-4);
+        p.context = 352;
+        check(device, cpu, &p, &long_mixed, 2e-4);
+    }
+    rig_close(device);
+    nib_cpu_backend.device_close(cpu);
+}
+
 /// As `mixed` for sequence 2, in chunks that begin in several pages.
 static const struct course chunked = {
     {{{{2, 0, 100}}}, {{{2, 100, 28}, {0, 0, 3}}}, {{{2, 128, 1}}}, {{{2, 129, 74}}}}, 4};
@@ -248,15 +289,15 @@ static void check_bytes(void *device, void *cpu, enum nib_kv_format format,
                               .value_format = format,
                               .query_size = 1.0f,
                               .context = 256,
-                              .n_sequences = 3};
+                              .n_sequences = 3,
+                              .recent_pages = nib_kv_has_codes(format) ? 2 : 0};
     struct rig_cache caches[2];
     struct nib_error error;
     float *out = malloc(512 * rig_out_width(&p) * sizeof *out);
     rig_cache_open(&caches[0], &p, &nib_cpu_backend, cpu);
     rig_cache_open(&caches[1], &p, &nib_vulkan_backend, device);
     const struct nib_kv_layer *l = &caches[0].layer;
-    size_t size = (size_t)l->key_page_size + l->value_page_size + l->key_scale_page_size +
-                  l->value_scale_page_size;
+    size_t size = nib_kv_page_bytes(l) + nib_kv_recent_bytes(l);
     uint8_t *bytes[2] = {calloc(size, 1), calloc(size, 1)};
     cr_assert(out && bytes[0] && bytes[1]);
     for (uint32_t s = 0; s < course->n_steps; s++) {
@@ -264,23 +305,24 @@ static void check_bytes(void *device, void *cpu, enum nib_kv_format format,
         rig_cache_run(&caches[1], &course->steps[s], out);
     }
     size_t differing = 0;
+    uint32_t stride = p.context / NIB_KV_PAGE_TOKENS, n_classes = caches[0].plan.n_kv_classes;
     // Whole pages alone: what lies behind a last token may be anything.
-    for (uint32_t i = 0; i < 203 / NIB_KV_PAGE_TOKENS; i++) {
-        uint32_t page = caches[0].tables[2 * p.context / NIB_KV_PAGE_TOKENS + i];
-        for (int c = 0; c < 2; c++) {
-            cr_assert_eq(caches[c].backend->kv_export(
-                             caches[c].self, (struct nib_kv_page){.page = page}, bytes[c], &error),
+    for (uint32_t i = 0; i < n_classes * (203 / NIB_KV_PAGE_TOKENS); i++) {
+        uint32_t c = i % n_classes;
+        const struct nib_kv_page page = {
+            .page = caches[0].tables[(2 * n_classes + c) * stride + i / n_classes],
+            .is_recent = c == 1};
+        size = page.is_recent ? nib_kv_recent_bytes(l) : nib_kv_page_bytes(l);
+        for (int k = 0; k < 2; k++)
+            cr_assert_eq(caches[k].backend->kv_export(caches[k].self, page, bytes[k], &error),
                          NIB_OK, "%s", error.message);
-        }
         for (size_t k = 0; k < size; k++)
             differing += bytes[0][k] != bytes[1][k];
         // What was exported comes back by an import.
-        cr_assert_eq(nib_vulkan_backend.kv_import(
-                         caches[1].self, (struct nib_kv_page){.page = page}, bytes[0], &error),
-                     NIB_OK, "%s", error.message);
-        cr_assert_eq(nib_vulkan_backend.kv_export(
-                         caches[1].self, (struct nib_kv_page){.page = page}, bytes[1], &error),
-                     NIB_OK, "%s", error.message);
+        cr_assert_eq(nib_vulkan_backend.kv_import(caches[1].self, page, bytes[0], &error), NIB_OK,
+                     "%s", error.message);
+        cr_assert_eq(nib_vulkan_backend.kv_export(caches[1].self, page, bytes[1], &error), NIB_OK,
+                     "%s", error.message);
         cr_assert_arr_eq(bytes[0], bytes[1], size);
     }
     cr_expect((double)differing <= limit * (double)size,

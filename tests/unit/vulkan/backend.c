@@ -82,7 +82,7 @@ Test(vulkan_backend, pages_move_between_backends)
     tiny_run_chunk(&cpu, 0, 0, 40, a);
     for (uint32_t page = 0; page < TINY_PAGES; page++) {
         for (uint32_t layer = 0; layer < TINY_LAYERS; layer++) {
-            struct nib_kv_page place = {layer, page};
+            struct nib_kv_page place = {.kv_layer = layer, .page = page};
             cr_assert_eq(nib_cpu_backend.kv_export(cpu.self, place, bytes, &error), NIB_OK);
             cr_assert_eq(nib_vulkan_backend.kv_import(gpu.self, place, bytes, &error), NIB_OK);
             cr_assert_eq(nib_vulkan_backend.kv_export(gpu.self, place, other, &error), NIB_OK);
@@ -96,10 +96,12 @@ Test(vulkan_backend, pages_move_between_backends)
         cr_assert_float_eq(a[i], b[i], 1e-4);
 
     cr_assert_eq(nib_vulkan_backend.kv_copy(gpu.self, 0, 1, 3, &error), NIB_OK);
-    cr_assert_eq(nib_vulkan_backend.kv_export(gpu.self, (struct nib_kv_page){0, 1}, bytes, &error),
-                 NIB_OK);
-    cr_assert_eq(nib_vulkan_backend.kv_export(gpu.self, (struct nib_kv_page){0, 3}, other, &error),
-                 NIB_OK);
+    cr_assert_eq(
+        nib_vulkan_backend.kv_export(gpu.self, (struct nib_kv_page){.page = 1}, bytes, &error),
+        NIB_OK);
+    cr_assert_eq(
+        nib_vulkan_backend.kv_export(gpu.self, (struct nib_kv_page){.page = 3}, other, &error),
+        NIB_OK);
     cr_assert_arr_eq(bytes, other, m.kv_layers[0].key_page_size);
     tiny_close(&cpu);
     tiny_close(&gpu);

@@ -115,3 +115,25 @@ Test(vulkan_coop, halves_at_the_ends_of_their_ranges)
 {
     check_extremes("coop16");
 }
+
+/// The peak of products of tiles is measured where they are chosen, and is not below that of fp32.
+static void check_measure(const char *variant)
+{
+    void *device = rig_open_variant(variant);
+    struct nib_device_limits limits;
+    struct nib_error error;
+    cr_assert_eq(nib_vulkan_backend.measure(device, &limits, &error), NIB_OK, "%s", error.message);
+    cr_expect(limits.read_bytes > 1e6);
+    cr_expect(limits.f32_macs > 1e6 && limits.int8_macs >= limits.f32_macs);
+    rig_close(device);
+}
+
+Test(vulkan_coop, measures_bytes)
+{
+    check_measure("coop8");
+}
+
+Test(vulkan_coop, measures_halves)
+{
+    check_measure("coop16");
+}

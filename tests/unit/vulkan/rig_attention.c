@@ -56,7 +56,8 @@ static void make_plan(struct rig_cache *c)
                                 .n_segments = 3,
                                 .kv_layers = &c->layer,
                                 .n_kv_layers = 1,
-                                .n_kv_classes = 1,
+                                .n_kv_classes = p->recent_pages ? 2 : 1,
+                                .recent_pages = p->recent_pages,
                                 .logits_value = 1,
                                 .hidden_size = width,
                                 .vocabulary = 1,
@@ -72,16 +73,20 @@ void rig_cache_open(struct rig_cache *c, const struct rig_attention *params,
     struct nib_error error;
     *c = (struct rig_cache){.params = *params, .backend = backend};
     make_plan(c);
-    uint32_t n = params->n_sequences * params->context / PAGE;
-    c->tables = new_zeros(n, sizeof *c->tables);
+    uint32_t stride = params->context / PAGE, n = params->n_sequences * stride;
+    c->tables = new_zeros(2 * n, sizeof *c->tables);
     // Pages out of order; 7 has no factor in common with any number of pages in use.
-    for (uint32_t i = 0; i < n; i++)
-        c->tables[i] = n % 7 ? (7 * i + 3) % n : n - 1 - i;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t first = i / stride * stride * c->plan.n_kv_classes + i % stride;
+        c->tables[first] = n % 7 ? (7 * i + 3) % n : n - 1 - i;
+        if (c->plan.n_kv_classes > 1)
+            c->tables[first + stride] = (i + 5) % n;
+    }
     struct nib_instance_params p = {.plan = &c->plan,
                                     .device = device,
                                     .first_segment = 1,
                                     .n_segments = 1,
-                                    .n_pages = {n},
+                                    .n_pages = {n, n + nib_plan_step_pages(&c->plan)},
                                     .max_sequences = params->n_sequences,
                                     .max_logits = 1};
     cr_assert_eq(backend->create(&p, &c->self, &error), NIB_OK, "%s", error.message);
@@ -133,7 +138,8 @@ void rig_cache_run(struct rig_cache *c, const struct rig_step *in, float *out)
         if (chunk->n == 0)
             continue;
         sequences[n_sequences] = (struct nib_step_sequence){.kv_length = chunk->first + chunk->n,
-                                                            .page_table = chunk->sequence * stride,
+                                                            .page_table = chunk->sequence * stride *
+                                                                          c->plan.n_kv_classes,
                                                             .first_row = r,
                                                             .n_rows = chunk->n};
         for (uint32_t k = 0; k < chunk->n; k++, r++) {

@@ -12,6 +12,7 @@ struct rig_attention {
     float query_size; ///< large: one score takes all
     uint32_t context; ///< a multiple of 32
     uint32_t n_sequences;
+    uint32_t recent_pages; ///< of newest tokens
 };
 /// Rows [first, first + n) of a sequence.
 struct rig_chunk {
@@ -31,7 +32,7 @@ struct rig_cache {
     struct nib_segment segments[3];
     struct nib_kv_layer layer;
     struct nib_plan plan;
-    uint32_t *tables; ///< [sequence][context / 32]
+    uint32_t *tables; ///< [sequence][classes][context / 32]
 };
 /// Opens it on a device of the backend, which stays the caller's. `c` must not move.
 void rig_cache_open(struct rig_cache *c, const struct rig_attention *params,
