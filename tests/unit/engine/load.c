@@ -56,7 +56,7 @@ Test(load, in_slices)
     rig.fake.ready_calls = 3;
     uint64_t total = nib_load_total(rig.engine);
     rig.fake.pack_ns = 100000;
-    cr_assert_gt(prepare_in_slices(rig.engine, 1), 10);
+    cr_assert_geq(prepare_in_slices(rig.engine, 1), rig.fake.ready_calls);
     cr_assert_eq(rig.fake.n_packed, own_weights(rig.engine->plan));
     cr_assert_eq(heard.last, heard.total);
     cr_assert_eq(heard.total, total);
