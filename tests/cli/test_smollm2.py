@@ -189,8 +189,8 @@ class EvalTest(cli.Case):
         self.assertIn("22 rows", self.bad(cli.FAILED, *flags, path, "--score", "all"))
         self.assertIn("logits a position", self.bad(cli.FAILED, *flags, cli.tiny()))
         self.assertIn("l.safetensors: window 1 is not that of this text",
-                      self.bad(cli.FAILED, *flags[:5], "--windows", "1", "--ref", path, "--ctx",
-                               "13", "--score", "all"))
+                      self.bad(cli.FAILED, *flags[:4], "--windows", "1", "--ref", path, "--ctx",
+                               "12", "--score", "all"))
         words = self.text.read_text(encoding="utf-8").split()
         self.text.write_text(" ".join(words[:35] + ["silent"] + words[36:]), encoding="utf-8")
         self.assertIn("window 2", self.bad(cli.FAILED, *flags, path, "--windows", "2"))
