@@ -34,10 +34,14 @@ static void unlock_queue(void *user)
     pthread_mutex_unlock(&host->queue_lock);
 }
 
+void host_keep_driver(void)
+{
+    dlopen("libvulkan_lvp.so", RTLD_NOW | RTLD_NODELETE);
+}
+
 static void open_instance(struct host *host, const struct host_params *params)
 {
-    // What lavapipe keeps would count as a leak once its code is gone.
-    dlopen("libvulkan_lvp.so", RTLD_NOW | RTLD_NODELETE);
+    host_keep_driver();
     host->library = dlopen("libvulkan.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!host->library)
         cr_skip_test("no Vulkan loader");

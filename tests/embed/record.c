@@ -480,6 +480,7 @@ Test(record, needs_an_attached_device)
     uint32_t n = 1;
     struct nib_device *device = NULL;
     struct nib_error e = {0};
+    host_keep_driver();
     cr_assert_eq(nib_model_open(MODEL, NULL, &rig.model, &e), NIB_OK, "%s", e.message);
     rig.engine = make_engine(NULL, false);
     expect_state(nib_engine_begin_step(rig.engine, &n, &e), &e, "nib_device_attach");
