@@ -292,6 +292,29 @@ enum nib_status nib_vk_device_pipeline(struct nib_vk_device *device,
     return status;
 }
 
+enum nib_status nib_vk_commands_create(const struct nib_vk_device *device, const char *name,
+                                       VkCommandPool *out_pool, VkCommandBuffer *out_buffer,
+                                       struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
+                                    .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
+                                    .queueFamilyIndex = device->plan.queue_family};
+    NIB_TRY(nib_vk_check(device->table.CreateCommandPool(device->device, &pool, NULL, out_pool),
+                         "vkCreateCommandPool", err));
+    nib_vk_name(device, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)*out_pool, "%s", name);
+    VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                        .commandPool = *out_pool,
+                                        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                                        .commandBufferCount = 1};
+    NIB_TRY(nib_vk_check(device->table.AllocateCommandBuffers(device->device, &info, out_buffer),
+                         "vkAllocateCommandBuffers", err));
+    nib_vk_name(device, VK_OBJECT_TYPE_COMMAND_BUFFER, (uint64_t)(uintptr_t)*out_buffer, "%s",
+                name);
+fail:
+    return status;
+}
+
 enum nib_status nib_vk_clock_create(struct nib_vk_device *device, const char *name,
                                     struct nib_vk_clock *out_clock, struct nib_error *err)
 {

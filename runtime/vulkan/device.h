@@ -102,6 +102,12 @@ enum nib_status nib_vk_pipeline_create(const struct nib_vk_device *device,
                                        const struct nib_vk_kernel *kernel, VkPipeline *out_pipeline,
                                        struct nib_error *err);
 
+/// Makes a command pool and one buffer of it, both called `name`; the pool's owner destroys them,
+/// also after an error. Errors: memory, device.
+enum nib_status nib_vk_commands_create(const struct nib_vk_device *device, const char *name,
+                                       VkCommandPool *out_pool, VkCommandBuffer *out_buffer,
+                                       struct nib_error *err);
+
 /// A timeline semaphore and the last value that a submission signals.
 struct nib_vk_clock {
     VkSemaphore semaphore;

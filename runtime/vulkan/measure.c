@@ -99,24 +99,10 @@ fail:
 
 static enum nib_status make_commands(struct rig *rig, struct nib_error *err)
 {
-    enum nib_status status = NIB_OK;
-    struct nib_vk_device *d = rig->device;
-    VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
-                                    .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
-                                    .queueFamilyIndex = d->plan.queue_family};
-    NIB_TRY(nib_vk_check(d->table.CreateCommandPool(d->device, &pool, NULL, &rig->pool),
-                         "vkCreateCommandPool", err));
-    nib_vk_name(d, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)rig->pool, "measurement");
-    VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
-                                        .commandPool = rig->pool,
-                                        .commandBufferCount = 1};
-    NIB_TRY(nib_vk_check(d->table.AllocateCommandBuffers(d->device, &info, &rig->commands),
-                         "vkAllocateCommandBuffers", err));
-    nib_vk_name(d, VK_OBJECT_TYPE_COMMAND_BUFFER, (uint64_t)(uintptr_t)rig->commands,
-                "measurement");
-    NIB_TRY(nib_vk_clock_create(d, "measurement", &rig->clock, err));
-fail:
-    return status;
+    static const char name[] = "measurement";
+    enum nib_status status =
+        nib_vk_commands_create(rig->device, name, &rig->pool, &rig->commands, err);
+    return status == NIB_OK ? nib_vk_clock_create(rig->device, name, &rig->clock, err) : status;
 }
 
 /// Nothing of it is under way, or the device is given up.

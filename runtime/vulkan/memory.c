@@ -145,19 +145,7 @@ enum nib_status nib_vk_transfer_create(struct nib_vk_device *device,
     NIB_TRY(nib_vk_clock_create(device, "transfer clock", &t->clock, err));
     NIB_TRY(nib_vk_pool_reserve(&t->staging, size, &t->range, err));
     NIB_TRY(nib_vk_pool_take(&t->staging, err));
-    VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
-                                    .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
-                                    .queueFamilyIndex = device->plan.queue_family};
-    NIB_TRY(nib_vk_check(device->table.CreateCommandPool(device->device, &pool, NULL, &t->commands),
-                         "vkCreateCommandPool", err));
-    nib_vk_name(device, VK_OBJECT_TYPE_COMMAND_POOL, (uint64_t)t->commands, "transfers");
-    VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
-                                        .commandPool = t->commands,
-                                        .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
-                                        .commandBufferCount = 1};
-    NIB_TRY(nib_vk_check(device->table.AllocateCommandBuffers(device->device, &info, &t->buffer),
-                         "vkAllocateCommandBuffers", err));
-    nib_vk_name(device, VK_OBJECT_TYPE_COMMAND_BUFFER, (uint64_t)(uintptr_t)t->buffer, "transfer");
+    NIB_TRY(nib_vk_commands_create(device, "transfers", &t->commands, &t->buffer, err));
     return NIB_OK;
 
 fail:
