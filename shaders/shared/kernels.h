@@ -50,7 +50,13 @@
 #define NIB_SPEC_TILE_N 17       // rows of the input,
 #define NIB_SPEC_TILE_K 18       // and weights of a row
 #define NIB_SPEC_SUBGROUP 19     // invocations of a subgroup
-#define NIB_SPECS 20
+#define NIB_SPEC_BLOCK_ROWS 20   // outputs of a workgroup: rows of the weight,
+#define NIB_SPEC_BLOCK_COLS 21   // rows of the input
+#define NIB_SPEC_THREADS 22      // its invocations
+#define NIB_SPEC_ACROSS 23       // its subgroups that have rows of the weight of their own
+#define NIB_SPEC_DEPTH 24        // granules that are in shared memory at once,
+#define NIB_SPEC_BUFFERS 25      // and how often
+#define NIB_SPECS 26
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
@@ -143,6 +149,7 @@ struct nib_matrix_args {
     nib_uint sub_scale_at;
     nib_uint sub_min_at;
     nib_uint zero_at;
+    nib_uint unit_at;
     nib_uint book_at;
 };
 
