@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "rig.h"
+#include "runtime/vulkan/device.h"
 
 /// Products of codes are exact; sums of granules are in another order. Products of halves that are
 /// numbers are not.
@@ -138,6 +139,27 @@ Test(vulkan_coop, numbers_of_every_group)
 Test(vulkan_coop, numbers_at_the_ends_of_their_ranges)
 {
     check_extremes("half");
+}
+
+/// Blocks that shapes as small as these would not choose.
+Test(vulkan_coop, numbers_in_every_block)
+{
+    static const enum nib_format_id ids[] = {NIB_FORMAT_Q4_0, NIB_FORMAT_Q8_0, NIB_FORMAT_Q4_K,
+                                             NIB_FORMAT_Q6_K};
+    struct nib_vk_device *device = rig_open_variant("half");
+    const struct nib_vk_matmul_blocks all = device->plan.blocks;
+    for (uint32_t i = 0; i < 4 * all.n; i++) {
+        device->plan.blocks = (struct nib_vk_matmul_blocks){.n = 1, .each = {all.each[i / 4]}};
+        struct rig_matmul p = {.format = *nib_format_get(ids[i % 4]),
+                               .activation = NIB_ACTIVATION_INT8_GROUP,
+                               .rows = i % 2 ? 300 : 256,
+                               .cols = 768,
+                               .n_inputs = 130,
+                               .is_apart = i / 2 % 2 == 0,
+                               .has_bias = i % 3 == 1};
+        check(device, &p, TOLERANCE_OF_NUMBERS);
+    }
+    rig_close(device);
 }
 
 /// The peak of products of tiles is measured where they are chosen, and is not below that of fp32.
