@@ -1,6 +1,6 @@
 #version 450
-// As matmul_coop.comp, for codes that have a scale for each group on both sides, where precision
-// allows fp16: weights and inputs become numbers on their way to shared memory, and tiles of them
+// As matmul_coop.comp, for activation modes with a scale for each group, whose precision allows
+// fp16: weights and inputs become numbers on their way to shared memory, and tiles of them
 // are multiplied and summed in fp32 over the whole row, so that nothing but multiply-adds happens
 // to tiles. A workgroup makes BLOCK_ROWS rows of the weight for BLOCK_COLS rows of x. Each
 // invocation loads its granules of the next step into registers before the step's products, and
@@ -22,6 +22,7 @@
 #include "lib/dot.glsl"
 #include "shared/kernels.h"
 
+layout(constant_id = NIB_SPEC_HAS_CODES) const bool HAS_CODES = false;
 layout(constant_id = NIB_SPEC_HAS_BIAS) const bool HAS_BIAS = false;
 layout(constant_id = NIB_SPEC_HAS_ADD) const bool HAS_ADD = false;
 // A tile, and the invocations of a subgroup.
@@ -48,6 +49,7 @@ const uint WEIGHT_CELLS = BLOCK_ROWS * DEPTH;
 const uint INPUT_CELLS = BLOCK_COLS * DEPTH;
 const uint WEIGHT_LOADS = WEIGHT_CELLS > THREADS ? WEIGHT_CELLS / THREADS : 1u;
 const uint INPUT_LOADS = INPUT_CELLS > THREADS ? INPUT_CELLS / THREADS : 1u;
+const uint INPUT_QUADS = HAS_CODES ? 2u : 8u; // of words that a granule of x takes
 // Units of 8 numbers: those of a granule, and from one row to the next, one more, so that
 // neighbours meet different banks.
 #define UNITS 4u
@@ -60,6 +62,9 @@ layout(push_constant) uniform Push {
 
 layout(std430, set = 0, binding = NIB_BIND_OUT) buffer Out {
     float y[];
+};
+layout(std430, set = 0, binding = NIB_BIND_INPUT) readonly buffer Input {
+    uvec4 x[]; // [row][granule][8], floats
 };
 layout(std430, set = 0, binding = NIB_BIND_INPUT) readonly buffer Codes {
     uvec4 codes[]; // [row][granule][2]
@@ -87,7 +92,7 @@ SUMS total[ROW_TILES * COL_TILES];
 // What an invocation has loaded for the next step.
 Granule granules[WEIGHT_LOADS];
 GroupWords groups[WEIGHT_LOADS * HALVES];
-uvec4 input_codes[INPUT_LOADS * 2u];
+uvec4 inputs[INPUT_LOADS * INPUT_QUADS];
 float input_scales[INPUT_LOADS];
 
 // A granule of the step: a place in the block and a number in the step.
@@ -157,9 +162,10 @@ void load_step(uint s)
         uint from = row * p.matrix.n_granules + known;
         if (!cell.is_there)
             continue;
-        input_codes[2u * i] = codes[2u * from];
-        input_codes[2u * i + 1u] = codes[2u * from + 1u];
-        input_scales[i] = g == known ? sums[from].x : 0.0;
+        [[unroll]] for (uint q = 0u; q < INPUT_QUADS; q++)
+            inputs[i * INPUT_QUADS + q] =
+                HAS_CODES ? codes[from * 2u + q] : x[from * 8u + q];
+        input_scales[i] = g != known ? 0.0 : HAS_CODES ? sums[from].x : 1.0;
     }
 }
 
@@ -222,22 +228,27 @@ void share_weights(uint i, uint buffer_at)
     }
 }
 
+uvec2 input_numbers(uint i, uint q, float scale)
+{
+    if (!HAS_CODES) {
+        vec4 v = uintBitsToFloat(inputs[i * INPUT_QUADS + q]) * scale;
+        return uvec2(packFloat2x16(f16vec2(v.xz)), packFloat2x16(f16vec2(v.yw)));
+    }
+    uint bytes = inputs[i * INPUT_QUADS + q / 4u][q & 3u] ^ 0x80808080u;
+    f16vec2 zero = f16vec2(1152.0hf), factor = f16vec2(float16_t(scale));
+    return uvec2(packFloat2x16((even_bytes(bytes) - zero) * factor),
+                 packFloat2x16((odd_bytes(bytes) - zero) * factor));
+}
+
 void share_inputs(uint i, uint buffer_at)
 {
     Cell cell = input_cell(i);
     if (!cell.is_there)
         return;
     uint at = buffer_at + (BLOCK_ROWS + cell.place) * STRIDE + cell.depth * UNITS;
-    float unit = inverse_of(column_factors[cell.place]);
-    f16vec2 scale = f16vec2(float16_t(input_scales[i] * unit));
-    [[unroll]] for (uint u = 0u; u < UNITS; u++) {
-        uint low = input_codes[2u * i + u / 2u][2u * u & 3u] ^ 0x80808080u;
-        uint high = input_codes[2u * i + u / 2u][(2u * u & 3u) + 1u] ^ 0x80808080u;
-        tiles[at + u] = uvec4(packFloat2x16((even_bytes(low) - f16vec2(1152.0hf)) * scale),
-                              packFloat2x16((odd_bytes(low) - f16vec2(1152.0hf)) * scale),
-                              packFloat2x16((even_bytes(high) - f16vec2(1152.0hf)) * scale),
-                              packFloat2x16((odd_bytes(high) - f16vec2(1152.0hf)) * scale));
-    }
+    float scale = input_scales[i] * inverse_of(column_factors[cell.place]);
+    [[unroll]] for (uint u = 0u; u < UNITS; u++)
+        tiles[at + u] = uvec4(input_numbers(i, 2u * u, scale), input_numbers(i, 2u * u + 1u, scale));
 }
 
 // Turns what is loaded into numbers.
@@ -247,6 +258,12 @@ void share_step(uint buffer_at)
         share_weights(i, buffer_at);
     [[unroll]] for (uint i = 0u; i < INPUT_LOADS; i++)
         share_inputs(i, buffer_at);
+}
+
+float largest(uint quad)
+{
+    vec4 v = abs(uintBitsToFloat(x[quad]));
+    return max(max(v.x, v.y), max(v.z, v.w));
 }
 
 // Finds the units of all rows of the block.
@@ -262,16 +279,18 @@ void find_units()
     barrier();
     for (uint c = thread / lanes; c < BLOCK_COLS; c += THREADS / lanes) {
         uint from = (gl_WorkGroupID.y * BLOCK_COLS + c) * p.matrix.n_granules;
+        uint n = p.matrix.n_granules * (HAS_CODES ? 1u : INPUT_QUADS);
         float most = 0.0;
-        for (uint g = lane; g < p.matrix.n_granules; g += lanes)
-            most = max(most, sums[from + g].x);
+        [[dont_unroll]] for (uint i = lane; i < n; i += lanes)
+            most = max(most, HAS_CODES ? sums[from + i].x : largest(from * INPUT_QUADS + i));
         atomicMax(column_scales[c], floatBitsToUint(most));
     }
     barrier();
-    // Codes are below 2^7, the largest scale below 2^(exponent - 126): with the unit, below 2^15.
+    // The largest scale, or number, is below 2^(exponent - 126), codes are below 2^7; with the unit
+    // all is below 2^15.
     for (uint i = thread; i < BLOCK_COLS; i += THREADS) {
         int exponent = int(column_scales[i] >> 23);
-        uint unit = uint(clamp(126 + 127 + 8 - exponent, 1, 253)) << 23;
+        uint unit = uint(clamp(126 + 127 + (HAS_CODES ? 8 : 15) - exponent, 1, 253)) << 23;
         column_factors[i] = inverse_of(uintBitsToFloat(unit));
     }
     barrier();
@@ -294,9 +313,9 @@ void multiply(uint buffer_at)
     uint weights_at = buffer_at + first_row() * STRIDE;
     uint inputs_at = buffer_at + (BLOCK_ROWS + first_column()) * STRIDE;
     [[unroll]] for (uint k = 0u; k < DEPTH * 32u; k += TILE_K) {
-        INPUTS inputs[COL_TILES];
+        INPUTS columns[COL_TILES];
         [[unroll]] for (uint c = 0u; c < COL_TILES; c++)
-            coopMatLoad(inputs[c], tiles, inputs_at + c * TILE_N * STRIDE + k / 8u, STRIDE,
+            coopMatLoad(columns[c], tiles, inputs_at + c * TILE_N * STRIDE + k / 8u, STRIDE,
                         gl_CooperativeMatrixLayoutColumnMajor);
         [[unroll]] for (uint r = 0u; r < ROW_TILES; r++) {
             WEIGHTS weights;
@@ -304,7 +323,7 @@ void multiply(uint buffer_at)
                         gl_CooperativeMatrixLayoutRowMajor);
             [[unroll]] for (uint c = 0u; c < COL_TILES; c++)
                 total[r * COL_TILES + c] =
-                    coopMatMulAdd(weights, inputs[c], total[r * COL_TILES + c]);
+                    coopMatMulAdd(weights, columns[c], total[r * COL_TILES + c]);
         }
     }
 }
@@ -348,7 +367,7 @@ void write_edge(uint r, uint c)
     coopMatStore(total[r * COL_TILES + c], tiles, results_at, TILE_M / 4u,
                  gl_CooperativeMatrixLayoutColumnMajor);
     barrier();
-    for (uint i = gl_SubgroupInvocationID; i < TILE_M * TILE_N; i += SUBGROUP) {
+    [[dont_unroll]] for (uint i = gl_SubgroupInvocationID; i < TILE_M * TILE_N; i += SUBGROUP) {
         uint row = first_tile() * TILE_ROWS + first_row() + r * TILE_M + i % TILE_M;
         uint column = gl_WorkGroupID.y * BLOCK_COLS + first_column() + c * TILE_N + i / TILE_M;
         if (row >= p.n_rows)

@@ -370,7 +370,7 @@ static enum nib_vk_family choose_family(const struct builder *b, const struct ni
     struct nib_vk_matmul_need need = {.bits = specs[NIB_SPEC_CODE_BITS],
                                       .has_book = specs[NIB_SPEC_HAS_BOOK],
                                       .has_codes = specs[NIB_SPEC_HAS_CODES],
-                                      .has_groups = op->activation == NIB_ACTIVATION_INT8_GROUP,
+                                      .has_groups = nib_activation_has_groups(op->activation),
                                       .has_outliers = specs[NIB_SPEC_HAS_OUTLIERS],
                                       .has_halves = specs[NIB_SPEC_HALVES] == 2,
                                       .may_be_single = may_be_single(b, op, add)};
@@ -406,7 +406,9 @@ static void take_variants(struct builder *b, enum nib_vk_family family,
     const struct nib_vk_device_plan *plan = &b->self->device->plan;
     const struct nib_vk_variant *many = nib_vk_family_get(family)->variants;
     bool is_cooperative = nib_vk_family_is_cooperative(family);
-    enum nib_vk_family few = is_cooperative ? nib_vk_family_few(plan, &b->self->choices) : family;
+    bool has_codes = params->kernel.specs[NIB_SPEC_HAS_CODES];
+    enum nib_vk_family few =
+        is_cooperative ? nib_vk_family_few(plan, &b->self->choices, has_codes) : family;
     memcpy(variants, nib_vk_family_get(few)->variants, NIB_VK_MAX_COLUMNS * sizeof *variants);
     for (uint32_t i = 0; i < NIB_VK_MAX_COLUMNS; i++) {
         if (many[i].shader)

@@ -208,10 +208,9 @@ static bool serves(const struct nib_vk_device_plan *plan, enum nib_vk_family fam
         return is_plain;
     case NIB_VK_FAMILY_SINGLE:
         return is_plain && need->has_codes && need->may_be_single;
-    // Numbers would lose digits in fp16, but for those that codes with group scales stand for: they
-    // have no more.
     case NIB_VK_FAMILY_HALF:
-        return need->has_codes && need->has_groups && plan->blocks.n > 0;
+        return need->has_groups && need->bits <= 8 && plan->blocks.n > 0;
+    // Other modes' numbers would lose digits in fp16.
     case NIB_VK_FAMILY_COOP8:
         return need->has_codes && !need->has_outliers &&
                plan->tiles[NIB_VK_ELEMENT_BYTE][need->has_halves].m > 0;
@@ -248,18 +247,17 @@ enum nib_vk_family nib_vk_family_choose(const struct nib_vk_device_plan *plan,
         if (serves(plan, plan->families[i], need) && !(distrusted & 1u << plan->families[i]))
             return plan->families[i];
     }
-    distrusted |= 1u << NIB_VK_FAMILY_SUB | 1u << NIB_VK_FAMILY_DOT;
-    return nib_vk_family_few(plan, &(struct nib_vk_choices){.distrusted = distrusted});
+    return nib_vk_family_few(plan, choices, false);
 }
 
 enum nib_vk_family nib_vk_family_few(const struct nib_vk_device_plan *plan,
-                                     const struct nib_vk_choices *choices)
+                                     const struct nib_vk_choices *choices, bool has_codes)
 {
     uint32_t distrusted = choices->distrusted;
     for (uint32_t i = 0; i < plan->n_families; i++) {
         enum nib_vk_family family = plan->families[i];
         bool is_dot = family == NIB_VK_FAMILY_SUB || family == NIB_VK_FAMILY_DOT;
-        if (is_dot && !(distrusted & 1u << family))
+        if (is_dot && has_codes && !(distrusted & 1u << family))
             return family;
     }
     return distrusted & 1u << NIB_VK_FAMILY_WIDE && !(distrusted & 1u << NIB_VK_FAMILY_TALL)

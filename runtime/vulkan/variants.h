@@ -56,7 +56,7 @@ struct nib_vk_matmul_need {
     uint32_t bits;      ///< of a weight, as NIB_SPEC_CODE_BITS has it
     bool has_book;      ///< weights are looked up
     bool has_codes;     ///< the input is int8 codes
-    bool has_groups;    ///< that have a scale for each group
+    bool has_groups;    ///< the mode has a scale for each group of the input
     bool has_outliers;  ///< some columns of it are numbers
     bool has_halves;    ///< groups are half a granule
     bool may_be_single; ///< a single row of input can be prepared by the matmul itself
@@ -80,8 +80,9 @@ struct nib_vk_choices {
 enum nib_vk_family nib_vk_family_choose(const struct nib_vk_device_plan *plan,
                                         const struct nib_vk_choices *choices,
                                         const struct nib_vk_matmul_need *need);
-/// Returns the family that multiplies codes for few rows of input beside cooperative matrices.
+/// Returns the family that multiplies codes, or numbers, for few rows of input beside cooperative
+/// matrices.
 enum nib_vk_family nib_vk_family_few(const struct nib_vk_device_plan *plan,
-                                     const struct nib_vk_choices *choices);
+                                     const struct nib_vk_choices *choices, bool has_codes);
 
 #endif

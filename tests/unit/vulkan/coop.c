@@ -29,6 +29,8 @@ static void check_formats(const char *variant)
 {
     static const enum nib_activation activations[] = {
         NIB_ACTIVATION_INT8_GROUP, NIB_ACTIVATION_INT8_TOKEN, NIB_ACTIVATION_INT8_STATIC};
+    static const enum nib_activation group_modes[] = {
+        NIB_ACTIVATION_INT8_GROUP, NIB_ACTIVATION_INT8_GROUP, NIB_ACTIVATION_INT16_GROUP};
     static const uint32_t rows[] = {1, 15, 127, 129, 300};
     static const uint32_t inputs[] = {64, 65, 128, 200};
     void *device = rig_open_variant(variant);
@@ -37,7 +39,7 @@ static void check_formats(const char *variant)
         if (rig_leaves_out(i, 5))
             continue;
         struct rig_matmul p = {.format = *nib_format_get((enum nib_format_id)i),
-                               .activation = activations[has_all_modes ? i % 3 : 0],
+                               .activation = (has_all_modes ? activations : group_modes)[i % 3],
                                .rows = rows[i % 5],
                                .n_inputs = inputs[i % 4],
                                .is_apart = i % 2 == 0,

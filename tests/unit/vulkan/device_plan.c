@@ -186,7 +186,7 @@ Test(vulkan_device_plan, cooperative_matrices_multiply_codes)
     cr_assert_eq(plan.cooperative_subgroup, 32);
     cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_COOP8);
     const struct nib_vk_choices choices = {0};
-    cr_assert_eq(nib_vk_family_few(&plan, &choices), NIB_VK_FAMILY_DOT);
+    cr_assert_eq(nib_vk_family_few(&plan, &choices, true), NIB_VK_FAMILY_DOT);
     need.has_outliers = true;
     cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_DOT);
     need = (struct nib_vk_matmul_need){.bits = 4};
@@ -207,6 +207,53 @@ Test(vulkan_device_plan, cooperative_matrices_multiply_codes)
     cr_assert_not(plan.has_cooperative);
 }
 
+Test(vulkan_device_plan, cooperative_matrices_multiply_numbers)
+{
+    struct nib_vk_snapshot s = make_cooperative();
+    struct nib_vk_matmul_need need = {.bits = 4, .has_codes = true, .has_groups = true};
+    struct nib_vk_device_plan plan;
+    if (nib_vk_family_missing(&s, NIB_VK_FAMILY_HALF))
+        cr_skip_test("%s", nib_vk_family_missing(&s, NIB_VK_FAMILY_HALF));
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_HALF);
+    need.has_codes = false;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_HALF);
+    nib_vk_device_plan_make(&s, &plan);
+    const struct nib_vk_choices choices = {0};
+    cr_assert_eq(nib_vk_family_few(&plan, &choices, false), NIB_VK_FAMILY_WIDE);
+    need.bits = NIB_CODE_F16;
+    cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_WIDE);
+}
+
+Test(vulkan_device_plan, blocks_fill_the_device)
+{
+    struct nib_vk_snapshot s = make_cooperative();
+    struct nib_vk_matmul_blocks blocks;
+    s.max_invocations = 1024;
+    s.max_shared_memory = 48 << 10;
+    nib_vk_matmul_blocks_find(&s, &blocks);
+    cr_assert_geq(blocks.n, 2);
+    for (uint32_t i = 0; i < blocks.n; i++) {
+        const struct nib_vk_matmul_block *b = &blocks.each[i];
+        uint32_t n = b->threads / 32, down = b->rows / b->across, beside = b->cols * b->across / n;
+        cr_expect_eq(down % b->tile.m + beside % b->tile.n, 0);
+        cr_expect_eq(n % b->across, 0);
+    }
+    const struct nib_vk_matmul_block *large = nib_vk_matmul_block_choose(&blocks, 16384, 512);
+    cr_expect_eq(large, &blocks.each[0]);
+    cr_expect_eq(nib_vk_matmul_block_choose(&blocks, 64, 512), &blocks.each[blocks.n - 1]);
+    cr_expect_leq(nib_vk_matmul_block_choose(&blocks, 1 << 20, 64)->cols, 64);
+    // The least workgroup and little memory make small ones.
+    s.max_invocations = 128;
+    s.max_shared_memory = 16 << 10;
+    nib_vk_matmul_blocks_find(&s, &blocks);
+    cr_assert_geq(blocks.n, 1);
+    for (uint32_t i = 0; i < blocks.n; i++)
+        cr_expect(blocks.each[i].threads == 128 && blocks.each[i].buffers == 1);
+    s.cooperative.n_tiles = 1;
+    nib_vk_matmul_blocks_find(&s, &blocks);
+    cr_assert_eq(blocks.n, 0, "the tile is one of bytes");
+}
+
 Test(vulkan_device_plan, few_rows_are_summed_by_shuffles)
 {
     struct nib_vk_snapshot s = make_cooperative();
@@ -220,9 +267,9 @@ Test(vulkan_device_plan, few_rows_are_summed_by_shuffles)
     nib_vk_device_plan_make(&s, &plan);
     cr_assert_eq(plan.matmul_subgroup, 64, "the usual one");
     struct nib_vk_choices choices = {0};
-    cr_assert_eq(nib_vk_family_few(&plan, &choices), NIB_VK_FAMILY_SUB);
+    cr_assert_eq(nib_vk_family_few(&plan, &choices, true), NIB_VK_FAMILY_SUB);
     choices.distrusted = 1u << NIB_VK_FAMILY_SUB;
-    cr_assert_eq(nib_vk_family_few(&plan, &choices), NIB_VK_FAMILY_DOT);
+    cr_assert_eq(nib_vk_family_few(&plan, &choices, true), NIB_VK_FAMILY_DOT);
     s.vendor_id = NIB_VK_VENDOR_INTEL;
     s.subgroups.least = 8;
     cr_assert_eq(nib_vk_matmul_subgroup(&s), 16);
