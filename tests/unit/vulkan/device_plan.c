@@ -220,7 +220,7 @@ Test(vulkan_device_plan, cooperative_matrices_multiply_numbers)
     nib_vk_device_plan_make(&s, &plan);
     const struct nib_vk_choices choices = {0};
     cr_assert_eq(nib_vk_family_few(&plan, &choices, false), NIB_VK_FAMILY_WIDE);
-    need.bits = NIB_CODE_F16;
+    need.bits = 16;
     cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_WIDE);
 }
 
