@@ -43,12 +43,9 @@ const uint SUBGROUPS = THREADS / SUBGROUP;
 const uint SUBGROUP_COLS = SUBGROUPS / ACROSS;
 const uint ROW_TILES = BLOCK_ROWS / TILE_M / ACROSS;
 const uint COL_TILES = BLOCK_COLS / TILE_N / SUBGROUP_COLS;
-// Granules of a step, and those that an invocation brings; where there are fewer than invocations,
-// the first ones bring weights and the last ones inputs.
-const uint WEIGHT_CELLS = BLOCK_ROWS * DEPTH;
-const uint INPUT_CELLS = BLOCK_COLS * DEPTH;
-const uint WEIGHT_LOADS = WEIGHT_CELLS > THREADS ? WEIGHT_CELLS / THREADS : 1u;
-const uint INPUT_LOADS = INPUT_CELLS > THREADS ? INPUT_CELLS / THREADS : 1u;
+// Granules of a step that an invocation brings.
+const uint WEIGHT_LOADS = BLOCK_ROWS * DEPTH / THREADS;
+const uint INPUT_LOADS = BLOCK_COLS * DEPTH / THREADS;
 const uint INPUT_QUADS = HAS_CODES ? 2u : 8u; // of words that a granule of x takes
 // Units of 8 numbers: those of a granule, and from one row to the next, one more, so that
 // neighbours meet different banks.
@@ -89,15 +86,18 @@ shared uint column_scales[BLOCK_COLS]; // the largest ones, as bits
 
 SUMS total[ROW_TILES * COL_TILES];
 
-// What an invocation has loaded for the next step.
+// What an invocation has loaded for the next step. Nothing is computed from it before the products
+// of the step before, which would wait for memory.
 Granule granules[WEIGHT_LOADS];
 GroupWords groups[WEIGHT_LOADS * HALVES];
 uvec4 inputs[INPUT_LOADS * INPUT_QUADS];
 float input_scales[INPUT_LOADS];
+// Of the rows that it brings.
+float row_units[WEIGHT_LOADS];
+float column_units[INPUT_LOADS];
 
 // A granule of the step: a place in the block and a number in the step.
 struct Cell {
-    bool is_there;
     uint place;
     uint depth;
 };
@@ -107,15 +107,14 @@ Cell weight_cell(uint i)
 {
     uint cell = gl_LocalInvocationIndex + i * THREADS;
     uint row = cell / (TILE_ROWS * DEPTH) * TILE_ROWS + cell % TILE_ROWS;
-    return Cell(WEIGHT_CELLS >= THREADS || cell < WEIGHT_CELLS, row, cell / TILE_ROWS % DEPTH);
+    return Cell(row, cell / TILE_ROWS % DEPTH);
 }
 
 // So are granules of a row of x.
 Cell input_cell(uint i)
 {
-    const uint skipped = INPUT_CELLS < THREADS ? THREADS - INPUT_CELLS : 0u;
-    uint cell = gl_LocalInvocationIndex + i * THREADS - skipped;
-    return Cell(skipped == 0u || gl_LocalInvocationIndex >= skipped, cell / DEPTH, cell % DEPTH);
+    uint cell = gl_LocalInvocationIndex + i * THREADS;
+    return Cell(cell / DEPTH, cell % DEPTH);
 }
 
 uint first_tile()
@@ -141,15 +140,13 @@ float inverse_of(float unit)
     return uintBitsToFloat((254u << 23) - floatBitsToUint(unit));
 }
 
-// Loads the granules of step `s`; behind the last granule inputs are zeros.
+// Loads the granules of step `s`, the last granule for those behind it.
 void load_step(uint s)
 {
     [[unroll]] for (uint i = 0u; i < WEIGHT_LOADS; i++) {
         Cell cell = weight_cell(i);
         uint g = min(s * DEPTH + cell.depth, p.matrix.n_granules - 1u), tile = tile_of(cell.place);
         uint r = cell.place % TILE_ROWS;
-        if (!cell.is_there)
-            continue;
         granules[i] = load_granule(p.matrix, tile, g, r);
         [[unroll]] for (uint h = 0u; h < HALVES; h++)
             groups[i * HALVES + h] =
@@ -157,15 +154,13 @@ void load_step(uint s)
     }
     [[unroll]] for (uint i = 0u; i < INPUT_LOADS; i++) {
         Cell cell = input_cell(i);
-        uint g = s * DEPTH + cell.depth, known = min(g, p.matrix.n_granules - 1u);
+        uint g = min(s * DEPTH + cell.depth, p.matrix.n_granules - 1u);
         uint row = gl_WorkGroupID.y * BLOCK_COLS + cell.place;
-        uint from = row * p.matrix.n_granules + known;
-        if (!cell.is_there)
-            continue;
+        uint from = row * p.matrix.n_granules + g;
         [[unroll]] for (uint q = 0u; q < INPUT_QUADS; q++)
             inputs[i * INPUT_QUADS + q] =
                 HAS_CODES ? codes[from * 2u + q] : x[from * 8u + q];
-        input_scales[i] = g != known ? 0.0 : HAS_CODES ? sums[from].x : 1.0;
+        input_scales[i] = HAS_CODES ? sums[from].x : 1.0;
     }
 }
 
@@ -210,18 +205,15 @@ uvec2 weight_numbers(Granule granule, uint q, Terms t)
 void share_weights(uint i, uint buffer_at)
 {
     Cell cell = weight_cell(i);
-    if (!cell.is_there)
-        return;
     uint at = buffer_at + cell.place * STRIDE + cell.depth * UNITS;
-    float unit = inverse_of(row_factors[cell.place]);
     Terms t;
     [[unroll]] for (uint u = 0u; u < UNITS; u++) {
         if (u % (UNITS / HALVES) == 0u) {
             Group group =
                 group_from(groups[i * HALVES + u / (UNITS / HALVES)], cell.place % TILE_ROWS);
             t.zero = f16vec2(float16_t(1024.0 + float(CENTER) + group.zero));
-            t.scale = f16vec2(float16_t(group.scale * unit));
-            t.min = f16vec2(float16_t(group.min * unit));
+            t.scale = f16vec2(float16_t(group.scale * row_units[i]));
+            t.min = f16vec2(float16_t(group.min * row_units[i]));
         }
         tiles[at + u] = uvec4(weight_numbers(granules[i], 2u * u, t),
                               weight_numbers(granules[i], 2u * u + 1u, t));
@@ -240,24 +232,23 @@ uvec2 input_numbers(uint i, uint q, float scale)
                  packFloat2x16((odd_bytes(bytes) - zero) * factor));
 }
 
-void share_inputs(uint i, uint buffer_at)
+void share_inputs(uint i, uint s, uint buffer_at)
 {
     Cell cell = input_cell(i);
-    if (!cell.is_there)
-        return;
     uint at = buffer_at + (BLOCK_ROWS + cell.place) * STRIDE + cell.depth * UNITS;
-    float scale = input_scales[i] * inverse_of(column_factors[cell.place]);
+    bool is_there = s * DEPTH + cell.depth < p.matrix.n_granules;
+    float scale = is_there ? input_scales[i] * column_units[i] : 0.0;
     [[unroll]] for (uint u = 0u; u < UNITS; u++)
         tiles[at + u] = uvec4(input_numbers(i, 2u * u, scale), input_numbers(i, 2u * u + 1u, scale));
 }
 
-// Turns what is loaded into numbers.
-void share_step(uint buffer_at)
+// Turns what is loaded for step `s` into numbers; behind the last granule inputs are zeros.
+void share_step(uint s, uint buffer_at)
 {
     [[unroll]] for (uint i = 0u; i < WEIGHT_LOADS; i++)
         share_weights(i, buffer_at);
     [[unroll]] for (uint i = 0u; i < INPUT_LOADS; i++)
-        share_inputs(i, buffer_at);
+        share_inputs(i, s, buffer_at);
 }
 
 float largest(uint quad)
@@ -269,22 +260,27 @@ float largest(uint quad)
 // Finds the units of all rows of the block.
 void find_units()
 {
-    // Neighbours in memory that one row's invocations look at.
-    const uint lanes = 8u;
-    uint thread = gl_LocalInvocationIndex, lane = thread % lanes;
+    // Neighbours in memory that one row's invocations look at, and how many rows, and of each how
+    // many places one of them has under way.
+    const uint lanes = 8u, rows = BLOCK_COLS * lanes / THREADS, many = 4u;
+    uint thread = gl_LocalInvocationIndex, n = p.matrix.n_granules * (HAS_CODES ? 1u : INPUT_QUADS);
+    float most[rows];
     for (uint i = thread; i < BLOCK_COLS; i += THREADS)
         column_scales[i] = 0u;
     for (uint i = thread; i < BLOCK_ROWS; i += THREADS)
         row_factors[i] = inverse_of(unit_of(i));
     barrier();
-    for (uint c = thread / lanes; c < BLOCK_COLS; c += THREADS / lanes) {
-        uint from = (gl_WorkGroupID.y * BLOCK_COLS + c) * p.matrix.n_granules;
-        uint n = p.matrix.n_granules * (HAS_CODES ? 1u : INPUT_QUADS);
-        float most = 0.0;
-        [[dont_unroll]] for (uint i = lane; i < n; i += lanes)
-            most = max(most, HAS_CODES ? sums[from + i].x : largest(from * INPUT_QUADS + i));
-        atomicMax(column_scales[c], floatBitsToUint(most));
+    [[unroll]] for (uint k = 0u; k < rows; k++)
+        most[k] = 0.0;
+    [[dont_unroll]] for (uint i = thread % lanes; i < n; i += lanes * many) {
+        [[unroll]] for (uint k = 0u; k < rows * many; k++) {
+            uint row = gl_WorkGroupID.y * BLOCK_COLS + thread / lanes + k / many * (THREADS / lanes);
+            uint at = row * n + min(i + k % many * lanes, n - 1u);
+            most[k / many] = max(most[k / many], HAS_CODES ? sums[at].x : largest(at));
+        }
     }
+    [[unroll]] for (uint k = 0u; k < rows; k++)
+        atomicMax(column_scales[thread / lanes + k * (THREADS / lanes)], floatBitsToUint(most[k]));
     barrier();
     // The largest scale, or number, is below 2^(exponent - 126), codes are below 2^7; with the unit
     // all is below 2^15.
@@ -294,6 +290,10 @@ void find_units()
         column_factors[i] = inverse_of(uintBitsToFloat(unit));
     }
     barrier();
+    [[unroll]] for (uint i = 0u; i < WEIGHT_LOADS; i++)
+        row_units[i] = inverse_of(row_factors[weight_cell(i).place]);
+    [[unroll]] for (uint i = 0u; i < INPUT_LOADS; i++)
+        column_units[i] = inverse_of(column_factors[input_cell(i).place]);
 }
 
 // Where the subgroup's tiles begin.
@@ -385,7 +385,7 @@ void main()
     load_book(p.matrix, gl_LocalInvocationIndex, THREADS);
     load_step(0u);
     find_units();
-    share_step(0u);
+    share_step(0u, 0u);
     [[unroll]] for (uint i = 0u; i < ROW_TILES * COL_TILES; i++)
         total[i] = SUMS(0.0);
     barrier();
@@ -396,7 +396,7 @@ void main()
         buffer_at = BUFFERS == 2u ? BUFFER - buffer_at : 0u;
         if (BUFFERS == 1u)
             barrier();
-        share_step(buffer_at);
+        share_step(s, buffer_at);
         barrier();
     }
     multiply(buffer_at);

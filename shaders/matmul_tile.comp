@@ -175,7 +175,8 @@ void share_floats(const Granule granule, Group group, uint g, uint h, uint first
 
 void add_floats()
 {
-    [[unroll]] for (uint i = 0u; i < HALF; i++) {
+    // NVIDIA's compiler takes half a minute for all of it in one piece.
+    [[dont_unroll]] for (uint i = 0u; i < HALF; i++) {
         float w[ROWS], v[COLS];
         [[unroll]] for (uint k = 0u; k < ROWS; k++)
             w[k] = weight_floats[i * BLOCK_ROWS + row_of(k)];

@@ -25,7 +25,8 @@ static bool divide(struct nib_vk_matmul_block *b, const struct nib_vk_tile *tile
     uint32_t n = subgroup ? b->threads / subgroup : 0, best = UINT32_MAX;
     b->tile = *tile;
     if (n == 0 || b->threads % subgroup || tile->m == 0 || tile->n == 0 || tile->k % 8 ||
-        tile->k == 0 || NIB_GRANULE * b->depth % tile->k)
+        tile->k == 0 || NIB_GRANULE * b->depth % tile->k || b->rows * b->depth % b->threads ||
+        b->cols * b->depth % b->threads)
         return false;
     for (uint32_t across = 1; across <= n; across++) {
         if (n % across || b->rows % (across * tile->m) || b->cols % (n / across * tile->n))
@@ -72,9 +73,9 @@ void nib_vk_matmul_blocks_make(const struct nib_vk_cooperative *cooperative,
                                struct nib_vk_matmul_blocks *out_blocks)
 {
     static const struct nib_vk_matmul_block all[] = {
-        {.rows = 128, .cols = 128, .threads = 256, .depth = 1, .buffers = 2},
-        {.rows = 64, .cols = 128, .threads = 128, .depth = 1, .buffers = 2},
-        {.rows = 64, .cols = 64, .threads = 128, .depth = 1, .buffers = 2},
+        {.rows = 128, .cols = 128, .threads = 256, .depth = 2, .buffers = 2},
+        {.rows = 64, .cols = 128, .threads = 128, .depth = 2, .buffers = 2},
+        {.rows = 64, .cols = 64, .threads = 128, .depth = 2, .buffers = 2},
     };
     *out_blocks = (struct nib_vk_matmul_blocks){0};
     for (uint32_t i = 0; i < sizeof all / sizeof all[0]; i++) {

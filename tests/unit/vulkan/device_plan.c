@@ -244,7 +244,7 @@ Test(vulkan_device_plan, blocks_fill_the_device)
     cr_expect_leq(nib_vk_matmul_block_choose(&blocks, 1 << 20, 64)->cols, 64);
     // The least workgroup and little memory make small ones.
     s.max_invocations = 128;
-    s.max_shared_memory = 16 << 10;
+    s.max_shared_memory = 20 << 10;
     nib_vk_matmul_blocks_find(&s, &blocks);
     cr_assert_geq(blocks.n, 1);
     for (uint32_t i = 0; i < blocks.n; i++)
