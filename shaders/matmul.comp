@@ -24,7 +24,7 @@ layout(constant_id = NIB_SPEC_HAS_ADD) const bool HAS_ADD = false;
 #ifdef HAS_SUBGROUPS
 #define FOUR 4u
 layout(constant_id = NIB_SPEC_SUBGROUP) const uint SUBGROUP = 32;
-layout(local_size_x = 64) in; // WIDTH * LANES, both 8
+layout(local_size_x_id = NIB_SPEC_THREADS) in; // WIDTH * LANES
 const uint MOST = FOUR * LANES; // invocations with the same rows, and their neighbours
 const uint TOGETHER = SUBGROUP < MOST ? SUBGROUP : MOST;
 const uint PARTS = MOST / TOGETHER; // of a row's sum

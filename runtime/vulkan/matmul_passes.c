@@ -6,6 +6,9 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/passes.h"
 
+/// Granules of a row that an invocation has, at least, where more than the least share it.
+#define LANE_GRANULES 4u
+
 /// What an op reads and writes.
 struct views {
     const struct nib_view *read[2];
@@ -310,6 +313,11 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
         add_access(pass, NIB_VK_MASK, 0, 1, false);
     add_access(pass, NIB_VK_PREPARED, 0, 1, true);
     pass->height[0] = is_single ? 0 : 1;
+    uint32_t most = (uint32_t)nib_ceil_div_u64(l->n_granules, NIB_PREPARE_GRANULES);
+    for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++) {
+        uint32_t parts = b->self->device->plan.prepare_parts >> i;
+        pass->depth[i] = parts < 1 ? 1 : parts < most ? parts : most;
+    }
     b->has_prepared = true;
     b->prepared_by = pass;
     b->prepared_view = op->in;
@@ -330,12 +338,22 @@ static const struct nib_op_add *find_add(const struct builder *b, const struct n
     return &next->add;
 }
 
+/// Returns how many invocations share a row of the weight. Each keeps a few granules, so that it
+/// has loads on their way.
+static uint32_t choose_lanes(const struct nib_vk_device_plan *plan, uint32_t n_granules)
+{
+    uint32_t lanes = plan->matmul_lanes;
+    while (2 * lanes <= plan->most_lanes && 2 * lanes * LANE_GRANULES <= n_granules)
+        lanes *= 2;
+    return lanes;
+}
+
 static void make_specs(const struct builder *b, const struct nib_op_matmul *op,
                        const struct nib_op_add *add, uint32_t specs[NIB_SPECS])
 {
     const struct nib_vk_layout *l = &nib_vk_instance_weight(b->self, op->weight)->layout;
     nib_vk_layout_specs(l, specs);
-    specs[NIB_SPEC_LANES] = b->self->device->plan.matmul_lanes;
+    specs[NIB_SPEC_LANES] = choose_lanes(&b->self->device->plan, l->n_granules);
     specs[NIB_SPEC_WIDTH] = b->self->device->plan.matmul_width;
     specs[NIB_SPEC_HAS_CODES] = has_codes(b, op->activation, &l->format);
     specs[NIB_SPEC_HAS_BIAS] = op->bias != NIB_NO_WEIGHT;

@@ -100,6 +100,7 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
                                       struct nib_vk_pass *pass, struct nib_error *err)
 {
     struct nib_vk_kernel kernel = params->kernel;
+    uint32_t lanes = kernel.specs[NIB_SPEC_LANES];
     const struct nib_vk_device *d = b->self->device;
     uint32_t most = pass->is_lines ? b->self->max_lines : b->self->max_rows;
     uint32_t each[NIB_VK_MAX_COLUMNS] = {0}; // binary logarithm of the rows of input a workgroup
@@ -120,6 +121,9 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
             uint32_t tiles = d->plan.matmul_width * variant->rows / NIB_TILE_ROWS;
             kernel.shader = variant->shader;
             bool is_cooperative = variant->is_cooperative;
+            kernel.specs[NIB_SPEC_LANES] = variant->has_lanes ? lanes : 0;
+            kernel.specs[NIB_SPEC_THREADS] =
+                variant->has_lanes && variant->has_size ? d->plan.matmul_width * lanes : 0;
             kernel.specs[NIB_SPEC_TILE_M] = is_cooperative ? params->tile->m : 0;
             kernel.specs[NIB_SPEC_TILE_N] = is_cooperative ? params->tile->n : 0;
             kernel.specs[NIB_SPEC_TILE_K] = is_cooperative ? params->tile->k : 0;

@@ -8,6 +8,7 @@
 struct nib_vk_variant {
     const char *shader; ///< NULL: the one for fewer rows of input serves
     uint32_t rows;
+    bool has_lanes;      ///< invocations share rows of the weight
     bool has_size;       ///< its subgroups have a known size
     bool is_cooperative; ///< and its constants name a tile
 };

@@ -50,7 +50,8 @@
 #define NIB_SPEC_TILE_N 17       // rows of the input,
 #define NIB_SPEC_TILE_K 18       // and weights of a row
 #define NIB_SPEC_SUBGROUP 19     // invocations of a subgroup
-#define NIB_SPECS 20
+#define NIB_SPEC_THREADS 20      // of a workgroup, in x
+#define NIB_SPECS 21
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
@@ -76,6 +77,8 @@
 #define NIB_PREPARE_SOURCE_NORM 1       // a norm without weight
 #define NIB_PREPARE_SOURCE_NORM_TIMES 2 // a norm with one
 #define NIB_PREPARE_SOURCE_GATE 3       // and up: NIB_ELEMENTWISE_SILU and the functions behind it
+
+#define NIB_PREPARE_GRANULES 16         // that a workgroup makes at once
 
 // outliers
 #define NIB_OUTLIERS_IS_LINES 0
