@@ -61,7 +61,6 @@ layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Tables {
     uint table[]; // first column and number of columns of each granule, then the permutation
 };
 
-shared float parts[THREADS];
 shared float maxima[THREADS]; // of each quad
 shared float quad_sums[THREADS];
 shared uint outlier_quads[THREADS];
@@ -70,6 +69,17 @@ uint place_of(uint column)
 {
     return HAS_PERMUTATION ? table[p.permutation_at + column] : column;
 }
+
+// Four neighbours of the row, before a norm.
+vec4 norm_quad(uint q)
+{
+    uint at = gl_WorkGroupID.y * p.in_stride + p.in_at;
+    vec4 v;
+    [[unroll]] for (uint i = 0u; i < 4u; i++)
+        v[i] = 4u * q + i < p.n_cols ? values[at + 4u * q + i] : 0.0;
+    return v;
+}
+#include "lib/row_norm.glsl"
 
 float norm_factor = 1.0;
 
@@ -92,43 +102,22 @@ float magnitude(uint row, uint column)
     return IS_LLM && !(value < p.limit) ? 0.0 : value;
 }
 
-// Returns the sum of what all invocations have, or the largest.
-float reduce(float value, bool is_sum)
-{
-    uint thread = gl_LocalInvocationIndex;
-    parts[thread] = value;
-    barrier();
-    for (uint i = 8u; thread < 8u && i < THREADS; i += 8u)
-        parts[thread] = is_sum ? parts[thread] + parts[thread + i]
-                               : max(parts[thread], parts[thread + i]);
-    barrier();
-    float result = parts[0];
-    for (uint i = 1u; i < 8u; i++)
-        result = is_sum ? result + parts[i] : max(result, parts[i]);
-    barrier();
-    return result;
-}
-
-// Returns 1 / the root of the mean square of the row.
-float find_norm_factor(uint row)
-{
-    uint at = row * p.in_stride + p.in_at;
-    float sum = 0.0;
-    for (uint c = gl_LocalInvocationIndex; c < p.n_cols; c += 4u * THREADS) {
-        [[unroll]] for (uint i = 0u; i < 4u; i++) {
-            float value = c + i * THREADS < p.n_cols ? values[at + c + i * THREADS] : 0.0;
-            sum += value * value;
-        }
-    }
-    return 1.0 / sqrt(reduce(sum, true) / float(p.n_cols) + p.epsilon);
-}
-
 float row_maximum(uint row)
 {
+    uint thread = gl_LocalInvocationIndex;
     float most = 0.0;
-    for (uint c = gl_LocalInvocationIndex; c < p.n_cols; c += THREADS)
+    for (uint c = thread; c < p.n_cols; c += THREADS)
         most = max(most, magnitude(row, c));
-    return reduce(most, false);
+    maxima[thread] = most;
+    barrier();
+    for (uint i = 8u; thread < 8u && i < THREADS; i += 8u)
+        maxima[thread] = max(maxima[thread], maxima[thread + i]);
+    barrier();
+    most = maxima[0];
+    for (uint i = 1u; i < 8u; i++)
+        most = max(most, maxima[i]);
+    barrier();
+    return most;
 }
 
 // Returns the largest magnitude of quad q of the group of 32 columns that begins at `begin`.
@@ -247,7 +236,8 @@ void main()
     uint row = gl_WorkGroupID.y, q = gl_LocalInvocationIndex % 8u;
     float scale = p.scale;
     if (IS_NORM)
-        norm_factor = find_norm_factor(row);
+        norm_factor =
+            find_norm_factor(gl_LocalInvocationIndex, THREADS, p.n_cols, p.epsilon);
     if (MODE == NIB_PREPARE_TOKEN)
         scale = divide(row_maximum(row), 127.5);
     else if (IS_LLM)

@@ -15,6 +15,10 @@
 #define GPU_LANES 8u
 #define GPU_MOST_LANES 32u
 #define MATMUL_WIDTH 8u
+/// What matmuls that prepare a row share: codes, scale and sums of a granule, and beside them a
+/// book, sums of squares and of lanes.
+#define SINGLE_GRANULE_BYTES (32u + 4u + 8u)
+#define SINGLE_OTHER_BYTES 4096u
 /// Workgroups that fill a GPU with a short pass.
 #define GPU_PREPARE_PARTS 64u
 /// Parts of a sequence's pages that fill a GPU.
@@ -173,6 +177,12 @@ uint64_t nib_vk_memory_budget(const struct nib_vk_snapshot *snapshot, uint32_t h
     return left;
 }
 
+/// Returns the granules of a row of input that a workgroup's shared memory holds.
+static uint32_t single_granules(const struct nib_vk_snapshot *snapshot)
+{
+    return (snapshot->max_shared_memory - SINGLE_OTHER_BYTES) / SINGLE_GRANULE_BYTES;
+}
+
 static uint32_t most_lanes(const struct nib_vk_snapshot *snapshot)
 {
     return min_u32(GPU_MOST_LANES, snapshot->max_invocations / MATMUL_WIDTH);
@@ -221,6 +231,7 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
     out_plan->prepare_parts = is_cpu ? 1 : GPU_PREPARE_PARTS;
     out_plan->matmul_lanes = is_cpu ? 1 : GPU_LANES;
+    out_plan->single_granules = single_granules(snapshot);
     out_plan->most_lanes = is_cpu ? 1 : most_lanes(snapshot);
     out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 3 : NIB_VK_MAX_COLUMNS - 1;
     // Taking bytes apart costs a GPU without dot products more than numbers do.

@@ -51,7 +51,8 @@
 #define NIB_SPEC_TILE_K 18       // and weights of a row
 #define NIB_SPEC_SUBGROUP 19     // invocations of a subgroup
 #define NIB_SPEC_THREADS 20      // of a workgroup, in x
-#define NIB_SPECS 21
+#define NIB_SPEC_GRANULES 21     // of a row of input that the matmul prepares itself
+#define NIB_SPECS 22
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
@@ -149,6 +150,14 @@ struct nib_matrix_args {
     nib_uint book_at;
 };
 
+// A single row of input that the matmul prepares itself: NIB_SPEC_SOURCE.
+struct nib_matmul_source {
+    nib_uint in_at;
+    nib_uint up_at;
+    nib_uint n_cols;
+    float epsilon;
+};
+
 struct nib_matmul_args {
     NIB_STRUCT(nib_matrix_args) matrix;
     nib_uint n_rows; // of the weight
@@ -156,6 +165,7 @@ struct nib_matmul_args {
     nib_uint out_stride;
     nib_uint bias_at;
     float factor; // NIB_SPEC_HAS_ADD
+    NIB_STRUCT(nib_matmul_source) source;
 };
 
 // A matmul through texel buffers multiplies up to three matrices with the same input. Offsets of
@@ -172,11 +182,8 @@ struct nib_matmul_texel_args {
     NIB_STRUCT(nib_matrix_args) matrix;
     NIB_STRUCT(nib_matmul_part) parts[NIB_MATMUL_PARTS];
     nib_uint bias_at;
-    float factor;   // NIB_SPEC_HAS_ADD
-    nib_uint in_at; // of a single row, which the matmul prepares itself
-    nib_uint up_at;
-    nib_uint n_cols;
-    float epsilon;
+    float factor; // NIB_SPEC_HAS_ADD
+    NIB_STRUCT(nib_matmul_source) source;
 };
 
 struct nib_embed_args {
