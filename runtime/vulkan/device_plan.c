@@ -164,6 +164,7 @@ static void choose_tiles(const struct nib_vk_snapshot *s, struct nib_vk_device_p
         plan->tiles[e][0] = nib_vk_tile_choose(s, (enum nib_vk_element)e, 1);
         plan->tiles[e][1] = nib_vk_tile_choose(s, (enum nib_vk_element)e, 2);
     }
+    nib_vk_matmul_blocks_find(s, &plan->blocks);
 }
 
 uint64_t nib_vk_memory_budget(const struct nib_vk_snapshot *snapshot, uint32_t heap, uint64_t taken)
@@ -220,6 +221,7 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     bool is_old_intel =
         snapshot->vendor_id == NIB_VK_VENDOR_INTEL && snapshot->subgroups.least < 16;
     if (!is_cpu && !is_old_intel) {
+        add_family(snapshot, NIB_VK_FAMILY_HALF, out_plan);
         add_family(snapshot, NIB_VK_FAMILY_COOP8, out_plan);
         add_family(snapshot, NIB_VK_FAMILY_COOP16, out_plan);
     }

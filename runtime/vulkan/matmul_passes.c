@@ -323,6 +323,7 @@ static enum nib_vk_family choose_family(const struct builder *b, const struct ni
     struct nib_vk_matmul_need need = {.bits = specs[NIB_SPEC_CODE_BITS],
                                       .has_book = specs[NIB_SPEC_HAS_BOOK],
                                       .has_codes = specs[NIB_SPEC_HAS_CODES],
+                                      .has_groups = op->activation == NIB_ACTIVATION_INT8_GROUP,
                                       .has_outliers = specs[NIB_SPEC_HAS_OUTLIERS],
                                       .has_halves = specs[NIB_SPEC_HALVES] == 2,
                                       .may_be_single = may_be_single(b, op, add)};

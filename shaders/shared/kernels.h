@@ -52,7 +52,12 @@
 #define NIB_SPEC_SUBGROUP 19     // invocations of a subgroup
 #define NIB_SPEC_THREADS 20      // of a workgroup, in x
 #define NIB_SPEC_GRANULES 21     // of a row of input that the matmul prepares itself
-#define NIB_SPECS 22
+#define NIB_SPEC_BLOCK_ROWS 22   // outputs of a workgroup: rows of the weight,
+#define NIB_SPEC_BLOCK_COLS 23   // rows of the input
+#define NIB_SPEC_ACROSS 24       // its subgroups that have rows of the weight of their own
+#define NIB_SPEC_DEPTH 25        // granules that are in shared memory at once,
+#define NIB_SPEC_BUFFERS 26      // and how often
+#define NIB_SPECS 27
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
@@ -147,6 +152,7 @@ struct nib_matrix_args {
     nib_uint sub_scale_at;
     nib_uint sub_min_at;
     nib_uint zero_at;
+    nib_uint unit_at;
     nib_uint book_at;
 };
 
