@@ -122,6 +122,8 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
                                       struct nib_vk_pass *pass, struct nib_error *err)
 {
     struct nib_vk_kernel kernel = params->kernel;
+    uint32_t lanes = kernel.specs[NIB_SPEC_LANES], source = kernel.specs[NIB_SPEC_SOURCE];
+    uint32_t granules = kernel.specs[NIB_SPEC_GRANULES];
     const struct nib_vk_device *d = b->self->device;
     uint32_t most = pass->is_lines ? b->self->max_lines : b->self->max_rows;
     uint32_t largest = d->plan.matmul_columns;
@@ -142,6 +144,11 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
             each = columns;
             kernel.shader = variant->shader;
             bool is_cooperative = variant->is_cooperative;
+            kernel.specs[NIB_SPEC_LANES] = variant->has_lanes ? lanes : 0;
+            kernel.specs[NIB_SPEC_SOURCE] = variant->is_single ? source : 0;
+            kernel.specs[NIB_SPEC_GRANULES] = variant->is_single ? granules : 0;
+            kernel.specs[NIB_SPEC_THREADS] =
+                variant->has_lanes && variant->has_size ? d->plan.matmul_width * lanes : 0;
             kernel.specs[NIB_SPEC_TILE_M] = is_cooperative ? params->tile->m : 0;
             kernel.specs[NIB_SPEC_TILE_N] = is_cooperative ? params->tile->n : 0;
             kernel.specs[NIB_SPEC_TILE_K] = is_cooperative ? params->tile->k : 0;

@@ -105,7 +105,8 @@ static uint64_t hash_probe(const struct nib_vk_probe *probe, const struct nib_vk
         p->matmul_width,      p->attention_units,
         p->attention_numbers, p->attention_parts,
         p->has_cooperative,   p->cooperative_subgroup,
-        p->has_sizes,         p->matmul_subgroup};
+        p->has_sizes,         p->matmul_subgroup,
+        p->most_lanes};
     uint64_t hash = nib_vk_hash(NIB_VK_HASH_BEGIN, probe->name, strlen(probe->name));
     hash = nib_vk_hash(hash, words, sizeof words);
     for (uint32_t i = 0; i < p->n_families; i++)

@@ -99,10 +99,13 @@ struct nib_vk_device_plan {
     enum nib_vk_family forced_family;
     enum nib_vk_family families[NIB_VK_FAMILY_COUNT]; ///< the best first
     uint32_t n_families;
-    bool has_codes;        ///< codes are multiplied as integers, not as the numbers they stand for
-    uint32_t matmul_lanes; ///< invocations that share a row of the weight
-    uint32_t matmul_columns; ///< binary logarithm of the most rows of input a workgroup: 0 to 6
-    uint32_t matmul_width;   ///< invocations that have rows of their own
+    bool has_codes;         ///< codes are multiplied as integers, not as the numbers they stand for
+    uint32_t prepare_parts; ///< workgroups that make matmuls' inputs ready, about, at least
+    uint32_t matmul_lanes;  ///< invocations that share a row of the weight, at least
+    uint32_t most_lanes;    ///< and at most
+    uint32_t single_granules; ///< of a row that a matmul for GPUs prepares itself, at most
+    uint32_t matmul_columns;  ///< binary logarithm of the most rows of input a workgroup: 0 to 6
+    uint32_t matmul_width;    ///< invocations that have rows of their own
     // Attention.
     uint32_t attention_units;   ///< of 8 numbers of a head that an invocation has, at least
     uint32_t attention_numbers; ///< of queries and outputs that it keeps, at most

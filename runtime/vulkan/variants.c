@@ -11,13 +11,21 @@
 #define TILE_SUBGROUP 32u
 #define INTEL_SUBGROUP 16u
 
-#define PLAIN(name, n)                \
+#define PLAIN(name, n)                                   \
+    {                                                    \
+        .shader = (name), .rows = (n), .has_lanes = true \
+    }
+#define SIZED(name, n)                                                     \
+    {                                                                      \
+        .shader = (name), .rows = (n), .has_lanes = true, .has_size = true \
+    }
+#define SINGLE(name, n)                                                     \
+    {                                                                       \
+        .shader = (name), .rows = (n), .has_lanes = true, .is_single = true \
+    }
+#define TILE(name, n)                 \
     {                                 \
         .shader = (name), .rows = (n) \
-    }
-#define SIZED(name, n)                                  \
-    {                                                   \
-        .shader = (name), .rows = (n), .has_size = true \
     }
 #define COOPERATIVE(name, n)                                                    \
     {                                                                           \
@@ -27,22 +35,27 @@
 static const struct nib_vk_family_info families[NIB_VK_FAMILY_COUNT] = {
     [NIB_VK_FAMILY_WIDE] = {"wide",
                             {PLAIN("matmul_2x1", 2), PLAIN("matmul_2x2", 2), PLAIN("matmul_4x4", 4),
-                             PLAIN("matmul_4x8", 4), [6] = PLAIN("matmul_tile", 8)}},
+                             PLAIN("matmul_4x8", 4), [6] = TILE("matmul_tile", 8)}},
     [NIB_VK_FAMILY_DOT] = {"dot",
                            {PLAIN("matmul_dot_2x1", 2), PLAIN("matmul_dot_2x2", 2),
                             PLAIN("matmul_dot_4x4", 4),
-                            PLAIN("matmul_dot_4x8", 4), [6] = PLAIN("matmul_dot_tile", 16)}},
+                            PLAIN("matmul_dot_4x8", 4), [6] = TILE("matmul_dot_tile", 16)}},
     [NIB_VK_FAMILY_TALL] = {"tall", {PLAIN("matmul_8x1", 8), PLAIN("matmul_8x2", 8)}},
     [NIB_VK_FAMILY_TEXEL] = {"texel",
                              {PLAIN("matmul_texel_x1", 8), PLAIN("matmul_texel_x2", 8),
                               PLAIN("matmul_texel_x4", 8), PLAIN("matmul_texel_x8", 8)}},
     [NIB_VK_FAMILY_SINGLE] = {"single",
-                              {PLAIN("matmul_texel_single", 8), PLAIN("matmul_texel_x2", 8),
+                              {SINGLE("matmul_texel_single", 8), PLAIN("matmul_texel_x2", 8),
                                PLAIN("matmul_texel_x4", 8), PLAIN("matmul_texel_x8", 8)}},
     [NIB_VK_FAMILY_SUB] = {"sub",
                            {SIZED("matmul_sub_2x1", 2), SIZED("matmul_sub_2x2", 2),
                             SIZED("matmul_sub_4x4", 4),
-                            SIZED("matmul_sub_4x8", 4), [6] = PLAIN("matmul_dot_tile", 16)}},
+                            SIZED("matmul_sub_4x8", 4), [6] = TILE("matmul_dot_tile", 16)},
+                           {.shader = "matmul_sub_single",
+                            .rows = 2,
+                            .has_lanes = true,
+                            .has_size = true,
+                            .is_single = true}},
     [NIB_VK_FAMILY_COOP8] = {"coop8", {[6] = COOPERATIVE("matmul_coop8", 16)}},
     [NIB_VK_FAMILY_COOP16] = {"coop16", {[6] = COOPERATIVE("matmul_coop16", 8)}},
     [NIB_VK_FAMILY_HALF] = {"half",

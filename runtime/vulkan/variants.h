@@ -8,7 +8,9 @@
 struct nib_vk_variant {
     const char *shader; ///< NULL: the one for fewer rows of input serves
     uint32_t rows;
+    bool has_lanes;      ///< invocations share rows of the weight
     bool has_size;       ///< its subgroups have a known size
+    bool is_single;      ///< prepares its row of input itself
     bool is_cooperative; ///< and its constants name a tile
     bool has_blocks;     ///< and a block of the device plan, which takes the place of `rows`
 };
@@ -16,6 +18,8 @@ struct nib_vk_variant {
 struct nib_vk_family_info {
     const char *name;
     struct nib_vk_variant variants[NIB_VK_MAX_COLUMNS]; ///< [c]: for 2^c rows of input
+    /// For one row of input that it prepares itself, where that can be (shader NULL: nowhere).
+    struct nib_vk_variant single;
 };
 /// Returns what is known of a family; static.
 const struct nib_vk_family_info *nib_vk_family_get(enum nib_vk_family family);

@@ -50,13 +50,14 @@
 #define NIB_SPEC_TILE_N 17       // rows of the input,
 #define NIB_SPEC_TILE_K 18       // and weights of a row
 #define NIB_SPEC_SUBGROUP 19     // invocations of a subgroup
-#define NIB_SPEC_BLOCK_ROWS 20   // outputs of a workgroup: rows of the weight,
-#define NIB_SPEC_BLOCK_COLS 21   // rows of the input
-#define NIB_SPEC_THREADS 22      // its invocations
-#define NIB_SPEC_ACROSS 23       // its subgroups that have rows of the weight of their own
-#define NIB_SPEC_DEPTH 24        // granules that are in shared memory at once,
-#define NIB_SPEC_BUFFERS 25      // and how often
-#define NIB_SPECS 26
+#define NIB_SPEC_THREADS 20      // of a workgroup, in x
+#define NIB_SPEC_GRANULES 21     // of a row of input that the matmul prepares itself
+#define NIB_SPEC_BLOCK_ROWS 22   // outputs of a workgroup: rows of the weight,
+#define NIB_SPEC_BLOCK_COLS 23   // rows of the input
+#define NIB_SPEC_ACROSS 24       // its subgroups that have rows of the weight of their own
+#define NIB_SPEC_DEPTH 25        // granules that are in shared memory at once,
+#define NIB_SPEC_BUFFERS 26      // and how often
+#define NIB_SPECS 27
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
@@ -82,6 +83,8 @@
 #define NIB_PREPARE_SOURCE_NORM 1       // a norm without weight
 #define NIB_PREPARE_SOURCE_NORM_TIMES 2 // a norm with one
 #define NIB_PREPARE_SOURCE_GATE 3       // and up: NIB_ELEMENTWISE_SILU and the functions behind it
+
+#define NIB_PREPARE_GRANULES 16         // that a workgroup makes at once
 
 // outliers
 #define NIB_OUTLIERS_IS_LINES 0
@@ -153,6 +156,14 @@ struct nib_matrix_args {
     nib_uint book_at;
 };
 
+// A single row of input that the matmul prepares itself: NIB_SPEC_SOURCE.
+struct nib_matmul_source {
+    nib_uint in_at;
+    nib_uint up_at;
+    nib_uint n_cols;
+    float epsilon;
+};
+
 struct nib_matmul_args {
     NIB_STRUCT(nib_matrix_args) matrix;
     nib_uint n_rows; // of the weight
@@ -160,6 +171,7 @@ struct nib_matmul_args {
     nib_uint out_stride;
     nib_uint bias_at;
     float factor; // NIB_SPEC_HAS_ADD
+    NIB_STRUCT(nib_matmul_source) source;
 };
 
 // A matmul through texel buffers multiplies up to three matrices with the same input. Offsets of
@@ -176,11 +188,8 @@ struct nib_matmul_texel_args {
     NIB_STRUCT(nib_matrix_args) matrix;
     NIB_STRUCT(nib_matmul_part) parts[NIB_MATMUL_PARTS];
     nib_uint bias_at;
-    float factor;   // NIB_SPEC_HAS_ADD
-    nib_uint in_at; // of a single row, which the matmul prepares itself
-    nib_uint up_at;
-    nib_uint n_cols;
-    float epsilon;
+    float factor; // NIB_SPEC_HAS_ADD
+    NIB_STRUCT(nib_matmul_source) source;
 };
 
 struct nib_embed_args {
