@@ -67,8 +67,8 @@ struct nib_device_params {
     enum nib_self_test self_test;
     const char *cache_dir;      ///< folder for pipelines and verdicts; NULL: nothing is kept
     const char *vulkan_variant; ///< Vulkan: the matmul kernels ("wide", "dot", "tall", "texel",
-        ///< "single", "sub", "coop8", "coop16") that go before those that the device would choose,
-        ///< where they serve; for tests; NULL: none
+        ///< "single", "sub", "coop8", "coop16", "half") that go before those that the device would
+        ///< choose, where they serve; for tests; NULL: none
     const char *shader_dir; ///< Vulkan, builds with NIB_RUNTIME_COMPILE: a folder like Nibble's own
                             ///< shaders, whose kernels are taken instead of those that are built
                             ///< in, and again, between steps, when one of its files has changed;
