@@ -1,8 +1,8 @@
 #version 450
 // The input of a matmul in the order of the weight's granules, 32 numbers each, the last ones zero:
 // floats, or packed int8 codes, with each granule's scale and sums. Codes are those of
-// runtime/quant/activation.h. 8 invocations take a granule, a quad each. Workgroups in z share a
-// row: each finds what the row has in common for itself.
+// runtime/quant/activation.h. 8 invocations share a granule, or one takes it. Workgroups in z share
+// a row: each finds what the row has in common for itself.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "lib/activate.glsl"
@@ -19,10 +19,12 @@ layout(constant_id = NIB_PREPARE_HAS_SPANS) const bool HAS_SPANS = false;
 layout(constant_id = NIB_PREPARE_HAS_PERMUTATION) const bool HAS_PERMUTATION = false;
 layout(constant_id = NIB_PREPARE_IS_LINES) const bool IS_LINES = false;
 layout(constant_id = NIB_PREPARE_SOURCE) const uint SOURCE = NIB_PREPARE_SOURCE_VALUES;
+// Quads of a granule that an invocation takes: 1 or 8.
+layout(constant_id = NIB_PREPARE_QUADS) const uint QUADS = 1;
 // The order in which nibbles of a word are taken apart with one mask.
 layout(constant_id = NIB_PREPARE_IS_SPLIT) const bool IS_SPLIT = false;
-#define THREADS (8u * NIB_PREPARE_GRANULES)
-layout(local_size_x = 8 * NIB_PREPARE_GRANULES) in;
+#define THREADS uint(NIB_PREPARE_THREADS)
+layout(local_size_x = NIB_PREPARE_THREADS) in;
 
 const bool IS_LLM = MODE == NIB_PREPARE_LLM;
 const bool IS_NORM = SOURCE == NIB_PREPARE_SOURCE_NORM || SOURCE == NIB_PREPARE_SOURCE_NORM_TIMES;
@@ -186,54 +188,73 @@ vec2 group_scale(float most)
     return most < 7.888609052210118e-31 ? vec2(0.0) : vec2(most / 127.0, 127.0 / most);
 }
 
-// Makes quad q of granule g.
-void prepare_quad(uint row, uint g, uint q, float scale, uint mask_at)
+// Returns what the invocations that share a granule have found, put together.
+float join_maxima(float most, uint lane)
 {
-    uint thread = gl_LocalInvocationIndex, own = thread - q;
+    uint thread = gl_LocalInvocationIndex;
+    maxima[thread] = most;
+    barrier();
+    for (uint i = 0u; i < 8u; i++)
+        most = max(most, maxima[thread - lane + i]);
+    return most;
+}
+
+// Adds the sums of quads up, by halves, and whether there are outliers; true for all.
+void join_sums(inout float half_sums[2], inout bool has_outliers, uint lane)
+{
+    uint thread = gl_LocalInvocationIndex;
+    quad_sums[thread] = half_sums[lane / 4u];
+    outlier_quads[thread] = has_outliers ? 1u : 0u;
+    barrier();
+    half_sums[0] = 0.0;
+    half_sums[1] = 0.0;
+    for (uint i = 0u; i < 8u; i++) {
+        half_sums[i / 4u] += quad_sums[thread - lane + i];
+        has_outliers = has_outliers || outlier_quads[thread - lane + i] != 0u;
+    }
+}
+
+// Makes QUADS quads of granule g, from `lane` on.
+void prepare_quads(uint row, uint g, uint lane, float scale, uint mask_at)
+{
     Span span = Span(32u * g, min(32u, p.n_cols - 32u * g));
     if (HAS_SPANS)
         span = Span(table[2u * g], table[2u * g + 1u]);
-    maxima[thread] =
-        MODE == NIB_PREPARE_GROUP ? quad_maximum(row, span.begin / 32u * 32u, q) : 0.0;
-    barrier();
-    vec2 group = vec2(scale);
-    if (MODE == NIB_PREPARE_GROUP) {
-        float most = maxima[own];
-        for (uint i = 1u; i < 8u; i++)
-            most = max(most, maxima[own + i]);
-        group = group_scale(most);
-    }
+    float most = 0.0;
+    for (uint q = lane; MODE == NIB_PREPARE_GROUP && q < lane + QUADS; q++)
+        most = max(most, quad_maximum(row, span.begin / 32u * 32u, q));
+    if (QUADS < 8u)
+        most = join_maxima(most, lane);
+    vec2 group = MODE == NIB_PREPARE_GROUP ? group_scale(most) : vec2(scale);
     float granule_scale = MODE == NIB_PREPARE_F32 ? 1.0 : group.x;
-    vec4 v, exact;
-    outlier_quads[thread] =
-        take_quad(row, span, q, granule_scale, group.y, mask_at, v, exact) ? 1u : 0u;
-    uint place = (row * p.n_granules + g) * 8u + q;
-    if (MAKES_FLOATS) {
-        v = AS_VALUES ? granule_scale * v + exact : v;
-        floats[place] = v;
-    } else {
-        uvec4 c = uvec4(ivec4(v)) & 255u;
-        codes[place] = c.x | (c.y << 8) | (c.z << 16) | (c.w << 24);
-        if (IS_LLM)
-            outliers[place] = exact;
-    }
-    quad_sums[thread] = (v.x + v.y) + (v.z + v.w);
-    barrier();
-    if (q > 0u)
-        return;
     float half_sums[2] = float[2](0.0, 0.0);
-    uint n_outliers = 0u;
-    for (uint i = 0u; i < 8u; i++) {
-        half_sums[i / 4u] += quad_sums[own + i];
-        n_outliers += outlier_quads[own + i];
+    bool has_outliers = false;
+    for (uint q = lane; q < lane + QUADS; q++) {
+        vec4 v, exact;
+        bool is_outlier = take_quad(row, span, q, granule_scale, group.y, mask_at, v, exact);
+        has_outliers = has_outliers || is_outlier;
+        uint place = (row * p.n_granules + g) * 8u + q;
+        if (MAKES_FLOATS) {
+            v = AS_VALUES ? granule_scale * v + exact : v;
+            floats[place] = v;
+        } else {
+            uvec4 c = uvec4(ivec4(v)) & 255u;
+            codes[place] = c.x | (c.y << 8) | (c.z << 16) | (c.w << 24);
+            if (IS_LLM)
+                outliers[place] = exact;
+        }
+        half_sums[q / 4u] += (v.x + v.y) + (v.z + v.w);
     }
-    sums[row * p.n_granules + g] = vec4(MAKES_FLOATS ? 1.0 : granule_scale, half_sums[0],
-                                        half_sums[1], n_outliers > 0u ? 1.0 : 0.0);
+    if (QUADS < 8u)
+        join_sums(half_sums, has_outliers, lane);
+    if (lane == 0u)
+        sums[row * p.n_granules + g] = vec4(MAKES_FLOATS ? 1.0 : granule_scale, half_sums[0],
+                                            half_sums[1], has_outliers ? 1.0 : 0.0);
 }
 
 void main()
 {
-    uint row = gl_WorkGroupID.y, q = gl_LocalInvocationIndex % 8u;
+    uint row = gl_WorkGroupID.y;
     float scale = p.scale;
     if (IS_NORM)
         norm_factor =
@@ -244,10 +265,12 @@ void main()
         scale = divide(row_maximum(row), 127.0);
     uint mask_at = IS_LLM ? mask_row(row) : NIB_NONE;
     mask_at = mask_at == NIB_NONE ? NIB_NONE : mask_at * p.mask_stride;
-    for (uint first = gl_WorkGroupID.z * NIB_PREPARE_GRANULES; first < p.n_granules;
-         first += gl_NumWorkGroups.z * NIB_PREPARE_GRANULES) {
-        // Invocations beyond the row make its last granule once more.
-        uint g = min(first + gl_LocalInvocationIndex / 8u, p.n_granules - 1u);
-        prepare_quad(row, g, q, scale, mask_at);
+    const uint sharers = 8u / QUADS, together = THREADS / sharers;
+    uint own = gl_LocalInvocationIndex / sharers, lane = gl_LocalInvocationIndex % sharers;
+    for (uint first = gl_WorkGroupID.z * together; first < p.n_granules;
+         first += gl_NumWorkGroups.z * together) {
+        // All that meet at barriers go there: those beyond the row make its last granule again.
+        if (QUADS < 8u || first + own < p.n_granules)
+            prepare_quads(row, min(first + own, p.n_granules - 1u), lane, scale, mask_at);
     }
 }

@@ -231,6 +231,8 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
         add_family(snapshot, NIB_VK_FAMILY_DOT, out_plan);
     }
     add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
+    // A CPU's driver pays for barriers.
+    out_plan->prepare_quads = is_cpu ? 8 : 1;
     out_plan->prepare_parts = is_cpu ? 1 : GPU_PREPARE_PARTS;
     out_plan->matmul_lanes = is_cpu ? 1 : GPU_LANES;
     out_plan->single_granules = single_granules(snapshot);
@@ -262,6 +264,7 @@ enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot,
     bool is_cooperative = nib_vk_family_is_cooperative(plan->forced_family);
     if (plan->forced_family == NIB_VK_FAMILY_WIDE || plan->forced_family == NIB_VK_FAMILY_DOT ||
         nib_vk_family_has_sizes(plan->forced_family)) {
+        plan->prepare_quads = 1;
         plan->prepare_parts = GPU_PREPARE_PARTS;
         plan->matmul_lanes = GPU_LANES;
         plan->most_lanes = most_lanes(snapshot);

@@ -401,6 +401,7 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
                              [NIB_PREPARE_AS_VALUES] = makes_values,
                              [NIB_PREPARE_HAS_SPANS] = l->has_spans,
                              [NIB_PREPARE_HAS_PERMUTATION] = weight->has_permutation,
+                             [NIB_PREPARE_QUADS] = b->self->device->plan.prepare_quads,
                              [NIB_PREPARE_IS_LINES] = is_llm && b->is_lines,
                              [NIB_PREPARE_IS_SPLIT] = is_split(family, l)}},
         .bind.range = {[NIB_BIND_IN] = value_of(b, &op->in),
@@ -435,7 +436,7 @@ static enum nib_status build_prepare(struct builder *b, const struct nib_op_matm
         add_access(pass, NIB_VK_MASK, 0, 1, false);
     add_access(pass, NIB_VK_PREPARED, 0, 1, true);
     pass->height[0] = has_single ? 0 : 1;
-    uint32_t most = (uint32_t)nib_ceil_div_u64(l->n_granules, NIB_PREPARE_GRANULES);
+    uint32_t most = (uint32_t)nib_ceil_div_u64(8ull * l->n_granules, NIB_PREPARE_THREADS);
     for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++) {
         uint32_t parts = b->self->device->plan.prepare_parts >> i;
         pass->depth[i] = parts < 1 ? 1 : parts < most ? parts : most;

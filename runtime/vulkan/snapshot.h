@@ -100,6 +100,7 @@ struct nib_vk_device_plan {
     enum nib_vk_family families[NIB_VK_FAMILY_COUNT]; ///< the best first
     uint32_t n_families;
     bool has_codes;         ///< codes are multiplied as integers, not as the numbers they stand for
+    uint32_t prepare_quads; ///< of a granule of input that an invocation makes ready: 1 or 8
     uint32_t prepare_parts; ///< workgroups that make matmuls' inputs ready, about, at least
     uint32_t matmul_lanes;  ///< invocations that share a row of the weight, at least
     uint32_t most_lanes;    ///< and at most
