@@ -35,7 +35,6 @@ layout(constant_id = NIB_SPEC_BLOCK_COLS) const uint BLOCK_COLS = 64;
 layout(constant_id = NIB_SPEC_THREADS) const uint THREADS = 128;
 layout(constant_id = NIB_SPEC_ACROSS) const uint ACROSS = 2;
 layout(constant_id = NIB_SPEC_DEPTH) const uint DEPTH = 1;
-layout(constant_id = NIB_SPEC_BUFFERS) const uint BUFFERS = 1;
 layout(local_size_x = 128, local_size_x_id = NIB_SPEC_THREADS) in;
 
 // How subgroups and their tiles lie in the block.
@@ -51,7 +50,6 @@ const uint INPUT_QUADS = HAS_CODES ? 2u : 8u; // of words that a granule of x ta
 // neighbours meet different banks.
 #define UNITS 4u
 const uint STRIDE = DEPTH * UNITS + 1u;
-const uint BUFFER = (BLOCK_ROWS + BLOCK_COLS) * STRIDE;
 
 layout(push_constant) uniform Push {
     nib_matmul_args p;
@@ -73,8 +71,8 @@ layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Bias {
     float bias[];
 };
 
-// Rows of the weight, then rows of x, in each buffer; at the end what subgroups write next.
-shared uvec4 tiles[BUFFERS * BUFFER];
+// Rows of the weight, then rows of x; at the end what subgroups write next.
+shared uvec4 tiles[(BLOCK_ROWS + BLOCK_COLS) * STRIDE];
 // What sums are multiplied with.
 shared float row_factors[BLOCK_ROWS];
 shared float column_factors[BLOCK_COLS];
@@ -202,10 +200,10 @@ uvec2 weight_numbers(Granule granule, uint q, Terms t)
     return uvec2(number_pair(even_bytes(bytes), t), number_pair(odd_bytes(bytes), t));
 }
 
-void share_weights(uint i, uint buffer_at)
+void share_weights(uint i)
 {
     Cell cell = weight_cell(i);
-    uint at = buffer_at + cell.place * STRIDE + cell.depth * UNITS;
+    uint at = cell.place * STRIDE + cell.depth * UNITS;
     Terms t;
     [[unroll]] for (uint u = 0u; u < UNITS; u++) {
         if (u % (UNITS / HALVES) == 0u) {
@@ -232,10 +230,10 @@ uvec2 input_numbers(uint i, uint q, float scale)
                  packFloat2x16((odd_bytes(bytes) - zero) * factor));
 }
 
-void share_inputs(uint i, uint s, uint buffer_at)
+void share_inputs(uint i, uint s)
 {
     Cell cell = input_cell(i);
-    uint at = buffer_at + (BLOCK_ROWS + cell.place) * STRIDE + cell.depth * UNITS;
+    uint at = (BLOCK_ROWS + cell.place) * STRIDE + cell.depth * UNITS;
     bool is_there = s * DEPTH + cell.depth < p.matrix.n_granules;
     float scale = is_there ? input_scales[i] * column_units[i] : 0.0;
     [[unroll]] for (uint u = 0u; u < UNITS; u++)
@@ -243,12 +241,12 @@ void share_inputs(uint i, uint s, uint buffer_at)
 }
 
 // Turns what is loaded for step `s` into numbers; behind the last granule inputs are zeros.
-void share_step(uint s, uint buffer_at)
+void share_step(uint s)
 {
     [[unroll]] for (uint i = 0u; i < WEIGHT_LOADS; i++)
-        share_weights(i, buffer_at);
+        share_weights(i);
     [[unroll]] for (uint i = 0u; i < INPUT_LOADS; i++)
-        share_inputs(i, s, buffer_at);
+        share_inputs(i, s);
 }
 
 float largest(uint quad)
@@ -308,10 +306,10 @@ uint first_column()
 }
 
 // Adds the products of what is shared.
-void multiply(uint buffer_at)
+void multiply()
 {
-    uint weights_at = buffer_at + first_row() * STRIDE;
-    uint inputs_at = buffer_at + (BLOCK_ROWS + first_column()) * STRIDE;
+    uint weights_at = first_row() * STRIDE;
+    uint inputs_at = (BLOCK_ROWS + first_column()) * STRIDE;
     [[unroll]] for (uint k = 0u; k < DEPTH * 32u; k += TILE_K) {
         INPUTS columns[COL_TILES];
         [[unroll]] for (uint c = 0u; c < COL_TILES; c++)
@@ -385,21 +383,19 @@ void main()
     load_book(p.matrix, gl_LocalInvocationIndex, THREADS);
     load_step(0u);
     find_units();
-    share_step(0u, 0u);
+    share_step(0u);
     [[unroll]] for (uint i = 0u; i < ROW_TILES * COL_TILES; i++)
         total[i] = SUMS(0.0);
     barrier();
-    uint n_steps = (p.matrix.n_granules + DEPTH - 1u) / DEPTH, buffer_at = 0u;
+    uint n_steps = (p.matrix.n_granules + DEPTH - 1u) / DEPTH;
     for (uint s = 1u; s < n_steps; s++) {
         load_step(s);
-        multiply(buffer_at);
-        buffer_at = BUFFERS == 2u ? BUFFER - buffer_at : 0u;
-        if (BUFFERS == 1u)
-            barrier();
-        share_step(s, buffer_at);
+        multiply();
+        barrier();
+        share_step(s);
         barrier();
     }
-    multiply(buffer_at);
+    multiply();
     // Tiles must begin at multiples of 16 bytes.
     bool is_inner = (first_tile() * TILE_ROWS + BLOCK_ROWS <= p.n_rows) &&
                     ((p.out_at | p.out_stride) & 3u) == 0u;

@@ -175,16 +175,18 @@ void share_floats(const Granule granule, Group group, uint g, uint h, uint first
 
 void add_floats()
 {
-    // NVIDIA's compiler takes half a minute for all of it in one piece.
-    [[dont_unroll]] for (uint i = 0u; i < HALF; i++) {
-        float w[ROWS], v[COLS];
-        [[unroll]] for (uint k = 0u; k < ROWS; k++)
-            w[k] = weight_floats[i * BLOCK_ROWS + row_of(k)];
-        [[unroll]] for (uint c = 0u; c < COLS; c++)
-            v[c] = input_floats[i * BLOCK_COLS + column_of(c)];
-        [[unroll]] for (uint k = 0u; k < ROWS; k++)
+    // In one piece it takes NVIDIA's compiler half a minute.
+    [[dont_unroll]] for (uint first = 0u; first < HALF; first += 4u) {
+        [[unroll]] for (uint i = 0u; i < 4u; i++) {
+            float w[ROWS], v[COLS];
+            [[unroll]] for (uint k = 0u; k < ROWS; k++)
+                w[k] = weight_floats[(first + i) * BLOCK_ROWS + row_of(k)];
             [[unroll]] for (uint c = 0u; c < COLS; c++)
-                total[k * COLS + c] += w[k] * v[c];
+                v[c] = input_floats[(first + i) * BLOCK_COLS + column_of(c)];
+            [[unroll]] for (uint k = 0u; k < ROWS; k++)
+                [[unroll]] for (uint c = 0u; c < COLS; c++)
+                    total[k * COLS + c] += w[k] * v[c];
+        }
     }
 }
 #endif

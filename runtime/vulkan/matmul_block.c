@@ -15,7 +15,7 @@
 static uint32_t shared_bytes(const struct nib_vk_matmul_block *b)
 {
     uint32_t line = b->depth * GRANULE_BYTES + GAP_BYTES;
-    return (b->rows + b->cols) * (b->buffers * line + OTHER_BYTES) + BOOK_BYTES;
+    return (b->rows + b->cols) * (line + OTHER_BYTES) + BOOK_BYTES;
 }
 
 /// Cuts the block into as nearly square parts for its subgroups as tiles allow. Returns whether
@@ -38,20 +38,18 @@ static bool divide(struct nib_vk_matmul_block *b, const struct nib_vk_tile *tile
         }
     }
     // Behind the last product each subgroup leaves a tile of sums in shared memory.
-    uint32_t lines = b->buffers * (b->rows + b->cols);
+    uint32_t lines = b->rows + b->cols;
     return best < UINT32_MAX && n * tile->m * tile->n * (uint32_t)sizeof(float) <=
                                     lines * (b->depth * GRANULE_BYTES + GAP_BYTES);
 }
 
-/// Finds the largest tile that fits, and takes one buffer where two are too much.
+/// Finds the largest tile that fits. Returns whether there is one.
 static bool complete(const struct nib_vk_cooperative *cooperative,
                      const struct nib_vk_workgroup_limits *limits,
                      struct nib_vk_matmul_block *block)
 {
     uint32_t largest = 0;
     struct nib_vk_matmul_block best;
-    if (shared_bytes(block) > limits->shared_memory)
-        block->buffers = 1;
     if (block->threads > limits->invocations || shared_bytes(block) > limits->shared_memory)
         return false;
     for (uint32_t i = 0; i < cooperative->n_tiles; i++) {
@@ -73,9 +71,9 @@ void nib_vk_matmul_blocks_make(const struct nib_vk_cooperative *cooperative,
                                struct nib_vk_matmul_blocks *out_blocks)
 {
     static const struct nib_vk_matmul_block all[] = {
-        {.rows = 128, .cols = 128, .threads = 256, .depth = 2, .buffers = 2},
-        {.rows = 64, .cols = 128, .threads = 128, .depth = 2, .buffers = 2},
-        {.rows = 64, .cols = 64, .threads = 128, .depth = 2, .buffers = 2},
+        {.rows = 128, .cols = 128, .threads = 256, .depth = 2},
+        {.rows = 64, .cols = 128, .threads = 128, .depth = 2},
+        {.rows = 64, .cols = 64, .threads = 128, .depth = 2},
     };
     *out_blocks = (struct nib_vk_matmul_blocks){0};
     for (uint32_t i = 0; i < sizeof all / sizeof all[0]; i++) {

@@ -13,7 +13,6 @@ struct nib_vk_matmul_block {
     uint32_t threads; ///< invocations of the workgroup
     uint32_t across;  ///< subgroups that have rows of the weight of their own
     uint32_t depth;   ///< granules that are in shared memory at once
-    uint32_t buffers; ///< 2: while one is multiplied the next one is written
     struct nib_vk_tile tile;
 };
 

@@ -114,7 +114,6 @@ static const struct nib_vk_matmul_block *take_block(const struct builder *b,
     kernel->specs[NIB_SPEC_THREADS] = block->threads;
     kernel->specs[NIB_SPEC_ACROSS] = block->across;
     kernel->specs[NIB_SPEC_DEPTH] = block->depth;
-    kernel->specs[NIB_SPEC_BUFFERS] = block->buffers;
     return block;
 }
 

@@ -55,9 +55,8 @@
 #define NIB_SPEC_BLOCK_ROWS 22   // outputs of a workgroup: rows of the weight,
 #define NIB_SPEC_BLOCK_COLS 23   // rows of the input
 #define NIB_SPEC_ACROSS 24       // its subgroups that have rows of the weight of their own
-#define NIB_SPEC_DEPTH 25        // granules that are in shared memory at once,
-#define NIB_SPEC_BUFFERS 26      // and how often
-#define NIB_SPECS 27
+#define NIB_SPEC_DEPTH 25        // granules that are in shared memory at once
+#define NIB_SPECS 26
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
