@@ -15,6 +15,15 @@ enum { MAX_THREADS = 1024 };
 /// More time than that many pauses take on any processor.
 #define MAX_PAUSES_NS 20000u
 
+/// What a waiting thread fetches ahead at most: a part of any second cache that leaves room for
+/// what loops between now and then use.
+#define FETCH_BYTES (256u << 10)
+/// What it fetches between two looks at what it waits for.
+#define FETCH_STEP 512u
+#define FETCH_LINE 64u
+/// A thread takes this part of the pieces that are left to it.
+#define GUIDED_PART 4u
+
 /// The word `entry`: the number of the pool's threads inside, and two flags.
 #define ENTRY_OPEN 0x80000000u    ///< a loop is running, and its fields may be read
 #define ENTRY_WAITING 0x40000000u ///< the caller sleeps until the count is 0
@@ -30,6 +39,14 @@ struct range {
     char pad[CACHE_LINE - 2 * sizeof(uint64_t)];
 };
 
+/// What a thread fetches while it waits.
+struct fetch {
+    atomic_uintptr_t expected; ///< where its part begins, 0: nowhere
+    uintptr_t begin;           ///< the thread's own: what it saw in `expected`
+    uintptr_t done;            ///< bytes fetched from there on
+    char pad[CACHE_LINE - 3 * sizeof(uintptr_t)];
+};
+
 struct worker {
     struct nib_thread_pool *pool;
     struct nib_thread *handle;
@@ -41,6 +58,7 @@ struct nib_thread_pool {
     uint32_t n_threads;
     struct worker *workers;         ///< [n_threads - 1]
     struct range *ranges;           ///< [n_threads]
+    struct fetch *fetches;          ///< [n_threads]
     struct nib_mutex *turn;         ///< held by the caller whose loop runs
     atomic_uint_fast64_t caller_id; ///< its nib_thread_id, 0 if none
     struct nib_mutex *sleep;        ///< guards both conditions
@@ -52,6 +70,7 @@ struct nib_thread_pool {
     void *user;
     uint64_t count;
     uint64_t grain;
+    bool is_guided;
 
     char pad_0[CACHE_LINE];
     atomic_uint entry;
@@ -71,19 +90,45 @@ static void pause_spinning(void)
 #endif
 }
 
+static void prefetch_line(uintptr_t address)
+{
+#ifdef __GNUC__
+    __builtin_prefetch((const void *)address);
+#else
+    (void)address;
+#endif
+}
+
+/// Fetches a little of what the thread's next loop reads; returns false where nothing is left.
+static bool fetch_some(struct fetch *fetch)
+{
+    uintptr_t begin = atomic_load_explicit(&fetch->expected, memory_order_relaxed);
+    if (begin != fetch->begin) {
+        fetch->begin = begin;
+        fetch->done = 0;
+    }
+    if (begin == 0 || fetch->done >= FETCH_BYTES)
+        return false;
+    for (uintptr_t i = 0; i < FETCH_STEP; i += FETCH_LINE)
+        prefetch_line(begin + fetch->done + i);
+    fetch->done += FETCH_STEP;
+    return true;
+}
+
 /// Spins until (*word & mask) differs from `value`; returns false if that took too long.
 ///
 /// Time in which the thread did not run does not count: two threads of the pool that share a
 /// processor would else sleep and wake each other there for ever, while one that keeps running is
 /// moved to a free processor by the system.
-static bool spin_while(atomic_uint *word, unsigned mask, unsigned value)
+static bool spin_while(atomic_uint *word, unsigned mask, unsigned value, struct fetch *fetch)
 {
     uint64_t last = nib_clock_ns();
     uint64_t spent = 0;
     for (unsigned i = 1; spent < SPIN_NS; i++) {
         if ((atomic_load_explicit(word, memory_order_acquire) & mask) != value)
             return true;
-        pause_spinning();
+        if (!fetch_some(fetch))
+            pause_spinning();
         if (i % SPIN_PAUSES != 0)
             continue;
         uint64_t now = nib_clock_ns();
@@ -93,16 +138,29 @@ static bool spin_while(atomic_uint *word, unsigned mask, unsigned value)
     return false;
 }
 
+/// Runs `n` pieces from `piece` on as one.
+static void run_stretch(struct nib_thread_pool *pool, uint64_t piece, uint64_t n, uint32_t thread)
+{
+    uint64_t first = piece * pool->grain, size = n * pool->grain;
+    uint64_t rest = pool->count - first;
+    pool->body(pool->user, first, first + (rest < size ? rest : size), thread);
+}
+
 static void run_range(struct nib_thread_pool *pool, struct range *range, uint32_t thread)
 {
-    // A look costs the other threads less than taking a number.
-    while (atomic_load_explicit(&range->next, memory_order_relaxed) < range->end) {
-        uint64_t piece = atomic_fetch_add_explicit(&range->next, 1, memory_order_relaxed);
+    for (;;) {
+        // A look costs the other threads less than taking a number.
+        uint64_t piece = atomic_load_explicit(&range->next, memory_order_relaxed);
         if (piece >= range->end)
             return;
-        uint64_t first = piece * pool->grain;
-        uint64_t rest = pool->count - first;
-        pool->body(pool->user, first, first + (rest < pool->grain ? rest : pool->grain), thread);
+        uint64_t n = pool->is_guided ? (range->end - piece) / GUIDED_PART : 1;
+        if (n < 1)
+            n = 1;
+        piece = atomic_fetch_add_explicit(&range->next, n, memory_order_relaxed);
+        if (piece >= range->end)
+            return;
+        uint64_t left = range->end - piece;
+        run_stretch(pool, piece, n < left ? n : left, thread);
     }
 }
 
@@ -127,9 +185,9 @@ static void enter(struct nib_thread_pool *pool, uint32_t thread)
     }
 }
 
-static void await_generation(struct nib_thread_pool *pool, unsigned seen)
+static void await_generation(struct nib_thread_pool *pool, unsigned seen, uint32_t thread)
 {
-    if (spin_while(&pool->generation, UINT32_MAX, seen))
+    if (spin_while(&pool->generation, UINT32_MAX, seen, &pool->fetches[thread]))
         return;
     nib_mutex_lock(pool->sleep);
     // Either this thread sees the new generation, or begin_generation sees this thread.
@@ -156,7 +214,7 @@ static void worker_main(void *user)
     struct nib_thread_pool *pool = worker->pool;
     atomic_store_explicit(&worker->id, nib_thread_id(), memory_order_relaxed);
     for (unsigned seen = 0;;) {
-        await_generation(pool, seen);
+        await_generation(pool, seen, worker->index);
         seen = atomic_load_explicit(&pool->generation, memory_order_acquire);
         if (atomic_load_explicit(&pool->stop, memory_order_relaxed))
             return;
@@ -198,7 +256,8 @@ enum nib_status nib_thread_pool_create(uint32_t n_threads, bool pin,
     if (n_threads > 1) {
         pool->workers = calloc(n_threads - 1, sizeof *pool->workers);
         pool->ranges = calloc(n_threads, sizeof *pool->ranges);
-        if (!pool->workers || !pool->ranges) {
+        pool->fetches = calloc(n_threads, sizeof *pool->fetches);
+        if (!pool->workers || !pool->ranges || !pool->fetches) {
             status = nib_fail_memory(err);
             goto fail;
         }
@@ -225,6 +284,7 @@ void nib_thread_pool_destroy(struct nib_thread_pool **pool)
     }
     free(p->workers);
     free(p->ranges);
+    free(p->fetches);
     nib_condition_destroy(&p->left);
     nib_condition_destroy(&p->wake);
     nib_mutex_destroy(&p->sleep);
@@ -273,7 +333,7 @@ static void close_entry(struct nib_thread_pool *pool)
         unsigned entry = atomic_load_explicit(&pool->entry, memory_order_acquire);
         if ((entry & ENTRY_COUNT) == 0)
             return;
-        if (spin_while(&pool->entry, ENTRY_COUNT, entry & ENTRY_COUNT))
+        if (spin_while(&pool->entry, ENTRY_COUNT, entry & ENTRY_COUNT, pool->fetches))
             continue;
 
         // The thread inside may need this one's processor to get on.
@@ -287,14 +347,19 @@ static void close_entry(struct nib_thread_pool *pool)
     }
 }
 
+/// Returns the first of the pieces that are thread `thread`'s.
+static uint64_t first_piece(const struct nib_thread_pool *pool, uint64_t n_pieces, uint32_t thread)
+{
+    uint64_t more = n_pieces % pool->n_threads;
+    return n_pieces / pool->n_threads * thread + (thread < more ? thread : more);
+}
+
 static void run_shared(struct nib_thread_pool *pool, uint64_t n_pieces)
 {
-    uint64_t per_thread = n_pieces / pool->n_threads, more = n_pieces % pool->n_threads;
-    uint64_t begin = 0;
     for (uint32_t t = 0; t < pool->n_threads; t++) {
-        atomic_store_explicit(&pool->ranges[t].next, begin, memory_order_relaxed);
-        begin += per_thread + (t < more);
-        pool->ranges[t].end = begin;
+        atomic_store_explicit(&pool->ranges[t].next, first_piece(pool, n_pieces, t),
+                              memory_order_relaxed);
+        pool->ranges[t].end = first_piece(pool, n_pieces, t + 1);
     }
     atomic_fetch_or_explicit(&pool->entry, ENTRY_OPEN, memory_order_release);
     begin_generation(pool);
@@ -302,8 +367,13 @@ static void run_shared(struct nib_thread_pool *pool, uint64_t n_pieces)
     close_entry(pool);
 }
 
-void nib_thread_pool_run(struct nib_thread_pool *pool, uint64_t count, uint64_t grain,
-                         nib_loop_fn *body, void *user)
+static uint64_t count_pieces(uint64_t count, uint64_t grain)
+{
+    return count / grain + (count % grain != 0);
+}
+
+static void run_loop(struct nib_thread_pool *pool, uint64_t count, uint64_t grain, bool is_guided,
+                     nib_loop_fn *body, void *user)
 {
     if (count == 0)
         return;
@@ -329,8 +399,34 @@ void nib_thread_pool_run(struct nib_thread_pool *pool, uint64_t count, uint64_t 
         pool->user = user;
         pool->count = count;
         pool->grain = grain;
-        run_shared(pool, count / grain + (count % grain != 0));
+        pool->is_guided = is_guided;
+        run_shared(pool, count_pieces(count, grain));
     }
     atomic_store_explicit(&pool->caller_id, 0, memory_order_relaxed);
     nib_mutex_unlock(pool->turn);
+}
+
+void nib_thread_pool_run(struct nib_thread_pool *pool, uint64_t count, uint64_t grain,
+                         nib_loop_fn *body, void *user)
+{
+    run_loop(pool, count, grain, false, body, user);
+}
+
+void nib_thread_pool_run_guided(struct nib_thread_pool *pool, uint64_t count, uint64_t grain,
+                                nib_loop_fn *body, void *user)
+{
+    run_loop(pool, count, grain, true, body, user);
+}
+
+void nib_thread_pool_expect(struct nib_thread_pool *pool, const struct nib_loop_memory *memory)
+{
+    if (!pool || !pool->fetches)
+        return;
+    uint64_t n_pieces = count_pieces(memory->count, memory->grain);
+    for (uint32_t t = 0; t < pool->n_threads; t++) {
+        uint64_t item = first_piece(pool, n_pieces, t) * memory->grain;
+        atomic_store_explicit(&pool->fetches[t].expected,
+                              (uintptr_t)memory->first + item * memory->item_bytes,
+                              memory_order_relaxed);
+    }
 }

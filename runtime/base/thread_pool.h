@@ -27,4 +27,24 @@ typedef void nib_loop_fn(void *user, uint64_t first, uint64_t last, uint32_t thr
 void nib_thread_pool_run(struct nib_thread_pool *pool, uint64_t count, uint64_t grain,
                          nib_loop_fn *body, void *user);
 
+/// As nib_thread_pool_run, in pieces of `grain` items and of multiples of it: a thread takes a part
+/// of what is left of its own at once, so that pieces are long first and short where threads wait
+/// for the slowest (guided self-scheduling: Polychronopoulos and Kuck 1987).
+void nib_thread_pool_run_guided(struct nib_thread_pool *pool, uint64_t count, uint64_t grain,
+                                nib_loop_fn *body, void *user);
+
+/// Memory that a loop reads in order, `item_bytes` for each of its `count` items.
+struct nib_loop_memory {
+    const void *first;
+    uint64_t item_bytes;
+    uint64_t count;
+    uint64_t grain;
+};
+
+/// Says what the next loop will read that has much to read: threads that wait, for the loop that
+/// runs or between loops, fetch the begin of their own part of it into their caches. The memory
+/// need not stay valid. Called by the thread that calls nib_thread_pool_run, or from a piece of its
+/// loop. A NULL pool does nothing.
+void nib_thread_pool_expect(struct nib_thread_pool *pool, const struct nib_loop_memory *memory);
+
 #endif

@@ -9,6 +9,8 @@
 /// Numbers, and multiply-adds, that are worth a piece of their own: some microseconds of work.
 #define PIECE_NUMBERS 8192u
 #define PIECE_MACS 524288u
+/// Weights of the shortest pieces of guided loops: some microseconds of memory.
+#define PIECE_WEIGHTS 65536u
 /// How many numbers near by could be copied while one is that comes from memory.
 #define COLD_COST 4u
 /// Weight rows of a pair of panels.
@@ -191,12 +193,20 @@ static void group_body(void *user, uint64_t first, uint64_t last, uint32_t threa
     }
 }
 
+/// Returns whether matmuls are limited by memory, so that their loops are guided.
+static bool is_guided(const struct exec *e)
+{
+    return e->n_rows < NIB_PANEL_ROWS;
+}
+
 /// Returns how many weight rows make a piece: enough work, whole panels, and as many pieces for one
 /// thread as for another.
 static uint64_t matmul_grain(const struct exec *e, uint64_t rows, uint64_t cols)
 {
     uint64_t macs_a_row = cols * e->n_rows;
     uint64_t grain = PIECE_MACS / (macs_a_row ? macs_a_row : 1);
+    if (is_guided(e))
+        grain = PIECE_WEIGHTS / cols;
     // Pairs of panels are read side by side.
     if (grain < PAIR_GRAIN)
         grain = PAIR_GRAIN;
@@ -209,21 +219,94 @@ static uint64_t matmul_grain(const struct exec *e, uint64_t rows, uint64_t cols)
     return nib_ceil_div_u64(grain, PAIR_GRAIN) * PAIR_GRAIN;
 }
 
+/// Finds what can be done together with matmul `i`, up to op `end`; returns the next op's number.
+static uint32_t find_group(const struct exec *e, uint32_t i, uint32_t end,
+                           struct matmul_group *group)
+{
+    const struct nib_op *ops = e->plan->ops;
+    uint32_t next = i;
+    group->kernel = e->self->device->kernels.matmul;
+    group->n = 0;
+    while (next < end && add_matmul(e, &ops[next], &ops[i].matmul.in, group))
+        next++;
+    return next;
+}
+
+/// Returns whether the group's matrices lie in panels one after the other.
+static bool is_one_stream(const struct matmul_group *group)
+{
+    for (uint32_t i = 0; i < group->n; i++) {
+        const struct nib_cpu_matrix *weight = group->args[i].weight, *next = weight;
+        if (!weight->has_panels || weight->rows % NIB_PANEL_ROWS != 0)
+            return false;
+        if (i + 1 < group->n)
+            next = group->args[i + 1].weight;
+        if (next != weight && next->packed != weight->packed + weight->bytes)
+            return false;
+    }
+    return true;
+}
+
+/// Finds the next matmul from op `i` on, after the last op from the first on; returns whether there
+/// is one, and the end of its segment.
+static bool find_matmul(const struct exec *e, uint32_t *i, uint32_t *out_end)
+{
+    const struct nib_cpu_instance *self = e->self;
+    const struct nib_segment *segments = e->plan->segments;
+    uint32_t begin = segments[self->first_segment].first_op, end = begin;
+    for (uint32_t s = self->first_segment; s < self->first_segment + self->n_segments; s++)
+        end += segments[s].n_ops;
+    for (uint32_t n = begin; n < end; n++, ++*i) {
+        if (*i >= end)
+            *i = begin;
+        if (e->plan->ops[*i].kind != NIB_OP_MATMUL)
+            continue;
+        const struct nib_segment *segment = &segments[e->plan->ops[*i].segment];
+        *out_end = segment->first_op + segment->n_ops;
+        return true;
+    }
+    return false;
+}
+
+/// Lets threads that wait fetch the weights of the next matmuls from op `i` on, so that memory has
+/// work between two loops too.
+static void expect_matmuls(const struct exec *e, uint32_t i)
+{
+    struct matmul_group group;
+    uint32_t end;
+    if (!find_matmul(e, &i, &end))
+        return;
+    find_group(e, i, e->self->profile_ns ? i + 1 : end, &group);
+    if (!is_one_stream(&group))
+        return;
+    const struct nib_cpu_matrix *weight = group.args[0].weight;
+    uint64_t rows = group.end[group.n - 1];
+    struct nib_loop_memory memory = {
+        .first = weight->packed,
+        .item_bytes = weight->panels.bytes / NIB_PANEL_ROWS,
+        .count = rows,
+        .grain = matmul_grain(e, rows, weight->cols),
+    };
+    nib_thread_pool_expect(e->self->device->pool, &memory);
+}
+
 /// Runs op `i` and those up to `end` that can be done with it; returns the number of the next.
 static uint32_t exec_matmuls(struct exec *e, uint32_t i, uint32_t end)
 {
-    const struct nib_op *ops = e->plan->ops;
-    struct matmul_group group = {.kernel = e->self->device->kernels.matmul};
-    uint32_t next = i;
-    while (next < end && add_matmul(e, &ops[next], &ops[i].matmul.in, &group))
-        next++;
+    struct nib_thread_pool *pool = e->self->device->pool;
+    struct matmul_group group;
+    uint32_t next = find_group(e, i, end, &group);
     uint64_t rows = group.end[group.n - 1];
     uint64_t grain = matmul_grain(e, rows, group.args[0].weight->cols);
     prepare_input(e, group.args);
-    if (group.n == 1)
+    if (is_guided(e)) {
+        expect_matmuls(e, next);
+        nib_thread_pool_run_guided(pool, rows, grain, group_body, &group);
+    } else if (group.n == 1) {
         run_matmul(e, group.args, rows, grain);
-    else
-        nib_thread_pool_run(e->self->device->pool, rows, grain, group_body, &group);
+    } else {
+        nib_thread_pool_run(pool, rows, grain, group_body, &group);
+    }
     return next;
 }
 

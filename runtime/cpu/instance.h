@@ -16,6 +16,11 @@ struct nib_cpu_device {
 enum nib_status nib_cpu_measure(void *device, struct nib_device_limits *out_limits,
                                 struct nib_error *err);
 
+/// Returns the multiply-adds of activations in bytes with weights of more than four bits that the
+/// device's instructions do a second: int8_macs, or less where such weights take more than one
+/// instruction.
+double nib_cpu_measure_byte_peak(const struct nib_cpu_device *device);
+
 /// A run of a plan's segments with its weights, cache and buffers.
 struct nib_cpu_instance {
     const struct nib_plan *plan;

@@ -315,9 +315,10 @@ struct nib_cpu_kernels {
     /// Does as many multiply-adds of bytes as the level's instructions can, in `rounds` rounds, and
     /// returns their number: what benchmarks call the peak. NULL at level scalar.
     uint64_t (*int8_peak)(uint64_t rounds);
-    uint64_t (*f32_peak)(uint64_t rounds); ///< the same of fp32 numbers; also at level scalar
-    nib_panel_store_fn *store_panel;       ///< gives the bytes of nib_panel_store
-    bool wants_panels;                     ///< the matmul is fast on matrices packed in panels
+    uint64_t (*int8_byte_peak)(uint64_t rounds); ///< of weights of more than four bits, exactly
+    uint64_t (*f32_peak)(uint64_t rounds);       ///< the same of fp32 numbers; also at level scalar
+    nib_panel_store_fn *store_panel;             ///< gives the bytes of nib_panel_store
+    bool wants_panels; ///< the matmul is fast on matrices packed in panels
 };
 
 /// Fills the table with the best kernels up to `level`: scalar ones first, then those of each

@@ -71,6 +71,13 @@ static double measure_peak(uint64_t (*peak)(uint64_t rounds))
     return best;
 }
 
+double nib_cpu_measure_byte_peak(const struct nib_cpu_device *device)
+{
+    const struct nib_cpu_kernels *k = &device->kernels;
+    double one = measure_peak(k->int8_byte_peak ? k->int8_byte_peak : k->f32_peak);
+    return one * nib_thread_pool_size(device->pool);
+}
+
 enum nib_status nib_cpu_measure(void *device, struct nib_device_limits *out_limits,
                                 struct nib_error *err)
 {

@@ -13,6 +13,7 @@ struct loop {
     struct nib_thread_pool *pool;
     uint64_t count;
     uint64_t grain;
+    bool is_guided; ///< pieces may be multiples of the grain
     atomic_uint visits[MAX_ITEMS];
     atomic_uint inside[64]; ///< pieces running under each thread number
     atomic_uint n_bad;
@@ -21,7 +22,9 @@ struct loop {
 static void visit(void *user, uint64_t first, uint64_t last, uint32_t thread)
 {
     struct loop *loop = user;
-    if (first >= last || last > loop->count || last - first > loop->grain ||
+    uint64_t rest = (last - first) % loop->grain;
+    if (first >= last || last > loop->count || first % loop->grain != 0 ||
+        (rest != 0 && last != loop->count) || (!loop->is_guided && last - first > loop->grain) ||
         thread >= nib_thread_pool_size(loop->pool)) {
         atomic_fetch_add(&loop->n_bad, 1);
         return;
@@ -33,17 +36,28 @@ static void visit(void *user, uint64_t first, uint64_t last, uint32_t thread)
     atomic_fetch_sub(&loop->inside[thread], 1);
 }
 
-static void check_loop(struct nib_thread_pool *pool, uint64_t count, uint64_t grain)
+static void check_one_loop(struct nib_thread_pool *pool, uint64_t count, uint64_t grain,
+                           bool is_guided)
 {
     static struct loop loop;
     memset(&loop, 0, sizeof loop);
     loop.pool = pool;
     loop.count = count;
     loop.grain = grain;
-    nib_thread_pool_run(pool, count, grain, visit, &loop);
+    loop.is_guided = is_guided;
+    if (is_guided)
+        nib_thread_pool_run_guided(pool, count, grain, visit, &loop);
+    else
+        nib_thread_pool_run(pool, count, grain, visit, &loop);
     cr_assert_eq(loop.n_bad, 0);
     for (uint64_t i = 0; i < count; i++)
         cr_assert_eq(loop.visits[i], 1);
+}
+
+static void check_loop(struct nib_thread_pool *pool, uint64_t count, uint64_t grain)
+{
+    check_one_loop(pool, count, grain, false);
+    check_one_loop(pool, count, grain, true);
 }
 
 static struct nib_thread_pool *create(uint32_t n_threads, bool pin)
@@ -69,6 +83,20 @@ Test(thread_pool, each_item_is_visited_once)
         nib_thread_pool_destroy(&pool);
         cr_assert_null(pool);
     }
+}
+
+Test(thread_pool, what_loops_expect_may_be_anywhere)
+{
+    static uint8_t memory[4096];
+    struct nib_thread_pool *pool = create(3, false);
+    const struct nib_loop_memory none = {NULL, 0, 0, 1}, gone = {(void *)(uintptr_t)64, 1, 99, 10},
+                                 there = {memory, 4, 1000, 7};
+    nib_thread_pool_expect(NULL, &there);
+    for (int i = 0; i < 30; i++) {
+        nib_thread_pool_expect(pool, i % 3 == 0 ? &none : i % 3 == 1 ? &gone : &there);
+        check_loop(pool, 100, 3);
+    }
+    nib_thread_pool_destroy(&pool);
 }
 
 Test(thread_pool, null_pool_is_the_caller)

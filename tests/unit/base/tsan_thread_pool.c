@@ -53,7 +53,12 @@ static void call(void *user)
             in[i] = round + i;
         for (uint64_t i = 0; i < count; i++)
             expected[i] += in[i];
-        nib_thread_pool_run(caller->pool, count, 1 + round % 9, add_up, &work);
+        const struct nib_loop_memory memory = {in, sizeof *in, count, 1 + round % 5};
+        nib_thread_pool_expect(caller->pool, &memory);
+        if (round % 2)
+            nib_thread_pool_run(caller->pool, count, 1 + round % 9, add_up, &work);
+        else
+            nib_thread_pool_run_guided(caller->pool, count, 1 + round % 5, add_up, &work);
         if (memcmp(out, expected, sizeof out) != 0)
             caller->failed = true;
     }
