@@ -129,7 +129,8 @@ uint tile_of(uint place)
 
 float unit_of(uint place)
 {
-    return uintBitsToFloat(words[p.matrix.unit_at + tile_of(place) * TILE_ROWS + place % TILE_ROWS]);
+    uint row = tile_of(place) * TILE_ROWS + place % TILE_ROWS;
+    return uintBitsToFloat(words[p.matrix.unit_at + row]);
 }
 
 // The inverse of a power of two.
@@ -192,7 +193,8 @@ uvec2 weight_numbers(Granule granule, uint q, Terms t)
 {
     if (HAS_BOOK) {
         vec4 v = input_weights(granule, q);
-        return uvec2(packFloat2x16(f16vec2(v.xz) * t.scale), packFloat2x16(f16vec2(v.yw) * t.scale));
+        return uvec2(packFloat2x16(f16vec2(v.xz) * t.scale),
+                     packFloat2x16(f16vec2(v.yw) * t.scale));
     }
     uint bytes = CODE_BITS == 8u   ? granule.low[q / 4u][q & 3u]
                  : CODE_BITS == 4u ? split_nibbles(granule.low[0][q / 2u], q)
@@ -237,7 +239,8 @@ void share_inputs(uint i, uint s)
     bool is_there = s * DEPTH + cell.depth < p.matrix.n_granules;
     float scale = is_there ? input_scales[i] * column_units[i] : 0.0;
     [[unroll]] for (uint u = 0u; u < UNITS; u++)
-        tiles[at + u] = uvec4(input_numbers(i, 2u * u, scale), input_numbers(i, 2u * u + 1u, scale));
+        tiles[at + u] =
+            uvec4(input_numbers(i, 2u * u, scale), input_numbers(i, 2u * u + 1u, scale));
 }
 
 // Turns what is loaded for step `s` into numbers; behind the last granule inputs are zeros.
@@ -272,8 +275,8 @@ void find_units()
         most[k] = 0.0;
     [[dont_unroll]] for (uint i = thread % lanes; i < n; i += lanes * many) {
         [[unroll]] for (uint k = 0u; k < rows * many; k++) {
-            uint row = gl_WorkGroupID.y * BLOCK_COLS + thread / lanes + k / many * (THREADS / lanes);
-            uint at = row * n + min(i + k % many * lanes, n - 1u);
+            uint c = thread / lanes + k / many * (THREADS / lanes);
+            uint at = (gl_WorkGroupID.y * BLOCK_COLS + c) * n + min(i + k % many * lanes, n - 1u);
             most[k / many] = max(most[k / many], HAS_CODES ? sums[at].x : largest(at));
         }
     }

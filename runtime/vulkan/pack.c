@@ -144,7 +144,7 @@ static float largest_value(const struct nib_format *format)
     return most;
 }
 
-/// Returns the power of two that a row's weights, and each term of them, are below 2^UNIT_BITS with.
+/// Returns the power of two with which a row's weights, and their terms, are below 2^UNIT_BITS.
 static float unit_of(const struct tile *t, uint64_t row)
 {
     const struct nib_format *format = &t->layout->format;

@@ -83,8 +83,8 @@
 #define NIB_PREPARE_SOURCE_NORM_TIMES 2 // a norm with one
 #define NIB_PREPARE_SOURCE_GATE 3       // and up: NIB_ELEMENTWISE_SILU and the functions behind it
 
-#define NIB_PREPARE_QUADS 7             // constant: of a granule that an invocation takes
-#define NIB_PREPARE_THREADS 128         // of a workgroup
+#define NIB_PREPARE_QUADS 7     // constant: of a granule that an invocation takes
+#define NIB_PREPARE_THREADS 128 // of a workgroup
 
 // outliers
 #define NIB_OUTLIERS_IS_LINES 0
