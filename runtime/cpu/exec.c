@@ -13,8 +13,8 @@
 #define COLD_COST 4u
 /// Weight rows of a pair of panels.
 #define PAIR_GRAIN (2u * NIB_PANEL_ROWS)
-/// Weight rows, a few pairs of panels, that make a piece where the input has so many rows that their
-/// codes fill the first cache.
+/// Weight rows, a few pairs of panels, that make a piece where the input has so many rows that
+/// their codes fill the first cache.
 #define TALL_GRAIN 128u
 #define TALL_ROWS 64u
 /// Matmuls that are run as one loop.
@@ -49,8 +49,8 @@ struct exec {
 NIB_CPU_KERNELS(X)
 #undef X
 
-/// Returns how many of `count` items make a piece: at most about `grain`, and so many that all threads
-/// get as much.
+/// Returns how many of `count` items make a piece: at most about `grain`, and so many that all
+/// threads get as much.
 static uint64_t even_grain(const struct exec *e, uint64_t count, uint64_t grain)
 {
     uint64_t n_threads = nib_thread_pool_size(e->self->device->pool);
@@ -125,8 +125,8 @@ static void spans_body(void *user, uint64_t first, uint64_t last, uint32_t threa
         loop->kernel(loop->args, loop->spans[i], loop->spans[i + 1], thread);
 }
 
-/// Quantizes the input by column blocks where the threads would else meet in the same rows of blocks;
-/// returns false where that is not so.
+/// Quantizes the input by column blocks where the threads would else meet in the same rows of
+/// blocks; returns false where that is not so.
 static bool prepare_blocks(const struct exec *e, const struct nib_cpu_matmul *args)
 {
     const struct nib_cpu_matrix *weight = args->weight;
@@ -223,8 +223,8 @@ static void group_body(void *user, uint64_t first, uint64_t last, uint32_t threa
     }
 }
 
-/// Returns how many weight rows make a piece: enough work, pairs of panels, which are read side by side,
-/// and as many rows for one thread as for another.
+/// Returns how many weight rows make a piece: enough work, pairs of panels, which are read side by
+/// side, and as many rows for one thread as for another.
 static uint64_t matmul_grain(const struct exec *e, uint64_t rows, uint64_t cols)
 {
     uint64_t macs_a_row = cols * e->n_rows;

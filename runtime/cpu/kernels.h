@@ -310,8 +310,8 @@ struct nib_cpu_kernels {
 #define X(name, args) nib_cpu_##name##_fn *name;
     NIB_CPU_KERNELS(X)
 #undef X
-    /// `prepare` of all rows, by columns: an item is a block of NIB_PANEL_BLOCK. Threads that share a
-    /// block of rows would take the same cache lines from each other. Only for what
+    /// `prepare` of all rows, by columns: an item is a block of NIB_PANEL_BLOCK. Threads that share
+    /// a block of rows would take the same cache lines from each other. Only for what
     /// nib_cpu_prepares_blocks lets through; NULL at level scalar.
     nib_cpu_prepare_fn *prepare_blocks;
     /// Attention of few rows in two steps. An item of the first is a block of a KV head of a row:
