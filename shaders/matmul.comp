@@ -3,7 +3,8 @@
 // 16 / ROWS neighbours make a tile; LANES of them, in y, share each row and take every LANES-th
 // granule. Codes are multiplied with codes in integers, numbers with numbers in fp32. With
 // HAS_SUBGROUPS, lanes add up by shuffles: four neighbours, which read 64 bytes of a plane, have
-// rows of their own, the fours of a subgroup are its lanes.
+// rows of their own, the fours of a subgroup are its lanes. With IS_SINGLE each workgroup makes a
+// single row of x for itself.
 #ifdef HAS_SUBGROUPS
 #extension GL_KHR_shader_subgroup_shuffle : require
 #endif
@@ -24,7 +25,7 @@ layout(constant_id = NIB_SPEC_HAS_ADD) const bool HAS_ADD = false;
 #ifdef HAS_SUBGROUPS
 #define FOUR 4u
 layout(constant_id = NIB_SPEC_SUBGROUP) const uint SUBGROUP = 32;
-layout(local_size_x = 64) in; // WIDTH * LANES, both 8
+layout(local_size_x_id = NIB_SPEC_THREADS) in; // WIDTH * LANES
 const uint MOST = FOUR * LANES; // invocations with the same rows, and their neighbours
 const uint TOGETHER = SUBGROUP < MOST ? SUBGROUP : MOST;
 const uint PARTS = MOST / TOGETHER; // of a row's sum
@@ -57,6 +58,10 @@ layout(std430, set = 0, binding = NIB_BIND_SUMS) readonly buffer Sums {
 layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Bias {
     float bias[];
 };
+
+#ifdef IS_SINGLE
+#include "lib/single_row.glsl"
+#endif
 
 shared float partial[COLS][WIDTH * PARTS];
 
@@ -91,19 +96,25 @@ struct Column {
 Column load_column(uint c, uint g)
 {
     Column column;
+#ifdef IS_SINGLE
+    vec4 s = vec4(row_scales[g], row_sums[g], 0.0);
+#else
     uint at = c * p.matrix.n_granules + g;
     bool is_needed = HAS_MIN || ZERO_BITS > 0u || HAS_CODES;
     vec4 s = is_needed ? sums[at] : vec4(1.0, 0.0, 0.0, 0.0);
+#endif
     column.scale = s.x;
     column.sums = s.yz;
     column.has_outliers = HAS_OUTLIERS && s.w != 0.0;
     // Bytes of the weight hold codes less BYTE_OFFSET.
     ivec2 offset = ivec2(float(BYTE_OFFSET - CENTER) * s.yz);
     column.begin = HAS_BOOK ? ivec2(0) : HAS_HALVES ? offset : ivec2(offset.x + offset.y, 0);
-    if (HAS_CODES) {
-        column.codes[0] = codes[at * 2u];
-        column.codes[1] = codes[at * 2u + 1u];
-    }
+#ifdef IS_SINGLE
+    column.codes = uvec4[2](row_codes[2u * g], row_codes[2u * g + 1u]);
+#else
+    if (HAS_CODES)
+        column.codes = uvec4[2](codes[at * 2u], codes[at * 2u + 1u]);
+#endif
     return column;
 }
 
@@ -204,6 +215,9 @@ void main()
     load_book(p.matrix, gl_LocalInvocationIndex, WIDTH * LANES);
     if (HAS_BOOK)
         barrier();
+#ifdef IS_SINGLE
+    prepare_row(thread, WIDTH * LANES, CODE_BITS == 4u);
+#endif
 
     float total[ROWS][COLS];
     [[unroll]] for (uint k = 0u; k < ROWS; k++)

@@ -359,10 +359,10 @@ void main()
     bool is_used = tile < n_tiles;
     tile = min(tile, n_tiles - 1u);
 #ifdef IS_SINGLE
-    input_row.at = p.in_at / 4u;
-    input_row.up_at = p.up_at / 4u;
-    input_row.n_cols = p.n_cols;
-    find_norm_factor(input_row, p.epsilon);
+    input_row.at = p.source.in_at / 4u;
+    input_row.up_at = p.source.up_at / 4u;
+    input_row.n_cols = p.source.n_cols;
+    find_norm_factor(input_row, p.source.epsilon);
 #endif
     float total[ROWS][COLS];
     [[unroll]] for (uint k = 0u; k < ROWS; k++)

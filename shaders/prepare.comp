@@ -1,7 +1,8 @@
 #version 450
 // The input of a matmul in the order of the weight's granules, 32 numbers each, the last ones zero:
 // floats, or packed int8 codes, with each granule's scale and sums. Codes are those of
-// runtime/quant/activation.h. A workgroup takes a row.
+// runtime/quant/activation.h. 8 invocations share a granule, or one takes it. Workgroups in z share
+// a row: each finds what the row has in common for itself.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "lib/activate.glsl"
@@ -18,9 +19,12 @@ layout(constant_id = NIB_PREPARE_HAS_SPANS) const bool HAS_SPANS = false;
 layout(constant_id = NIB_PREPARE_HAS_PERMUTATION) const bool HAS_PERMUTATION = false;
 layout(constant_id = NIB_PREPARE_IS_LINES) const bool IS_LINES = false;
 layout(constant_id = NIB_PREPARE_SOURCE) const uint SOURCE = NIB_PREPARE_SOURCE_VALUES;
+// Quads of a granule that an invocation takes: 1 or 8.
+layout(constant_id = NIB_PREPARE_QUADS) const uint QUADS = 1;
 // The order in which nibbles of a word are taken apart with one mask.
 layout(constant_id = NIB_PREPARE_IS_SPLIT) const bool IS_SPLIT = false;
-layout(local_size_x = 64) in;
+#define THREADS uint(NIB_PREPARE_THREADS)
+layout(local_size_x = NIB_PREPARE_THREADS) in;
 
 const bool IS_LLM = MODE == NIB_PREPARE_LLM;
 const bool IS_NORM = SOURCE == NIB_PREPARE_SOURCE_NORM || SOURCE == NIB_PREPARE_SOURCE_NORM_TIMES;
@@ -59,12 +63,25 @@ layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Tables {
     uint table[]; // first column and number of columns of each granule, then the permutation
 };
 
-shared float parts[64];
+shared float maxima[THREADS]; // of each quad
+shared float quad_sums[THREADS];
+shared uint outlier_quads[THREADS];
 
 uint place_of(uint column)
 {
     return HAS_PERMUTATION ? table[p.permutation_at + column] : column;
 }
+
+// Four neighbours of the row, before a norm.
+vec4 norm_quad(uint q)
+{
+    uint at = gl_WorkGroupID.y * p.in_stride + p.in_at;
+    vec4 v;
+    [[unroll]] for (uint i = 0u; i < 4u; i++)
+        v[i] = 4u * q + i < p.n_cols ? values[at + 4u * q + i] : 0.0;
+    return v;
+}
+#include "lib/row_norm.glsl"
 
 float norm_factor = 1.0;
 
@@ -87,50 +104,31 @@ float magnitude(uint row, uint column)
     return IS_LLM && !(value < p.limit) ? 0.0 : value;
 }
 
-// Returns 1 / the root of the mean square of the row.
-float find_norm_factor(uint row)
-{
-    uint thread = gl_LocalInvocationIndex, at = row * p.in_stride + p.in_at;
-    float sum = 0.0;
-    for (uint c = thread; c < p.n_cols; c += 64u)
-        sum += values[at + c] * values[at + c];
-    parts[thread] = sum;
-    for (uint half_size = 32u; half_size > 0u; half_size /= 2u) {
-        barrier();
-        if (thread < half_size)
-            parts[thread] += parts[thread + half_size];
-    }
-    barrier();
-    float mean = parts[0] / float(p.n_cols);
-    barrier();
-    return 1.0 / sqrt(mean + p.epsilon);
-}
-
 float row_maximum(uint row)
 {
     uint thread = gl_LocalInvocationIndex;
     float most = 0.0;
-    for (uint c = thread; c < p.n_cols; c += 64u)
+    for (uint c = thread; c < p.n_cols; c += THREADS)
         most = max(most, magnitude(row, c));
-    parts[thread] = most;
-    for (uint half_size = 32u; half_size > 0u; half_size /= 2u) {
-        barrier();
-        if (thread < half_size)
-            parts[thread] = max(parts[thread], parts[thread + half_size]);
-    }
+    maxima[thread] = most;
     barrier();
-    return parts[0];
+    for (uint i = 8u; thread < 8u && i < THREADS; i += 8u)
+        maxima[thread] = max(maxima[thread], maxima[thread + i]);
+    barrier();
+    most = maxima[0];
+    for (uint i = 1u; i < 8u; i++)
+        most = max(most, maxima[i]);
+    barrier();
+    return most;
 }
 
-// Returns the scale in x and what a number is multiplied with in y, for the group of 32 columns
-// that begins at `begin`.
-vec2 group_scale(uint row, uint begin)
+// Returns the largest magnitude of quad q of the group of 32 columns that begins at `begin`.
+float quad_maximum(uint row, uint begin, uint q)
 {
     float most = 0.0;
-    for (uint c = begin; c < min(begin + 32u, p.n_cols); c++)
+    for (uint c = begin + 4u * q; c < min(begin + 4u * q + 4u, p.n_cols); c++)
         most = max(most, magnitude(row, c));
-    // Below 2^-100 a group counts as zero, so that no inverse is denormal.
-    return most < 7.888609052210118e-31 ? vec2(0.0) : vec2(most / 127.0, 127.0 / most);
+    return most;
 }
 
 // The row of the mask, or NIB_NONE where the row is padding.
@@ -183,43 +181,96 @@ bool take_quad(uint row, Span span, uint q, float scale, float inverse, uint mas
     return has_outlier;
 }
 
+// The scale in x and what a number is multiplied with in y, of a group with this maximum.
+vec2 group_scale(float most)
+{
+    // Below 2^-100 a group counts as zero, so that no inverse is denormal.
+    return most < 7.888609052210118e-31 ? vec2(0.0) : vec2(most / 127.0, 127.0 / most);
+}
+
+// Returns what the invocations that share a granule have found, put together.
+float join_maxima(float most, uint lane)
+{
+    uint thread = gl_LocalInvocationIndex;
+    maxima[thread] = most;
+    barrier();
+    for (uint i = 0u; i < 8u; i++)
+        most = max(most, maxima[thread - lane + i]);
+    return most;
+}
+
+// Adds the sums of quads up, by halves, and whether there are outliers; true for all.
+void join_sums(inout float half_sums[2], inout bool has_outliers, uint lane)
+{
+    uint thread = gl_LocalInvocationIndex;
+    quad_sums[thread] = half_sums[lane / 4u];
+    outlier_quads[thread] = has_outliers ? 1u : 0u;
+    barrier();
+    half_sums[0] = 0.0;
+    half_sums[1] = 0.0;
+    for (uint i = 0u; i < 8u; i++) {
+        half_sums[i / 4u] += quad_sums[thread - lane + i];
+        has_outliers = has_outliers || outlier_quads[thread - lane + i] != 0u;
+    }
+}
+
+// Makes QUADS quads of granule g, from `lane` on.
+void prepare_quads(uint row, uint g, uint lane, float scale, uint mask_at)
+{
+    Span span = Span(32u * g, min(32u, p.n_cols - 32u * g));
+    if (HAS_SPANS)
+        span = Span(table[2u * g], table[2u * g + 1u]);
+    float most = 0.0;
+    for (uint q = lane; MODE == NIB_PREPARE_GROUP && q < lane + QUADS; q++)
+        most = max(most, quad_maximum(row, span.begin / 32u * 32u, q));
+    if (QUADS < 8u)
+        most = join_maxima(most, lane);
+    vec2 group = MODE == NIB_PREPARE_GROUP ? group_scale(most) : vec2(scale);
+    float granule_scale = MODE == NIB_PREPARE_F32 ? 1.0 : group.x;
+    float half_sums[2] = float[2](0.0, 0.0);
+    bool has_outliers = false;
+    for (uint q = lane; q < lane + QUADS; q++) {
+        vec4 v, exact;
+        bool is_outlier = take_quad(row, span, q, granule_scale, group.y, mask_at, v, exact);
+        has_outliers = has_outliers || is_outlier;
+        uint place = (row * p.n_granules + g) * 8u + q;
+        if (MAKES_FLOATS) {
+            v = AS_VALUES ? granule_scale * v + exact : v;
+            floats[place] = v;
+        } else {
+            uvec4 c = uvec4(ivec4(v)) & 255u;
+            codes[place] = c.x | (c.y << 8) | (c.z << 16) | (c.w << 24);
+            if (IS_LLM)
+                outliers[place] = exact;
+        }
+        half_sums[q / 4u] += (v.x + v.y) + (v.z + v.w);
+    }
+    if (QUADS < 8u)
+        join_sums(half_sums, has_outliers, lane);
+    if (lane == 0u)
+        sums[row * p.n_granules + g] = vec4(MAKES_FLOATS ? 1.0 : granule_scale, half_sums[0],
+                                            half_sums[1], has_outliers ? 1.0 : 0.0);
+}
+
 void main()
 {
     uint row = gl_WorkGroupID.y;
     float scale = p.scale;
     if (IS_NORM)
-        norm_factor = find_norm_factor(row);
+        norm_factor =
+            find_norm_factor(gl_LocalInvocationIndex, THREADS, p.n_cols, p.epsilon);
     if (MODE == NIB_PREPARE_TOKEN)
         scale = divide(row_maximum(row), 127.5);
     else if (IS_LLM)
         scale = divide(row_maximum(row), 127.0);
     uint mask_at = IS_LLM ? mask_row(row) : NIB_NONE;
     mask_at = mask_at == NIB_NONE ? NIB_NONE : mask_at * p.mask_stride;
-    for (uint g = gl_LocalInvocationIndex; g < p.n_granules; g += 64u) {
-        uint begin = HAS_SPANS ? table[2u * g] : 32u * g;
-        uint count = HAS_SPANS ? table[2u * g + 1u] : min(32u, p.n_cols - begin);
-        vec2 group = MODE == NIB_PREPARE_GROUP ? group_scale(row, begin / 32u * 32u) : vec2(scale);
-        float granule_scale = MODE == NIB_PREPARE_F32 ? 1.0 : group.x;
-        float half_sums[2] = float[2](0.0, 0.0);
-        uint place = (row * p.n_granules + g) * 8u;
-        bool has_outliers = false;
-        for (uint q = 0u; q < 8u; q++) {
-            vec4 v, exact;
-            bool is_outlier = take_quad(row, Span(begin, count), q, granule_scale, group.y, mask_at,
-                                        v, exact);
-            has_outliers = has_outliers || is_outlier;
-            if (MAKES_FLOATS) {
-                v = AS_VALUES ? granule_scale * v + exact : v;
-                floats[place + q] = v;
-            } else {
-                uvec4 c = uvec4(ivec4(v)) & 255u;
-                codes[place + q] = c.x | (c.y << 8) | (c.z << 16) | (c.w << 24);
-                if (IS_LLM)
-                    outliers[place + q] = exact;
-            }
-            half_sums[q / 4u] += (v.x + v.y) + (v.z + v.w);
-        }
-        sums[row * p.n_granules + g] = vec4(MAKES_FLOATS ? 1.0 : granule_scale, half_sums[0],
-                                            half_sums[1], has_outliers ? 1.0 : 0.0);
+    const uint sharers = 8u / QUADS, together = THREADS / sharers;
+    uint own = gl_LocalInvocationIndex / sharers, lane = gl_LocalInvocationIndex % sharers;
+    for (uint first = gl_WorkGroupID.z * together; first < p.n_granules;
+         first += gl_NumWorkGroups.z * together) {
+        // All that meet at barriers go there: those beyond the row make its last granule again.
+        if (QUADS < 8u || first + own < p.n_granules)
+            prepare_quads(row, min(first + own, p.n_granules - 1u), lane, scale, mask_at);
     }
 }

@@ -49,41 +49,94 @@ static struct nib_grid grid_of(const struct nib_format *format, float low, float
     return grid;
 }
 
+/// A vector of every CPU of the architecture; where compilers have none, one number.
+#ifdef __GNUC__
+#define LANES 4
+typedef float lanes __attribute__((vector_size(16)));
+typedef int32_t lanes_mask __attribute__((vector_size(16)));
+#else
+#define LANES 1
+typedef float lanes;
+#endif
+
+static inline lanes max_of(lanes a, lanes b)
+{
+#ifdef __GNUC__
+    const lanes_mask is_a = a > b;
+    return (lanes)(((lanes_mask)a & is_a) | ((lanes_mask)b & ~is_a));
+#else
+    return a > b ? a : b;
+#endif
+}
+
+static inline lanes load_lanes(const float *from)
+{
+    lanes out;
+    memcpy(&out, from, sizeof out);
+    return out;
+}
+
+static inline float sum_of(lanes x)
+{
+#ifdef __GNUC__
+    return x[0] + x[1] + (x[2] + x[3]);
+#else
+    return x;
+#endif
+}
+
+/// What a grid makes of weights; see grid_error().
+struct fit {
+    lanes error, product, square;
+};
+
+/// The numbers of a grid that its error is computed with.
+struct steps {
+    float scale, inverse, min;
+    float lowest, highest; ///< integers that the scale multiplies
+};
+
+static inline void add_weights(const struct steps *grid, const float *weights,
+                               const float *importance, struct fit *fit)
+{
+    const lanes h = load_lanes(importance), v = load_lanes(weights) - grid->min, zero = {0};
+    lanes x = v * grid->inverse + NIB_ROUNDING_SHIFT - NIB_ROUNDING_SHIFT;
+    x = max_of(x, zero + grid->lowest);
+    x = -max_of(-x, zero - grid->highest);
+    const lanes e = v - grid->scale * x;
+    fit->error += h * e * e;
+    fit->product += h * v * x;
+    fit->square += h * x * x;
+}
+
 /// Returns Σ importance · (w − its value)², and for least squares Σ importance · w · x and
 /// Σ importance · x², x being the integer that the scale multiplies.
 static float grid_error(const struct range *r, const struct nib_grid *grid, float out_fit[2])
 {
+    static const float ones[4] = {1, 1, 1, 1};
     const struct nib_format *format = r->rule->format;
-    const float inverse = 1 / grid->scale, shift = (float)(format->center + grid->zero);
-    const float lowest = -shift, highest = (float)((1u << format->bits) - 1) - shift;
-    const float *restrict w = r->w, *restrict importance = r->importance;
-    float error[4] = {0}, product[4] = {0}, square[4] = {0};
-    uint64_t i = 0;
-    for (; i + 4 <= r->n; i += 4) {
-        for (int k = 0; k < 4; k++) { // four sums, so that the compiler may use vectors
-            float v = w[i + k] - grid->min, h = importance ? importance[i + k] : 1;
-            float x = nib_round(v * inverse);
-            x = x > lowest ? x : lowest;
-            x = x < highest ? x : highest;
-            float e = v - grid->scale * x;
-            error[k] += h * e * e;
-            product[k] += h * v * x;
-            square[k] += h * x * x;
-        }
+    const float shift = (float)(format->center + grid->zero);
+    const struct steps steps = {
+        .scale = grid->scale,
+        .inverse = 1 / grid->scale,
+        .min = grid->min,
+        .lowest = -shift,
+        .highest = (float)((1u << format->bits) - 1) - shift,
+    };
+    const float *importance = r->importance ? r->importance : ones;
+    const uint64_t step = r->importance ? LANES : 0, rest = r->n % LANES;
+    struct fit fit = {0};
+    for (uint64_t i = 0; i + LANES <= r->n; i += LANES, importance += step)
+        add_weights(&steps, r->w + i, importance, &fit);
+    if (rest > 0) { // lanes without importance add nothing
+        float w[LANES] = {0}, last[LANES] = {0};
+        memcpy(w, r->w + r->n - rest, (size_t)rest * sizeof *w);
+        memcpy(last, importance, (size_t)rest * sizeof *last);
+        add_weights(&steps, w, last, &fit);
     }
-    for (; i < r->n; i++) {
-        float v = w[i] - grid->min, h = importance ? importance[i] : 1;
-        float x = nib_round(v * inverse);
-        x = x > lowest ? x : lowest;
-        x = x < highest ? x : highest;
-        float e = v - grid->scale * x;
-        error[0] += h * e * e;
-        product[0] += h * v * x;
-        square[0] += h * x * x;
-    }
-    out_fit[0] = product[0] + product[1] + (product[2] + product[3]);
-    out_fit[1] = square[0] + square[1] + (square[2] + square[3]);
-    return error[0] + error[1] + (error[2] + error[3]);
+    out_fit[0] = sum_of(fit.product);
+    out_fit[1] = sum_of(fit.square);
+    return sum_of(fit.error);
 }
 
 /// Takes `grid`, and then the same with its scale fitted to its codes, where they are better than

@@ -31,11 +31,13 @@ struct nib_grid_rule {
 void nib_grid_find(const struct nib_grid_rule *rule, const float *w, const float *importance,
                    uint64_t n, struct nib_grid *out_grid);
 
+/// 1.5 · 2^23: adding it leaves no bit for a fraction.
+#define NIB_ROUNDING_SHIFT 12582912.0f
+
 /// Rounds to the nearest integer, ties to even; |x| < 2^22.
 static inline float nib_round(float x)
 {
-    const float shift = 12582912.0f; // 1.5 · 2^23: adding it leaves no bit for a fraction
-    return (x + shift) - shift;
+    return (x + NIB_ROUNDING_SHIFT) - NIB_ROUNDING_SHIFT;
 }
 
 /// Returns the code nearest to `w`.

@@ -11,8 +11,16 @@
 #define LEAST_INVOCATIONS 128u
 #define LEAST_SHARED_MEMORY (16u << 10)
 #define LEAST_ALIGNMENT 256u
-/// Invocations of a GPU that share a row of a weight.
+/// Invocations of a GPU that share a row of a weight, at least and at most.
 #define GPU_LANES 8u
+#define GPU_MOST_LANES 32u
+#define MATMUL_WIDTH 8u
+/// What matmuls that prepare a row share: codes, scale and sums of a granule, and beside them a
+/// book, sums of squares and of lanes.
+#define SINGLE_GRANULE_BYTES (32u + 4u + 8u)
+#define SINGLE_OTHER_BYTES 4096u
+/// Workgroups that fill a GPU with a short pass.
+#define GPU_PREPARE_PARTS 64u
 /// Parts of a sequence's pages that fill a GPU.
 #define GPU_PARTS 32u
 /// Of a heap without a budget, what is left to others.
@@ -156,6 +164,7 @@ static void choose_tiles(const struct nib_vk_snapshot *s, struct nib_vk_device_p
         plan->tiles[e][0] = nib_vk_tile_choose(s, (enum nib_vk_element)e, 1);
         plan->tiles[e][1] = nib_vk_tile_choose(s, (enum nib_vk_element)e, 2);
     }
+    nib_vk_matmul_blocks_find(s, &plan->blocks);
 }
 
 uint64_t nib_vk_memory_budget(const struct nib_vk_snapshot *snapshot, uint32_t heap, uint64_t taken)
@@ -167,6 +176,17 @@ uint64_t nib_vk_memory_budget(const struct nib_vk_snapshot *snapshot, uint32_t h
     if (snapshot->has_memory_budget && snapshot->budget[heap] < left)
         left = snapshot->budget[heap];
     return left;
+}
+
+/// Returns the granules of a row of input that a workgroup's shared memory holds.
+static uint32_t single_granules(const struct nib_vk_snapshot *snapshot)
+{
+    return (snapshot->max_shared_memory - SINGLE_OTHER_BYTES) / SINGLE_GRANULE_BYTES;
+}
+
+static uint32_t most_lanes(const struct nib_vk_snapshot *snapshot)
+{
+    return min_u32(GPU_MOST_LANES, snapshot->max_invocations / MATMUL_WIDTH);
 }
 
 void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
@@ -201,6 +221,7 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     bool is_old_intel =
         snapshot->vendor_id == NIB_VK_VENDOR_INTEL && snapshot->subgroups.least < 16;
     if (!is_cpu && !is_old_intel) {
+        add_family(snapshot, NIB_VK_FAMILY_HALF, out_plan);
         add_family(snapshot, NIB_VK_FAMILY_COOP8, out_plan);
         add_family(snapshot, NIB_VK_FAMILY_COOP16, out_plan);
     }
@@ -210,11 +231,16 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
         add_family(snapshot, NIB_VK_FAMILY_DOT, out_plan);
     }
     add_family(snapshot, NIB_VK_FAMILY_WIDE, out_plan);
+    // A CPU's driver pays for barriers.
+    out_plan->prepare_quads = is_cpu ? 8 : 1;
+    out_plan->prepare_parts = is_cpu ? 1 : GPU_PREPARE_PARTS;
     out_plan->matmul_lanes = is_cpu ? 1 : GPU_LANES;
+    out_plan->single_granules = single_granules(snapshot);
+    out_plan->most_lanes = is_cpu ? 1 : most_lanes(snapshot);
     out_plan->matmul_columns = is_narrow ? 0 : is_cpu ? 3 : NIB_VK_MAX_COLUMNS - 1;
     // Taking bytes apart costs a GPU without dot products more than numbers do.
     out_plan->has_codes = is_cpu || snapshot->has_fast_integer_dot;
-    out_plan->matmul_width = 8;
+    out_plan->matmul_width = MATMUL_WIDTH;
     // Such a driver neither keeps numbers in registers nor gains by sharing a token.
     out_plan->attention_units = is_cpu ? 8 : 1;
     out_plan->attention_numbers = is_cpu ? 512 : 128;
@@ -238,7 +264,10 @@ enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot,
     bool is_cooperative = nib_vk_family_is_cooperative(plan->forced_family);
     if (plan->forced_family == NIB_VK_FAMILY_WIDE || plan->forced_family == NIB_VK_FAMILY_DOT ||
         nib_vk_family_has_sizes(plan->forced_family)) {
+        plan->prepare_quads = 1;
+        plan->prepare_parts = GPU_PREPARE_PARTS;
         plan->matmul_lanes = GPU_LANES;
+        plan->most_lanes = most_lanes(snapshot);
         plan->matmul_columns = NIB_VK_MAX_COLUMNS - 1;
         plan->attention_parts = GPU_PARTS;
     }

@@ -29,10 +29,10 @@ struct nib_vk_access {
 struct nib_vk_pass {
     uint32_t op;                              ///< number into the plan's ops
     const char *name;                         ///< of a pass that belongs to no op, or NULL; static
-    VkPipeline pipelines[NIB_VK_MAX_COLUMNS]; ///< for 2^i rows; all the same but for a matmul
+    VkPipeline pipelines[NIB_VK_MAX_BUCKETS]; ///< for 2^i rows; all the same but for a matmul
     bool is_matmul;
     bool is_lines;                       ///< works on lines of logits, not on the step's rows
-    uint32_t groups[NIB_VK_MAX_COLUMNS]; ///< workgroups across, with each of the pipelines
+    uint32_t groups[NIB_VK_MAX_BUCKETS]; ///< workgroups across, with each of the pipelines
     uint32_t height[NIB_VK_MAX_BUCKETS]; ///< workgroups in y for each bucket; 0: left out
     uint32_t depth[NIB_VK_MAX_BUCKETS];  ///< in z
     VkDescriptorSet set;

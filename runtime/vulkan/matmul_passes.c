@@ -6,6 +6,9 @@
 #include "runtime/base/status.h"
 #include "runtime/vulkan/passes.h"
 
+/// Granules of a row that an invocation has, at least, where more than the least share it.
+#define LANE_GRANULES 4u
+
 /// What an op reads and writes.
 struct views {
     const struct nib_view *read[2];
@@ -229,6 +232,17 @@ static struct views source_of(const struct builder *b, const struct nib_op_matmu
     return views_of(is_deferred(b, op) ? b->deferred : &b->plan->ops[b->op]);
 }
 
+/// Notes that a pass reads what the matmul's input is computed from.
+static void reads_source(const struct builder *b, const struct nib_op_matmul *op,
+                         struct nib_vk_pass *pass)
+{
+    struct views source = source_of(b, op);
+    for (uint32_t i = 0; i < 2; i++) {
+        if (source.read[i])
+            reads(pass, source.read[i]);
+    }
+}
+
 /// Returns whether the family's kernels take nibbles of a word apart with one mask.
 static bool is_split(enum nib_vk_family family, const struct nib_vk_layout *layout)
 {
@@ -247,77 +261,6 @@ static void take_texels(struct pass_params *params)
         params->bind.range[NIB_BIND_IN_2] = params->bind.range[NIB_BIND_MATRIX];
 }
 
-static enum nib_status build_prepare(struct builder *b, const struct nib_op_matmul *op,
-                                     const struct nib_vk_matrix *weight, enum nib_vk_family family,
-                                     struct nib_error *err)
-{
-    const struct nib_vk_layout *l = &weight->layout;
-    bool is_llm = op->activation == NIB_ACTIVATION_LLM_INT8;
-    // The matmul does without for one row.
-    bool is_single = family == NIB_VK_FAMILY_SINGLE;
-    bool makes_values = !takes_floats(op->activation) && !has_codes(b, op->activation, &l->format);
-    struct nib_prepare_args args = {
-        .in_at = op->in.offset,
-        .in_stride = stride_of(b, &op->in),
-        .n_cols = (uint32_t)l->cols,
-        .n_granules = l->n_granules,
-        .permutation_at = l->has_spans ? 2 * l->n_granules : 0,
-        .scale = weight->activation_scale,
-        .limit = outlier_limit(weight),
-        .mask_stride = b->self->mask_stride,
-    };
-    struct pass_params params = {
-        .kernel = {.shader = "prepare",
-                   .specs = {[NIB_PREPARE_MODE] = prepare_mode(op->activation),
-                             [NIB_PREPARE_AS_VALUES] = makes_values,
-                             [NIB_PREPARE_HAS_SPANS] = l->has_spans,
-                             [NIB_PREPARE_HAS_PERMUTATION] = weight->has_permutation,
-                             [NIB_PREPARE_IS_LINES] = is_llm && b->is_lines,
-                             [NIB_PREPARE_IS_SPLIT] = is_split(family, l)}},
-        .bind.range = {[NIB_BIND_IN] = value_of(b, &op->in),
-                       [NIB_BIND_IN_2] = is_llm ? &b->self->mask : NULL,
-                       [NIB_BIND_INPUT] = &b->self->prepared,
-                       [NIB_BIND_OUT] = is_llm ? &b->self->outliers : NULL,
-                       [NIB_BIND_SUMS] = &b->self->sums,
-                       [NIB_BIND_TABLE] =
-                           l->has_spans || weight->has_permutation ? &weight->table : NULL},
-        .push = &args,
-        .push_size = sizeof args,
-        .groups = 1,
-    };
-    if (is_deferred(b, op))
-        take_deferred(b, &args, &params);
-    // Whole quads, that is: the family is for those.
-    if (is_single && args.in_stride % 4 == 0 && args.up_stride % 4 == 0)
-        take_texels(&params);
-    if (is_prepared(b, &op->in, weight, &params.kernel)) {
-        if (!is_single)
-            b->prepared_by->height[0] = 1;
-        return NIB_OK;
-    }
-    enum nib_status status = is_llm ? find_outliers(b, &op->in, weight, err) : NIB_OK;
-    struct nib_vk_pass *pass;
-    if (status == NIB_OK)
-        status = nib_vk_pass_add(b, &params, &pass, err);
-    if (status != NIB_OK)
-        return status;
-    struct views source = source_of(b, op);
-    for (uint32_t i = 0; i < 2; i++) {
-        if (source.read[i])
-            reads(pass, source.read[i]);
-    }
-    if (is_llm)
-        add_access(pass, NIB_VK_MASK, 0, 1, false);
-    add_access(pass, NIB_VK_PREPARED, 0, 1, true);
-    pass->height[0] = is_single ? 0 : 1;
-    b->has_prepared = true;
-    b->prepared_by = pass;
-    b->prepared_view = op->in;
-    b->prepared_kernel = params.kernel;
-    b->prepared_scale = is_llm ? outlier_limit(weight) : weight->activation_scale;
-    return NIB_OK;
-}
-
 /// Returns the op behind a matmul if it does no more than add the output to something else.
 static const struct nib_op_add *find_add(const struct builder *b, const struct nib_op_matmul *op)
 {
@@ -330,12 +273,22 @@ static const struct nib_op_add *find_add(const struct builder *b, const struct n
     return &next->add;
 }
 
+/// Returns how many invocations share a row of the weight. Each keeps a few granules, so that it
+/// has loads on their way.
+static uint32_t choose_lanes(const struct nib_vk_device_plan *plan, uint32_t n_granules)
+{
+    uint32_t lanes = plan->matmul_lanes;
+    while (2 * lanes <= plan->most_lanes && 2 * lanes * LANE_GRANULES <= n_granules)
+        lanes *= 2;
+    return lanes;
+}
+
 static void make_specs(const struct builder *b, const struct nib_op_matmul *op,
                        const struct nib_op_add *add, uint32_t specs[NIB_SPECS])
 {
     const struct nib_vk_layout *l = &nib_vk_instance_weight(b->self, op->weight)->layout;
     nib_vk_layout_specs(l, specs);
-    specs[NIB_SPEC_LANES] = b->self->device->plan.matmul_lanes;
+    specs[NIB_SPEC_LANES] = choose_lanes(&b->self->device->plan, l->n_granules);
     specs[NIB_SPEC_WIDTH] = b->self->device->plan.matmul_width;
     specs[NIB_SPEC_HAS_CODES] = has_codes(b, op->activation, &l->format);
     specs[NIB_SPEC_HAS_BIAS] = op->bias != NIB_NO_WEIGHT;
@@ -370,15 +323,36 @@ static enum nib_vk_family choose_family(const struct builder *b, const struct ni
     struct nib_vk_matmul_need need = {.bits = specs[NIB_SPEC_CODE_BITS],
                                       .has_book = specs[NIB_SPEC_HAS_BOOK],
                                       .has_codes = specs[NIB_SPEC_HAS_CODES],
+                                      .has_groups = op->activation == NIB_ACTIVATION_INT8_GROUP,
                                       .has_outliers = specs[NIB_SPEC_HAS_OUTLIERS],
                                       .has_halves = specs[NIB_SPEC_HALVES] == 2,
                                       .may_be_single = may_be_single(b, op, add)};
     return nib_vk_family_choose(&b->self->device->plan, &b->self->choices, &need);
 }
 
+/// Returns the family of the kernels for few rows of input beside those of `family`.
+static enum nib_vk_family family_of_few(const struct builder *b, enum nib_vk_family family)
+{
+    return nib_vk_family_is_cooperative(family)
+               ? nib_vk_family_few(&b->self->device->plan, &b->self->choices)
+               : family;
+}
+
+/// Returns whether the matmul prepares a single row itself, with kernels of `family`.
+static bool is_single(const struct builder *b, const struct nib_op_matmul *op,
+                      const struct nib_op_add *add, enum nib_vk_family family)
+{
+    const struct nib_vk_device *d = b->self->device;
+    const struct nib_vk_layout *l = &nib_vk_instance_weight(b->self, op->weight)->layout;
+    if (family == NIB_VK_FAMILY_SINGLE)
+        return true;
+    return nib_vk_family_get(family_of_few(b, family))->single.shader &&
+           l->n_granules <= d->plan.single_granules && may_be_single(b, op, add);
+}
+
 /// Lets the matmul compute its input for a single row.
 static void take_single(const struct builder *b, const struct nib_op_matmul *op,
-                        struct nib_matmul_texel_args *args, struct pass_params *params)
+                        struct nib_matmul_source *args, struct pass_params *params)
 {
     struct nib_prepare_args from = {.in_at = op->in.offset};
     struct pass_params prepare = {.bind.range = {[NIB_BIND_IN] = value_of(b, &op->in)}};
@@ -386,6 +360,8 @@ static void take_single(const struct builder *b, const struct nib_op_matmul *op,
         take_deferred(b, &from, &prepare);
     uint32_t source = prepare.kernel.specs[NIB_PREPARE_SOURCE];
     params->kernel.specs[NIB_SPEC_SOURCE] = source;
+    params->kernel.specs[NIB_SPEC_GRANULES] =
+        nib_vk_instance_weight(b->self, op->weight)->layout.n_granules;
     params->bind.range[NIB_BIND_IN] = prepare.bind.range[NIB_BIND_IN];
     params->bind.range[NIB_BIND_IN_2] = source == NIB_PREPARE_SOURCE_NORM_TIMES
                                             ? prepare.bind.range[NIB_BIND_MATRIX]
@@ -396,6 +372,80 @@ static void take_single(const struct builder *b, const struct nib_op_matmul *op,
     args->n_cols = op->in.width;
 }
 
+static enum nib_status build_prepare(struct builder *b, const struct nib_op_matmul *op,
+                                     const struct nib_op_add *add, enum nib_vk_family family,
+                                     struct nib_error *err)
+{
+    const struct nib_vk_matrix *weight = nib_vk_instance_weight(b->self, op->weight);
+    const struct nib_vk_layout *l = &weight->layout;
+    bool is_llm = op->activation == NIB_ACTIVATION_LLM_INT8;
+    // The matmul does without for one row.
+    bool has_single = is_single(b, op, add, family);
+    bool makes_values = !takes_floats(op->activation) && !has_codes(b, op->activation, &l->format);
+    struct nib_prepare_args args = {
+        .in_at = op->in.offset,
+        .in_stride = stride_of(b, &op->in),
+        .n_cols = (uint32_t)l->cols,
+        .n_granules = l->n_granules,
+        .permutation_at = l->has_spans ? 2 * l->n_granules : 0,
+        .scale = weight->activation_scale,
+        .limit = outlier_limit(weight),
+        .mask_stride = b->self->mask_stride,
+    };
+    struct pass_params params = {
+        .kernel = {.shader = "prepare",
+                   .specs = {[NIB_PREPARE_MODE] = prepare_mode(op->activation),
+                             [NIB_PREPARE_AS_VALUES] = makes_values,
+                             [NIB_PREPARE_HAS_SPANS] = l->has_spans,
+                             [NIB_PREPARE_HAS_PERMUTATION] = weight->has_permutation,
+                             [NIB_PREPARE_QUADS] = b->self->device->plan.prepare_quads,
+                             [NIB_PREPARE_IS_LINES] = is_llm && b->is_lines,
+                             [NIB_PREPARE_IS_SPLIT] = is_split(family, l)}},
+        .bind.range = {[NIB_BIND_IN] = value_of(b, &op->in),
+                       [NIB_BIND_IN_2] = is_llm ? &b->self->mask : NULL,
+                       [NIB_BIND_INPUT] = &b->self->prepared,
+                       [NIB_BIND_OUT] = is_llm ? &b->self->outliers : NULL,
+                       [NIB_BIND_SUMS] = &b->self->sums,
+                       [NIB_BIND_TABLE] =
+                           l->has_spans || weight->has_permutation ? &weight->table : NULL},
+        .push = &args,
+        .push_size = sizeof args,
+        .groups = 1,
+    };
+    if (is_deferred(b, op))
+        take_deferred(b, &args, &params);
+    // Whole quads, that is: the family is for those.
+    if (family == NIB_VK_FAMILY_SINGLE && args.in_stride % 4 == 0 && args.up_stride % 4 == 0)
+        take_texels(&params);
+    if (is_prepared(b, &op->in, weight, &params.kernel)) {
+        if (!has_single)
+            b->prepared_by->height[0] = 1;
+        return NIB_OK;
+    }
+    enum nib_status status = is_llm ? find_outliers(b, &op->in, weight, err) : NIB_OK;
+    struct nib_vk_pass *pass;
+    if (status == NIB_OK)
+        status = nib_vk_pass_add(b, &params, &pass, err);
+    if (status != NIB_OK)
+        return status;
+    reads_source(b, op, pass);
+    if (is_llm)
+        add_access(pass, NIB_VK_MASK, 0, 1, false);
+    add_access(pass, NIB_VK_PREPARED, 0, 1, true);
+    pass->height[0] = has_single ? 0 : 1;
+    uint32_t most = (uint32_t)nib_ceil_div_u64(8ull * l->n_granules, NIB_PREPARE_THREADS);
+    for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++) {
+        uint32_t parts = b->self->device->plan.prepare_parts >> i;
+        pass->depth[i] = parts < 1 ? 1 : parts < most ? parts : most;
+    }
+    b->has_prepared = true;
+    b->prepared_by = pass;
+    b->prepared_view = op->in;
+    b->prepared_kernel = params.kernel;
+    b->prepared_scale = is_llm ? outlier_limit(weight) : weight->activation_scale;
+    return NIB_OK;
+}
+
 /// Fills in the kernels for each number of rows of input: of cooperative matrices there are some
 /// for many rows alone.
 static void take_variants(struct builder *b, enum nib_vk_family family,
@@ -404,8 +454,7 @@ static void take_variants(struct builder *b, enum nib_vk_family family,
 {
     const struct nib_vk_device_plan *plan = &b->self->device->plan;
     const struct nib_vk_variant *many = nib_vk_family_get(family)->variants;
-    bool is_cooperative = nib_vk_family_is_cooperative(family);
-    enum nib_vk_family few = is_cooperative ? nib_vk_family_few(plan, &b->self->choices) : family;
+    enum nib_vk_family few = family_of_few(b, family);
     memcpy(variants, nib_vk_family_get(few)->variants, NIB_VK_MAX_COLUMNS * sizeof *variants);
     for (uint32_t i = 0; i < NIB_VK_MAX_COLUMNS; i++) {
         if (many[i].shader)
@@ -447,14 +496,22 @@ static enum nib_status build_slice(struct builder *b, const struct nib_op_matmul
         .is_matmul = true,
     };
     struct nib_vk_variant variants[NIB_VK_MAX_COLUMNS];
+    enum nib_vk_family family = choose_family(b, op, add);
     make_specs(b, op, add, params.kernel.specs);
-    take_variants(b, choose_family(b, op, add), variants, &params);
+    take_variants(b, family, variants, &params);
+    bool has_single = is_single(b, op, add, family);
+    if (has_single) {
+        variants[0] = nib_vk_family_get(family_of_few(b, family))->single;
+        take_single(b, op, &args.source, &params);
+    }
     struct nib_vk_pass *pass;
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     struct nib_view out = {target->value, target->offset + first, n_rows};
     add_access(pass, NIB_VK_PREPARED, 0, 1, false);
+    if (has_single)
+        reads_source(b, op, pass);
     writes(b, pass, &out);
     return NIB_OK;
 }
@@ -552,19 +609,16 @@ static enum nib_status build_texels(struct builder *b, struct group *group,
     };
     make_specs(b, op, add, params.kernel.specs);
     make_parts(b, group, add, slice, &args, &params);
-    bool is_single = group->family == NIB_VK_FAMILY_SINGLE;
-    if (is_single)
-        take_single(b, op, &args, &params);
+    bool has_single = group->family == NIB_VK_FAMILY_SINGLE;
+    if (has_single)
+        take_single(b, op, &args.source, &params);
     struct nib_vk_pass *pass;
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
     if (status != NIB_OK)
         return status;
     add_access(pass, NIB_VK_PREPARED, 0, 1, false);
-    struct views source = source_of(b, op);
-    for (uint32_t i = 0; is_single && i < 2; i++) {
-        if (source.read[i])
-            reads(pass, source.read[i]);
-    }
+    if (has_single)
+        reads_source(b, op, pass);
     for (uint32_t i = 0; i < group->n; i++)
         writes(b, pass, add ? &add->out : &group->ops[i]->out);
     return NIB_OK;
@@ -587,7 +641,7 @@ enum nib_status nib_vk_build_matmul(struct builder *b, const struct nib_op_matmu
         continue;
     *out_taken = add ? 1 : group.n - 1;
     b->self->kernels |= 1u << group.family;
-    enum nib_status status = build_prepare(b, op, weight, group.family, err);
+    enum nib_status status = build_prepare(b, op, add, group.family, err);
     for (uint32_t s = 0; status == NIB_OK && s < weight->layout.n_slices; s++) {
         status =
             has_texels ? build_texels(b, &group, add, s, err) : build_slice(b, op, add, s, err);

@@ -5,7 +5,7 @@
 
 /// Words of each plane in one tile.
 struct planes {
-    uint64_t codes, high, scale, min, sub_scale, sub_min, zero;
+    uint64_t codes, high, scale, min, sub_scale, sub_min, zero, unit;
 };
 
 /// Bytes of a code book at the end of a slice.
@@ -48,12 +48,13 @@ static struct planes planes_of(const struct nib_vk_layout *l)
     p.sub_scale = format->super ? entries / 4 : 0;
     p.sub_min = has_min ? p.sub_scale : 0;
     p.zero = entries * zero_bits(format) / 32;
+    p.unit = NIB_TILE_ROWS;
     return p;
 }
 
 static uint64_t tile_words(const struct planes *p)
 {
-    return p->codes + p->high + p->scale + p->min + p->sub_scale + p->sub_min + p->zero;
+    return p->codes + p->high + p->scale + p->min + p->sub_scale + p->sub_min + p->zero + p->unit;
 }
 
 /// Number of granules where each ends at a group's and at an activation group's end.
@@ -168,6 +169,7 @@ static void make_args(const struct nib_vk_layout *layout, uint64_t tiles,
     uint64_t high = p.codes * tiles, scale = high + p.high * tiles;
     uint64_t min = scale + p.scale * tiles, sub_scale = min + p.min * tiles;
     uint64_t sub_min = sub_scale + p.sub_scale * tiles, zero = sub_min + p.sub_min * tiles;
+    uint64_t unit = zero + p.zero * tiles;
     uint32_t group = group_of(layout);
     *out_args = (struct nib_matrix_args){
         .n_granules = layout->n_granules,
@@ -181,7 +183,8 @@ static void make_args(const struct nib_vk_layout *layout, uint64_t tiles,
         .sub_scale_at = (uint32_t)sub_scale,
         .sub_min_at = (uint32_t)sub_min,
         .zero_at = (uint32_t)zero,
-        .book_at = (uint32_t)(zero + p.zero * tiles),
+        .unit_at = (uint32_t)unit,
+        .book_at = (uint32_t)(unit + p.unit * tiles),
     };
 }
 

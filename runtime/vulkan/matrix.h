@@ -10,7 +10,9 @@
 /// - high: the 1 or 2 upper bits of codes of 3, 5 and 6 bits;
 /// - scale and minimum (of super-blocks, where the format has them, else of groups) in the format's
 ///   own type, e8m0 as bfloat16; then the groups' own scale and minimum, a byte each;
-/// - zero points, a byte or 16 bits; the code book.
+/// - zero points, a byte or 16 bits;
+/// - the unit of each row, a power of two that brings its weights into the range of fp16; then the
+///   code book.
 /// A matrix that is larger than a storage binding is cut into slices of whole tiles.
 #ifndef RUNTIME_VULKAN_MATRIX_H
 #define RUNTIME_VULKAN_MATRIX_H

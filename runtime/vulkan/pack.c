@@ -8,6 +8,10 @@
 #include "runtime/vulkan/matrix.h"
 
 #define ROWS NIB_TILE_ROWS
+#define N_PLANES 8
+/// Weights times a row's unit are below 2^UNIT_BITS, an octave below the largest binary16 number.
+#define UNIT_BITS 15
+#define MAX_EXPONENT 126
 
 /// A tile in the making.
 struct tile {
@@ -131,10 +135,47 @@ static void store_groups(struct tile *t, uint64_t row, uint32_t *sub_scale, uint
     }
 }
 
+/// Returns the largest number that a code stands for, before a zero point is taken from it.
+static float largest_value(const struct nib_format *format)
+{
+    float most = 0;
+    for (int32_t i = 0; i < 1 << format->bits; i++)
+        most = fmaxf(most, fabsf(format->book ? format->book[i] : (float)(i - format->center)));
+    return most;
+}
+
+/// Returns the power of two that a row's weights, and each term of them, are below 2^UNIT_BITS with.
+static float unit_of(const struct tile *t, uint64_t row)
+{
+    const struct nib_format *format = &t->layout->format;
+    const struct nib_row_block *b = &t->block;
+    uint64_t groups = nib_format_groups(format, t->layout->cols), per_super = 1;
+    if (format->super)
+        per_super = format->super / format->group;
+    float value = largest_value(format), most = 0;
+    for (uint64_t g = 0; g < groups; g++) {
+        uint64_t at = row * groups + g;
+        uint64_t super = format->super ? row * t->supers + g / per_super : at;
+        float size = value + (b->zero ? fabsf((float)b->zero[at]) : 0.0f);
+        float weight = fabsf(b->scale[super]) * size * (b->sub_scale ? abs(b->sub_scale[at]) : 1);
+        if (b->min)
+            weight += fabsf(b->min[super]) * (b->sub_min ? (float)b->sub_min[at] : 1.0f);
+        if (isfinite(weight))
+            most = fmaxf(most, weight);
+    }
+    int exponent;
+    frexpf(most, &exponent);
+    exponent = most > 0 ? UNIT_BITS - exponent : 0;
+    // Within what fp32 holds, and its inverse.
+    return ldexpf(1.0f, exponent < -MAX_EXPONENT  ? -MAX_EXPONENT
+                        : exponent > MAX_EXPONENT ? MAX_EXPONENT
+                                                  : exponent);
+}
+
 /// Where the planes of one tile begin among its words, and where those of the slice do.
 struct place {
-    uint64_t tile[8];
-    uint64_t slice[8];
+    uint64_t tile[N_PLANES + 1];
+    uint64_t slice[N_PLANES + 1];
 };
 
 static struct place find_places(const struct nib_vk_layout *l, uint32_t slice)
@@ -147,8 +188,9 @@ static struct place find_places(const struct nib_vk_layout *l, uint32_t slice)
         struct nib_matrix_args a;
         nib_vk_layout_args(whole ? l : &one, whole ? slice : 0, &a);
         uint64_t *to = whole ? place.slice : place.tile;
-        const uint64_t at[8] = {
-            0, a.high_at, a.scale_at, a.min_at, a.sub_scale_at, a.sub_min_at, a.zero_at, a.book_at};
+        const uint64_t at[N_PLANES + 1] = {0,         a.high_at,      a.scale_at,
+                                           a.min_at,  a.sub_scale_at, a.sub_min_at,
+                                           a.zero_at, a.unit_at,      a.book_at};
         memcpy(to, at, sizeof at);
     }
     return place;
@@ -165,6 +207,7 @@ static bool fill_tile(struct tile *t, const struct place *place, uint64_t n_rows
         is_good &= store_scales(t, r, t->words + place->tile[2], t->words + place->tile[3]);
         store_groups(t, r, t->words + place->tile[4], t->words + place->tile[5],
                      t->words + place->tile[6]);
+        t->words[place->tile[7] + r] = nib_f32_bits(unit_of(t, r));
     }
     return is_good;
 }
@@ -181,7 +224,7 @@ static enum nib_status write_tile(const struct packer *p, const struct tile *t,
                                   const struct place *place, uint32_t slice, uint64_t tile,
                                   struct nib_error *err)
 {
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < N_PLANES; i++) {
         uint64_t n = place->tile[i + 1] - place->tile[i];
         if (n == 0)
             continue;
@@ -218,8 +261,8 @@ static enum nib_status pack_slice(const struct packer *p, struct tile *t, uint32
     if (l->format.code == NIB_CODE_BOOK) {
         float book[16] = {0};
         memcpy(book, l->format.book, sizeof(float) << l->format.bits);
-        NIB_TRY(nib_vk_transfer_write(p->transfer, &p->matrix->slices[slice], 4 * place.slice[7],
-                                      book, sizeof book, err));
+        NIB_TRY(nib_vk_transfer_write(p->transfer, &p->matrix->slices[slice],
+                                      4 * place.slice[N_PLANES], book, sizeof book, err));
     }
 fail:
     return status;
@@ -251,7 +294,7 @@ static enum nib_status pack_matrix(struct packer *p, struct nib_error *err)
     const struct nib_vk_layout *l = &p->matrix->layout;
     struct tile t = {.layout = l, .supers = nib_format_supers(&l->format, l->cols)};
     struct place place = find_places(l, 0);
-    t.n_words = place.tile[7];
+    t.n_words = place.tile[N_PLANES];
     t.words = malloc(t.n_words * sizeof *t.words);
     t.spans = malloc(2 * l->n_granules * sizeof *t.spans);
     if (!t.words || !t.spans) {

@@ -96,18 +96,42 @@ static enum nib_status make_set(struct builder *b, const struct pass_params *par
     return bind->has_texels ? set_texels(b, bind, *out_set, err) : NIB_OK;
 }
 
+/// Chooses the block of a matmul's outputs for bucket `bucket`, and sets the constants that it is.
+static const struct nib_vk_matmul_block *take_block(const struct builder *b,
+                                                    const struct pass_params *params,
+                                                    uint32_t bucket, uint32_t most,
+                                                    struct nib_vk_kernel *kernel)
+{
+    uint32_t largest = nib_vk_bucket(most);
+    uint64_t rows = params->groups * NIB_TILE_ROWS;
+    const struct nib_vk_matmul_block *block = nib_vk_matmul_block_choose(
+        &b->self->device->plan.blocks, rows, 1u << (bucket < largest ? bucket : largest));
+    kernel->specs[NIB_SPEC_TILE_M] = block->tile.m;
+    kernel->specs[NIB_SPEC_TILE_N] = block->tile.n;
+    kernel->specs[NIB_SPEC_TILE_K] = block->tile.k;
+    kernel->specs[NIB_SPEC_BLOCK_ROWS] = block->rows;
+    kernel->specs[NIB_SPEC_BLOCK_COLS] = block->cols;
+    kernel->specs[NIB_SPEC_THREADS] = block->threads;
+    kernel->specs[NIB_SPEC_ACROSS] = block->across;
+    kernel->specs[NIB_SPEC_DEPTH] = block->depth;
+    kernel->specs[NIB_SPEC_BUFFERS] = block->buffers;
+    return block;
+}
+
 static enum nib_status make_pipelines(struct builder *b, const struct pass_params *params,
                                       struct nib_vk_pass *pass, struct nib_error *err)
 {
     struct nib_vk_kernel kernel = params->kernel;
+    uint32_t lanes = kernel.specs[NIB_SPEC_LANES], source = kernel.specs[NIB_SPEC_SOURCE];
+    uint32_t granules = kernel.specs[NIB_SPEC_GRANULES];
     const struct nib_vk_device *d = b->self->device;
     uint32_t most = pass->is_lines ? b->self->max_lines : b->self->max_rows;
-    uint32_t each[NIB_VK_MAX_COLUMNS] = {0}; // binary logarithm of the rows of input a workgroup
     uint32_t largest = d->plan.matmul_columns;
     // With outliers, weights are needed as codes and as numbers, and registers run out.
     if (params->is_matmul && kernel.specs[NIB_SPEC_HAS_OUTLIERS] && largest > 2)
         largest = 2;
-    for (uint32_t i = 0; i < NIB_VK_MAX_COLUMNS; i++) {
+    for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++) {
+        uint32_t each = 0; // binary logarithm of the rows of input a workgroup
         pass->groups[i] = (uint32_t)params->groups;
         if (params->is_matmul) {
             // Buckets beyond the largest are never recorded; they get its pipeline.
@@ -116,26 +140,34 @@ static enum nib_status make_pipelines(struct builder *b, const struct pass_param
             while (!params->variants[columns].shader)
                 columns--;
             const struct nib_vk_variant *variant = &params->variants[columns];
-            each[i] = columns;
-            uint32_t tiles = d->plan.matmul_width * variant->rows / NIB_TILE_ROWS;
+            uint32_t rows = d->plan.matmul_width * variant->rows;
+            each = columns;
             kernel.shader = variant->shader;
             bool is_cooperative = variant->is_cooperative;
+            kernel.specs[NIB_SPEC_LANES] = variant->has_lanes ? lanes : 0;
+            kernel.specs[NIB_SPEC_SOURCE] = variant->is_single ? source : 0;
+            kernel.specs[NIB_SPEC_GRANULES] = variant->is_single ? granules : 0;
+            kernel.specs[NIB_SPEC_THREADS] =
+                variant->has_lanes && variant->has_size ? d->plan.matmul_width * lanes : 0;
             kernel.specs[NIB_SPEC_TILE_M] = is_cooperative ? params->tile->m : 0;
             kernel.specs[NIB_SPEC_TILE_N] = is_cooperative ? params->tile->n : 0;
             kernel.specs[NIB_SPEC_TILE_K] = is_cooperative ? params->tile->k : 0;
             kernel.specs[NIB_SPEC_SUBGROUP] = is_cooperative      ? d->plan.cooperative_subgroup
                                               : variant->has_size ? d->plan.matmul_subgroup
                                                                   : 0;
-            pass->groups[i] = (uint32_t)nib_ceil_div_u64(params->groups, tiles);
+            if (variant->has_blocks) {
+                const struct nib_vk_matmul_block *block = take_block(b, params, i, most, &kernel);
+                rows = block->rows;
+                each = nib_vk_bucket(block->cols);
+            }
+            pass->groups[i] = (uint32_t)nib_ceil_div_u64(params->groups, rows / NIB_TILE_ROWS);
         }
+        pass->height[i] = 1u << (i - each);
+        pass->depth[i] = 1;
         enum nib_status status =
             nib_vk_device_pipeline(b->self->device, &kernel, &pass->pipelines[i], err);
         if (status != NIB_OK)
             return status;
-    }
-    for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++) {
-        pass->height[i] = 1u << (i - each[i < NIB_VK_MAX_COLUMNS ? i : NIB_VK_MAX_COLUMNS - 1]);
-        pass->depth[i] = 1;
     }
     return NIB_OK;
 }

@@ -1,7 +1,8 @@
 #include "runtime/vulkan/quirks.h"
 
 #define VENDOR_AMD 0x1002u
-#define COOPERATIVE (1u << NIB_VK_FAMILY_COOP8 | 1u << NIB_VK_FAMILY_COOP16)
+#define COOPERATIVE \
+    (1u << NIB_VK_FAMILY_COOP8 | 1u << NIB_VK_FAMILY_COOP16 | 1u << NIB_VK_FAMILY_HALF)
 
 struct quirk {
     VkDriverId driver;

@@ -254,18 +254,17 @@ void nib_vk_record_pass(const struct nib_vk_instance *instance, VkCommandBuffer 
                         const struct nib_vk_pass *pass, uint32_t bucket)
 {
     const struct nib_vk_device_table *table = &instance->device->table;
-    uint32_t columns = bucket < NIB_VK_MAX_COLUMNS ? bucket : NIB_VK_MAX_COLUMNS - 1;
     if (pass->name)
         nib_vk_label_begin(instance->device, buffer, "%s", pass->name);
     else
         nib_vk_label_begin(instance->device, buffer, "op %u, %s", pass->op,
                            nib_op_name(instance->plan->ops[pass->op].kind));
-    table->CmdBindPipeline(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pass->pipelines[columns]);
+    table->CmdBindPipeline(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, pass->pipelines[bucket]);
     table->CmdBindDescriptorSets(buffer, VK_PIPELINE_BIND_POINT_COMPUTE, instance->device->layout,
                                  0, 1, &pass->set, 0, NULL);
     table->CmdPushConstants(buffer, instance->device->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
                             pass->push_size, pass->push);
-    table->CmdDispatch(buffer, pass->groups[columns], pass->height[bucket], pass->depth[bucket]);
+    table->CmdDispatch(buffer, pass->groups[bucket], pass->height[bucket], pass->depth[bucket]);
     nib_vk_label_end(instance->device, buffer);
 }
 

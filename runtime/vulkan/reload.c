@@ -133,7 +133,7 @@ static void take_pipelines(struct nib_vk_instance *instance)
 {
     for (uint32_t p = 0; p < instance->n_passes; p++) {
         VkPipeline *pipelines = instance->passes[p].pipelines;
-        for (uint32_t c = 0; c < NIB_VK_MAX_COLUMNS; c++)
+        for (uint32_t c = 0; c < NIB_VK_MAX_BUCKETS; c++)
             pipelines[c] = current(instance->device, pipelines[c]);
     }
 }

@@ -105,12 +105,14 @@ static uint64_t hash_probe(const struct nib_vk_probe *probe, const struct nib_vk
         p->matmul_width,      p->attention_units,
         p->attention_numbers, p->attention_parts,
         p->has_cooperative,   p->cooperative_subgroup,
-        p->has_sizes,         p->matmul_subgroup};
+        p->has_sizes,         p->matmul_subgroup,
+        p->most_lanes};
     uint64_t hash = nib_vk_hash(NIB_VK_HASH_BEGIN, probe->name, strlen(probe->name));
     hash = nib_vk_hash(hash, words, sizeof words);
     for (uint32_t i = 0; i < p->n_families; i++)
         hash = nib_vk_hash(hash, &p->families[i], sizeof p->families[i]);
     hash = nib_vk_hash(hash, p->tiles, sizeof p->tiles);
+    hash = nib_vk_hash(hash, &p->blocks, sizeof p->blocks);
     return hash;
 }
 
@@ -146,7 +148,8 @@ static struct nib_vk_choices choices_of(const struct nib_vk_device *d)
 /// input before those for few.
 static uint32_t find_culprits(uint32_t kernels)
 {
-    uint32_t many = kernels & (1u << NIB_VK_FAMILY_COOP8 | 1u << NIB_VK_FAMILY_COOP16);
+    uint32_t many = kernels & (1u << NIB_VK_FAMILY_COOP8 | 1u << NIB_VK_FAMILY_COOP16 |
+                               1u << NIB_VK_FAMILY_HALF);
     return many ? many : kernels;
 }
 

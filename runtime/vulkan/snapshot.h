@@ -3,7 +3,7 @@
 #ifndef RUNTIME_VULKAN_SNAPSHOT_H
 #define RUNTIME_VULKAN_SNAPSHOT_H
 
-#include "runtime/vulkan/cooperative.h"
+#include "runtime/vulkan/matmul_block.h"
 #include <nibble/device.h>
 
 #define NIB_VK_MAX_FAMILIES 16
@@ -71,6 +71,7 @@ enum nib_vk_family {
     NIB_VK_FAMILY_SUB,    ///< as dot, few rows of input being summed by shuffles
     NIB_VK_FAMILY_COOP8,  ///< many rows of input by cooperative matrices of bytes
     NIB_VK_FAMILY_COOP16, ///< the same of halves
+    NIB_VK_FAMILY_HALF,   ///< the same of halves that are numbers, not codes
     NIB_VK_FAMILY_COUNT
 };
 
@@ -93,14 +94,19 @@ struct nib_vk_device_plan {
     bool has_cooperative;          ///< the features of cooperative matrices are enabled
     uint32_t cooperative_subgroup; ///< invocations of a subgroup of their kernels
     struct nib_vk_tile tiles[NIB_VK_ELEMENT_COUNT][2]; ///< of whole granules and of halves
+    struct nib_vk_matmul_blocks blocks;                ///< of products of numbers
     bool is_forced;                                    ///< `forced_family` goes first
     enum nib_vk_family forced_family;
     enum nib_vk_family families[NIB_VK_FAMILY_COUNT]; ///< the best first
     uint32_t n_families;
-    bool has_codes;        ///< codes are multiplied as integers, not as the numbers they stand for
-    uint32_t matmul_lanes; ///< invocations that share a row of the weight
-    uint32_t matmul_columns; ///< binary logarithm of the most rows of input a workgroup: 0 to 6
-    uint32_t matmul_width;   ///< invocations that have rows of their own
+    bool has_codes;         ///< codes are multiplied as integers, not as the numbers they stand for
+    uint32_t prepare_quads; ///< of a granule of input that an invocation makes ready: 1 or 8
+    uint32_t prepare_parts; ///< workgroups that make matmuls' inputs ready, about, at least
+    uint32_t matmul_lanes;  ///< invocations that share a row of the weight, at least
+    uint32_t most_lanes;    ///< and at most
+    uint32_t single_granules; ///< of a row that a matmul for GPUs prepares itself, at most
+    uint32_t matmul_columns;  ///< binary logarithm of the most rows of input a workgroup: 0 to 6
+    uint32_t matmul_width;    ///< invocations that have rows of their own
     // Attention.
     uint32_t attention_units;   ///< of 8 numbers of a head that an invocation has, at least
     uint32_t attention_numbers; ///< of queries and outputs that it keeps, at most

@@ -11,13 +11,21 @@
 #define TILE_SUBGROUP 32u
 #define INTEL_SUBGROUP 16u
 
-#define PLAIN(name, n)                \
+#define PLAIN(name, n)                                   \
+    {                                                    \
+        .shader = (name), .rows = (n), .has_lanes = true \
+    }
+#define SIZED(name, n)                                                     \
+    {                                                                      \
+        .shader = (name), .rows = (n), .has_lanes = true, .has_size = true \
+    }
+#define SINGLE(name, n)                                                     \
+    {                                                                       \
+        .shader = (name), .rows = (n), .has_lanes = true, .is_single = true \
+    }
+#define TILE(name, n)                 \
     {                                 \
         .shader = (name), .rows = (n) \
-    }
-#define SIZED(name, n)                                  \
-    {                                                   \
-        .shader = (name), .rows = (n), .has_size = true \
     }
 #define COOPERATIVE(name, n)                                                    \
     {                                                                           \
@@ -27,24 +35,37 @@
 static const struct nib_vk_family_info families[NIB_VK_FAMILY_COUNT] = {
     [NIB_VK_FAMILY_WIDE] = {"wide",
                             {PLAIN("matmul_2x1", 2), PLAIN("matmul_2x2", 2), PLAIN("matmul_4x4", 4),
-                             PLAIN("matmul_4x8", 4), [6] = PLAIN("matmul_tile", 8)}},
+                             PLAIN("matmul_4x8", 4), [6] = TILE("matmul_tile", 8)}},
     [NIB_VK_FAMILY_DOT] = {"dot",
                            {PLAIN("matmul_dot_2x1", 2), PLAIN("matmul_dot_2x2", 2),
                             PLAIN("matmul_dot_4x4", 4),
-                            PLAIN("matmul_dot_4x8", 4), [6] = PLAIN("matmul_dot_tile", 16)}},
+                            PLAIN("matmul_dot_4x8", 4), [6] = TILE("matmul_dot_tile", 16)}},
     [NIB_VK_FAMILY_TALL] = {"tall", {PLAIN("matmul_8x1", 8), PLAIN("matmul_8x2", 8)}},
     [NIB_VK_FAMILY_TEXEL] = {"texel",
                              {PLAIN("matmul_texel_x1", 8), PLAIN("matmul_texel_x2", 8),
                               PLAIN("matmul_texel_x4", 8), PLAIN("matmul_texel_x8", 8)}},
     [NIB_VK_FAMILY_SINGLE] = {"single",
-                              {PLAIN("matmul_texel_single", 8), PLAIN("matmul_texel_x2", 8),
+                              {SINGLE("matmul_texel_single", 8), PLAIN("matmul_texel_x2", 8),
                                PLAIN("matmul_texel_x4", 8), PLAIN("matmul_texel_x8", 8)}},
     [NIB_VK_FAMILY_SUB] = {"sub",
                            {SIZED("matmul_sub_2x1", 2), SIZED("matmul_sub_2x2", 2),
                             SIZED("matmul_sub_4x4", 4),
-                            SIZED("matmul_sub_4x8", 4), [6] = PLAIN("matmul_dot_tile", 16)}},
+                            SIZED("matmul_sub_4x8", 4), [6] = TILE("matmul_dot_tile", 16)},
+                           {.shader = "matmul_sub_single",
+                            .rows = 2,
+                            .has_lanes = true,
+                            .has_size = true,
+                            .is_single = true}},
     [NIB_VK_FAMILY_COOP8] = {"coop8", {[6] = COOPERATIVE("matmul_coop8", 16)}},
     [NIB_VK_FAMILY_COOP16] = {"coop16", {[6] = COOPERATIVE("matmul_coop16", 8)}},
+    [NIB_VK_FAMILY_HALF] = {"half",
+                            {[6] =
+                                 {
+                                     .shader = "matmul_half",
+                                     .has_size = true,
+                                     .is_cooperative = true,
+                                     .has_blocks = true,
+                                 }}},
 };
 
 const struct nib_vk_family_info *nib_vk_family_get(enum nib_vk_family family)
@@ -63,7 +84,8 @@ enum nib_status nib_vk_family_find(const char *name, enum nib_vk_family *out_fam
     }
     return nib_fail(
         err, NIB_ERROR_UNSUPPORTED,
-        "Vulkan variant '%s'; there are wide, dot, tall, texel, single, sub, coop8 and coop16",
+        "Vulkan variant '%s'; there are wide, dot, tall, texel, single, sub, coop8, coop16 and "
+        "half",
         name);
 }
 
@@ -111,6 +133,15 @@ struct nib_vk_tile nib_vk_tile_choose(const struct nib_vk_snapshot *snapshot,
                                    rows, halves);
 }
 
+void nib_vk_matmul_blocks_find(const struct nib_vk_snapshot *snapshot,
+                               struct nib_vk_matmul_blocks *out_blocks)
+{
+    const struct nib_vk_workgroup_limits limits = {.invocations = snapshot->max_invocations,
+                                                   .shared_memory = snapshot->max_shared_memory,
+                                                   .subgroup = nib_vk_tile_subgroup(snapshot)};
+    nib_vk_matmul_blocks_make(&snapshot->cooperative, &limits, out_blocks);
+}
+
 const struct nib_vk_shader *nib_vk_shader_find(const char *name)
 {
     for (uint32_t i = 0; i < nib_vk_shader_count; i++) {
@@ -126,18 +157,31 @@ static bool is_built(enum nib_vk_family family)
     return nib_vk_shader_find(families[family].variants[NIB_VK_MAX_COLUMNS - 1].shader) != NULL;
 }
 
-static const char *missing_for_tiles(const struct nib_vk_snapshot *s, enum nib_vk_element element)
+/// Returns whether there is a tile, or a block of tiles, for the family.
+static bool has_shape(const struct nib_vk_snapshot *s, enum nib_vk_family family,
+                      enum nib_vk_element element)
+{
+    struct nib_vk_matmul_blocks blocks;
+    if (family != NIB_VK_FAMILY_HALF)
+        return nib_vk_tile_choose(s, element, 1).m > 0;
+    nib_vk_matmul_blocks_find(s, &blocks);
+    return blocks.n > 0;
+}
+
+static const char *missing_for_tiles(const struct nib_vk_snapshot *s, enum nib_vk_family family)
 {
     const struct nib_vk_cooperative *cooperative = &s->cooperative;
-    if (!is_built(family_of(element)))
+    enum nib_vk_element element =
+        family == NIB_VK_FAMILY_COOP8 ? NIB_VK_ELEMENT_BYTE : NIB_VK_ELEMENT_HALF;
+    if (!is_built(family))
         return "the shader compiler of this build was too old";
     if (!cooperative->has_matrices || s->api_version < VK_API_VERSION_1_2)
         return "no cooperative matrices";
     if (element == NIB_VK_ELEMENT_BYTE ? !cooperative->has_bytes : !cooperative->has_halves)
         return element == NIB_VK_ELEMENT_BYTE ? "no int8 in shaders" : "no fp16 in shaders";
-    if (nib_vk_tile_choose(s, element, 1).m == 0)
+    if (!has_shape(s, family, element))
         return "no cooperative matrix of a shape that fits";
-    return nib_vk_quirk_find(s, family_of(element));
+    return nib_vk_quirk_find(s, family);
 }
 
 const char *nib_vk_family_missing(const struct nib_vk_snapshot *snapshot, enum nib_vk_family family)
@@ -156,9 +200,9 @@ const char *nib_vk_family_missing(const struct nib_vk_snapshot *snapshot, enum n
     case NIB_VK_FAMILY_SUB:
         return missing_for_shuffles(snapshot);
     case NIB_VK_FAMILY_COOP8:
-        return missing_for_tiles(snapshot, NIB_VK_ELEMENT_BYTE);
     case NIB_VK_FAMILY_COOP16:
-        return missing_for_tiles(snapshot, NIB_VK_ELEMENT_HALF);
+    case NIB_VK_FAMILY_HALF:
+        return missing_for_tiles(snapshot, family);
     default:
         return NULL;
     }
@@ -177,7 +221,10 @@ static bool serves(const struct nib_vk_device_plan *plan, enum nib_vk_family fam
         return is_plain;
     case NIB_VK_FAMILY_SINGLE:
         return is_plain && need->has_codes && need->may_be_single;
-    // Numbers would lose digits in fp16.
+    // Numbers would lose digits in fp16, but for those that codes with group scales stand for: they
+    // have no more.
+    case NIB_VK_FAMILY_HALF:
+        return need->has_codes && need->has_groups && plan->blocks.n > 0;
     case NIB_VK_FAMILY_COOP8:
         return need->has_codes && !need->has_outliers &&
                plan->tiles[NIB_VK_ELEMENT_BYTE][need->has_halves].m > 0;
@@ -192,11 +239,12 @@ static bool serves(const struct nib_vk_device_plan *plan, enum nib_vk_family fam
 const char *nib_vk_kernel_name(uint32_t bit)
 {
     static const char *const names[NIB_VK_KERNEL_COUNT] = {
-        [NIB_VK_FAMILY_WIDE] = "matmul wide",      [NIB_VK_FAMILY_DOT] = "matmul dot",
-        [NIB_VK_FAMILY_TALL] = "matmul tall",      [NIB_VK_FAMILY_TEXEL] = "matmul texel",
-        [NIB_VK_FAMILY_SINGLE] = "matmul single",  [NIB_VK_FAMILY_SUB] = "matmul sub",
-        [NIB_VK_FAMILY_COOP8] = "matmul coop8",    [NIB_VK_FAMILY_COOP16] = "matmul coop16",
-        [NIB_VK_FAMILY_COUNT] = "attention texel", [NIB_VK_FAMILY_COUNT + 1] = "draw",
+        [NIB_VK_FAMILY_WIDE] = "matmul wide",     [NIB_VK_FAMILY_DOT] = "matmul dot",
+        [NIB_VK_FAMILY_TALL] = "matmul tall",     [NIB_VK_FAMILY_TEXEL] = "matmul texel",
+        [NIB_VK_FAMILY_SINGLE] = "matmul single", [NIB_VK_FAMILY_SUB] = "matmul sub",
+        [NIB_VK_FAMILY_COOP8] = "matmul coop8",   [NIB_VK_FAMILY_COOP16] = "matmul coop16",
+        [NIB_VK_FAMILY_HALF] = "matmul half",     [NIB_VK_FAMILY_COUNT] = "attention texel",
+        [NIB_VK_FAMILY_COUNT + 1] = "draw",
     };
     return names[bit];
 }

@@ -8,13 +8,18 @@
 struct nib_vk_variant {
     const char *shader; ///< NULL: the one for fewer rows of input serves
     uint32_t rows;
+    bool has_lanes;      ///< invocations share rows of the weight
     bool has_size;       ///< its subgroups have a known size
+    bool is_single;      ///< prepares its row of input itself
     bool is_cooperative; ///< and its constants name a tile
+    bool has_blocks;     ///< and a block of the device plan, which takes the place of `rows`
 };
 
 struct nib_vk_family_info {
     const char *name;
     struct nib_vk_variant variants[NIB_VK_MAX_COLUMNS]; ///< [c]: for 2^c rows of input
+    /// For one row of input that it prepares itself, where that can be (shader NULL: nowhere).
+    struct nib_vk_variant single;
 };
 /// Returns what is known of a family; static.
 const struct nib_vk_family_info *nib_vk_family_get(enum nib_vk_family family);
@@ -25,7 +30,8 @@ enum nib_status nib_vk_family_find(const char *name, enum nib_vk_family *out_fam
 /// Returns whether its kernels for many rows of input work with cooperative matrices.
 static inline bool nib_vk_family_is_cooperative(enum nib_vk_family family)
 {
-    return family == NIB_VK_FAMILY_COOP8 || family == NIB_VK_FAMILY_COOP16;
+    return family == NIB_VK_FAMILY_COOP8 || family == NIB_VK_FAMILY_COOP16 ||
+           family == NIB_VK_FAMILY_HALF;
 }
 /// Returns whether it has kernels that must know the size of their subgroups.
 static inline bool nib_vk_family_has_sizes(enum nib_vk_family family)
@@ -41,6 +47,10 @@ uint32_t nib_vk_tile_subgroup(const struct nib_vk_snapshot *snapshot);
 struct nib_vk_tile nib_vk_tile_choose(const struct nib_vk_snapshot *snapshot,
                                       enum nib_vk_element element, uint32_t halves);
 
+/// Works out the blocks of products of numbers.
+void nib_vk_matmul_blocks_find(const struct nib_vk_snapshot *snapshot,
+                               struct nib_vk_matmul_blocks *out_blocks);
+
 /// Returns what the device lacks to run the family's kernels, or NULL.
 const char *nib_vk_family_missing(const struct nib_vk_snapshot *snapshot,
                                   enum nib_vk_family family);
@@ -50,6 +60,7 @@ struct nib_vk_matmul_need {
     uint32_t bits;      ///< of a weight, as NIB_SPEC_CODE_BITS has it
     bool has_book;      ///< weights are looked up
     bool has_codes;     ///< the input is int8 codes
+    bool has_groups;    ///< that have a scale for each group
     bool has_outliers;  ///< some columns of it are numbers
     bool has_halves;    ///< groups are half a granule
     bool may_be_single; ///< a single row of input can be prepared by the matmul itself

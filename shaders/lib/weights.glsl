@@ -137,19 +137,6 @@ vec4 input_weights(Granule granule, uint q)
     return bytes_of(w) - float(CENTER);
 }
 
-float load_scale(uint at, uint entry)
-{
-    if (SCALE_TYPE == NIB_SCALES_F32)
-        return uintBitsToFloat(words[at + entry]);
-    uint h = (words[at + entry / 2u] >> ((entry & 1u) * 16u)) & 0xffffu;
-    return SCALE_TYPE == NIB_SCALES_F16 ? half_to_float(h) : uintBitsToFloat(h << 16);
-}
-
-uint load_byte(uint at, uint entry)
-{
-    return (words[at + entry / 4u] >> ((entry & 3u) * 8u)) & 255u;
-}
-
 // What turns codes of a group into weights: scale · (value − zero) + min.
 struct Group {
     float scale;
@@ -157,28 +144,76 @@ struct Group {
     float zero;
 };
 
-Group load_group(nib_matrix_args m, uint tile, uint group, uint r)
+// The words that hold them. Entries of neighbouring rows lie side by side, so that the row says
+// where in a word.
+struct GroupWords {
+    uint scale;
+    uint min;
+    uint sub_scale;
+    uint sub_min;
+    uint zero;
+};
+
+uint load_scale_word(uint at, uint entry)
 {
-    Group result = Group(1.0, 0.0, 0.0);
-    if (CODE_BITS >= NIB_CODE_F16)
-        return result;
-    uint entry = (tile * m.n_groups + group) * TILE_ROWS + r;
+    return words[at + (SCALE_TYPE == NIB_SCALES_F32 ? entry : entry / 2u)];
+}
+
+GroupWords load_group_words(nib_matrix_args m, uint tile, uint group, uint r)
+{
+    GroupWords result = GroupWords(0u, 0u, 0u, 0u, 0u);
+    uint entry = (tile * m.n_groups + group) * TILE_ROWS + r, scale = entry;
     if (HAS_SUPER) {
-        uint super = (tile * m.n_supers + group / m.groups_per_super) * TILE_ROWS + r;
-        int sub = int(load_byte(m.sub_scale_at, entry) << 24) >> 24;
-        result.scale = load_scale(m.scale_at, super) * float(sub);
+        scale = (tile * m.n_supers + group / m.groups_per_super) * TILE_ROWS + r;
+        result.sub_scale = words[m.sub_scale_at + entry / 4u];
         if (HAS_MIN)
-            result.min = load_scale(m.min_at, super) * float(load_byte(m.sub_min_at, entry));
-    } else {
-        result.scale = load_scale(m.scale_at, entry);
+            result.sub_min = words[m.sub_min_at + entry / 4u];
+    }
+    result.scale = load_scale_word(m.scale_at, scale);
+    if (HAS_MIN)
+        result.min = load_scale_word(m.min_at, scale);
+    if (ZERO_BITS == 8u)
+        result.zero = words[m.zero_at + entry / 4u];
+    else if (ZERO_BITS == 16u)
+        result.zero = words[m.zero_at + entry / 2u];
+    return result;
+}
+
+float scale_of(uint word, uint r)
+{
+    if (SCALE_TYPE == NIB_SCALES_F32)
+        return uintBitsToFloat(word);
+    uint h = (word >> ((r & 1u) * 16u)) & 0xffffu;
+    return SCALE_TYPE == NIB_SCALES_F16 ? half_to_float(h) : uintBitsToFloat(h << 16);
+}
+
+uint byte_of(uint word, uint r)
+{
+    return (word >> ((r & 3u) * 8u)) & 255u;
+}
+
+Group group_from(GroupWords w, uint r)
+{
+    Group result = Group(scale_of(w.scale, r), 0.0, 0.0);
+    if (HAS_MIN)
+        result.min = scale_of(w.min, r);
+    if (HAS_SUPER) {
+        result.scale *= float(int(byte_of(w.sub_scale, r) << 24) >> 24);
         if (HAS_MIN)
-            result.min = load_scale(m.min_at, entry);
+            result.min *= float(byte_of(w.sub_min, r));
     }
     if (ZERO_BITS == 8u)
-        result.zero = float(load_byte(m.zero_at, entry));
+        result.zero = float(byte_of(w.zero, r));
     else if (ZERO_BITS == 16u)
-        result.zero = float((words[m.zero_at + entry / 2u] >> ((entry & 1u) * 16u)) & 0xffffu);
+        result.zero = float((w.zero >> ((r & 1u) * 16u)) & 0xffffu);
     return result;
+}
+
+Group load_group(nib_matrix_args m, uint tile, uint group, uint r)
+{
+    if (CODE_BITS >= NIB_CODE_F16)
+        return Group(1.0, 0.0, 0.0);
+    return group_from(load_group_words(m, tile, group, r), r);
 }
 
 // Returns the group of half `h` of granule `g`.

@@ -50,7 +50,14 @@
 #define NIB_SPEC_TILE_N 17       // rows of the input,
 #define NIB_SPEC_TILE_K 18       // and weights of a row
 #define NIB_SPEC_SUBGROUP 19     // invocations of a subgroup
-#define NIB_SPECS 20
+#define NIB_SPEC_THREADS 20      // of a workgroup, in x
+#define NIB_SPEC_GRANULES 21     // of a row of input that the matmul prepares itself
+#define NIB_SPEC_BLOCK_ROWS 22   // outputs of a workgroup: rows of the weight,
+#define NIB_SPEC_BLOCK_COLS 23   // rows of the input
+#define NIB_SPEC_ACROSS 24       // its subgroups that have rows of the weight of their own
+#define NIB_SPEC_DEPTH 25        // granules that are in shared memory at once,
+#define NIB_SPEC_BUFFERS 26      // and how often
+#define NIB_SPECS 27
 
 #define NIB_CODE_F16 16
 #define NIB_CODE_BF16 17
@@ -76,6 +83,9 @@
 #define NIB_PREPARE_SOURCE_NORM 1       // a norm without weight
 #define NIB_PREPARE_SOURCE_NORM_TIMES 2 // a norm with one
 #define NIB_PREPARE_SOURCE_GATE 3       // and up: NIB_ELEMENTWISE_SILU and the functions behind it
+
+#define NIB_PREPARE_QUADS 7             // constant: of a granule that an invocation takes
+#define NIB_PREPARE_THREADS 128         // of a workgroup
 
 // outliers
 #define NIB_OUTLIERS_IS_LINES 0
@@ -143,7 +153,16 @@ struct nib_matrix_args {
     nib_uint sub_scale_at;
     nib_uint sub_min_at;
     nib_uint zero_at;
+    nib_uint unit_at;
     nib_uint book_at;
+};
+
+// A single row of input that the matmul prepares itself: NIB_SPEC_SOURCE.
+struct nib_matmul_source {
+    nib_uint in_at;
+    nib_uint up_at;
+    nib_uint n_cols;
+    float epsilon;
 };
 
 struct nib_matmul_args {
@@ -153,6 +172,7 @@ struct nib_matmul_args {
     nib_uint out_stride;
     nib_uint bias_at;
     float factor; // NIB_SPEC_HAS_ADD
+    NIB_STRUCT(nib_matmul_source) source;
 };
 
 // A matmul through texel buffers multiplies up to three matrices with the same input. Offsets of
@@ -169,11 +189,8 @@ struct nib_matmul_texel_args {
     NIB_STRUCT(nib_matrix_args) matrix;
     NIB_STRUCT(nib_matmul_part) parts[NIB_MATMUL_PARTS];
     nib_uint bias_at;
-    float factor;   // NIB_SPEC_HAS_ADD
-    nib_uint in_at; // of a single row, which the matmul prepares itself
-    nib_uint up_at;
-    nib_uint n_cols;
-    float epsilon;
+    float factor; // NIB_SPEC_HAS_ADD
+    NIB_STRUCT(nib_matmul_source) source;
 };
 
 struct nib_embed_args {
