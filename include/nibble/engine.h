@@ -128,6 +128,7 @@ struct nib_engine_info {
     uint64_t kv_idle_bytes; ///< pages kept for sessions that begin as earlier ones did, until
                             ///< pages are needed
     uint32_t n_placements;  ///< at work, which may be other ones than were asked for
+    uint32_t kv_recent;     ///< newest tokens in f16 beside i8 and i4; 0: none
 };
 /// Describes the engine. While a thread of nib_engine_prepare loads, what the devices have taken
 /// and done is not known, and 0.

@@ -98,7 +98,8 @@ enum nib_kv_format {
 /// Newest tokens whose keys and values are kept in f16 beside their codes of i8 or i4, and read
 /// there: a multiple of 32 up to 256, or one of these. Of n, a row reads the n - 31 to n tokens up
 /// to its own, but none before the last multiple of 256. The default is NIB_KV_RECENT_I4 where keys
-/// and values are i4 and no layer of the model has a window, else none. docs/kv-cache.md says why.
+/// and values are i4, no layer of the model has a window and no head an odd size, else none.
+/// docs/kv-cache.md says why.
 #define NIB_KV_RECENT_DEFAULT 0
 #define NIB_KV_RECENT_NONE UINT32_MAX
 #define NIB_KV_RECENT_I4 64
@@ -115,6 +116,9 @@ struct nib_memory_params {
     enum nib_kv_format key_format;
     enum nib_kv_format value_format;
     uint32_t kv_recent; ///< newest tokens in f16; 0: NIB_KV_RECENT_DEFAULT
+    /// On a Vulkan device, where each layer has its own pages for the newest tokens of a step; the
+    /// CPU's layers take turns with theirs.
+    bool on_vulkan;
 };
 #define nib_memory_params(...) \
     (&(struct nib_memory_params){.struct_size = sizeof(struct nib_memory_params), __VA_ARGS__})

@@ -15,8 +15,10 @@
 #define COLD_COST 4u
 /// Weight rows of a pair of panels.
 #define PAIR_GRAIN (2u * NIB_PANEL_ROWS)
-/// Weight rows, a few pairs of panels, that make a piece where the input has many rows.
+/// Weight rows, a few pairs of panels, that make a piece where the input has so many rows that
+/// their codes fill the first cache.
 #define TALL_GRAIN 128u
+#define TALL_ROWS 64u
 /// Matmuls that are run as one loop.
 #define MAX_GROUP 4
 
@@ -49,10 +51,21 @@ struct exec {
 NIB_CPU_KERNELS(X)
 #undef X
 
-/// Returns how many rows of `width` numbers make a piece.
-static uint64_t row_grain(uint64_t width)
+/// Returns how many of `count` items make a piece: at most about `grain`, and so many that all
+/// threads get as much.
+static uint64_t even_grain(const struct exec *e, uint64_t count, uint64_t grain)
 {
-    return width < PIECE_NUMBERS ? PIECE_NUMBERS / width : 1;
+    uint64_t n_threads = nib_thread_pool_size(e->self->device->pool);
+    if (count <= grain)
+        return grain;
+    uint64_t n_pieces = nib_ceil_div_u64(nib_ceil_div_u64(count, grain), n_threads) * n_threads;
+    return nib_ceil_div_u64(count, n_pieces);
+}
+
+/// Returns how many rows of `width` numbers make a piece.
+static uint64_t row_grain(const struct exec *e, uint64_t width)
+{
+    return even_grain(e, e->n_rows, width < PIECE_NUMBERS ? PIECE_NUMBERS / width : 1);
 }
 
 static struct nib_cpu_rows rows_of(const struct exec *e, const struct nib_view *view)
@@ -84,7 +97,7 @@ static void exec_embed(struct exec *e, const struct nib_op_embed *op)
         .scale = op->scale,
         .scratch = e->self->scratch,
     };
-    run_embed(e, &args, e->n_rows, row_grain(op->out.width));
+    run_embed(e, &args, e->n_rows, row_grain(e, op->out.width));
 }
 
 static void exec_norm(struct exec *e, const struct nib_op_norm *op)
@@ -98,7 +111,7 @@ static void exec_norm(struct exec *e, const struct nib_op_norm *op)
         .group = op->in.width / op->n_groups,
         .epsilon = op->epsilon,
     };
-    run_norm(e, &args, e->n_rows, row_grain(op->in.width));
+    run_norm(e, &args, e->n_rows, row_grain(e, op->in.width));
 }
 
 struct spans_loop {
@@ -114,9 +127,28 @@ static void spans_body(void *user, uint64_t first, uint64_t last, uint32_t threa
         loop->kernel(loop->args, loop->spans[i], loop->spans[i + 1], thread);
 }
 
+/// Quantizes the input by column blocks where the threads would else meet in the same rows of
+/// blocks; returns false where that is not so.
+static bool prepare_blocks(const struct exec *e, const struct nib_cpu_matmul *args)
+{
+    const struct nib_cpu_matrix *weight = args->weight;
+    struct prepare_loop loop = {e->self->device->kernels.prepare_blocks, args};
+    uint64_t n_threads = nib_thread_pool_size(e->self->device->pool);
+    if (!loop.kernel || e->n_rows == 1 || e->n_rows >= 2 * NIB_PANEL_ROWS * n_threads ||
+        !nib_cpu_prepares_blocks(args->activation, weight))
+        return false;
+    uint64_t n_blocks = weight->panels.n_blocks;
+    uint64_t grain = PIECE_NUMBERS / (NIB_PANEL_BLOCK * (uint64_t)e->n_rows);
+    nib_thread_pool_run(e->self->device->pool, n_blocks, even_grain(e, n_blocks, grain ? grain : 1),
+                        prepare_body, &loop);
+    return true;
+}
+
 static void prepare_input(const struct exec *e, const struct nib_cpu_matmul *args)
 {
     const struct nib_cpu_matrix *weight = args->weight;
+    if (prepare_blocks(e, args))
+        return;
     if (nib_cpu_input_has_codes(args->activation, &weight->format)) {
         args->input->n_runs =
             nib_cpu_runs(args->activation, &weight->format, weight->cols, args->input->runs);
@@ -125,7 +157,7 @@ static void prepare_input(const struct exec *e, const struct nib_cpu_matmul *arg
         struct spans_loop loop = {e->self->device->kernels.prepare, args, e->self->spans};
         nib_thread_pool_run(e->self->device->pool, e->n_spans, 1, spans_body, &loop);
     } else if (args->activation != NIB_ACTIVATION_F32 || weight->permutation) {
-        run_prepare(e, args, e->n_rows, row_grain(weight->cols));
+        run_prepare(e, args, e->n_rows, row_grain(e, weight->cols));
     }
 }
 
@@ -199,24 +231,40 @@ static bool is_guided(const struct exec *e)
     return e->n_rows < NIB_PANEL_ROWS;
 }
 
-/// Returns how many weight rows make a piece: enough work, whole panels, and as many pieces for one
-/// thread as for another.
-static uint64_t matmul_grain(const struct exec *e, uint64_t rows, uint64_t cols)
+/// Returns the least weight rows of a piece of a guided loop: pairs of panels, as many pieces for
+/// one thread as for another.
+static uint64_t guided_grain(const struct exec *e, uint64_t rows, uint64_t cols)
 {
-    uint64_t macs_a_row = cols * e->n_rows;
-    uint64_t grain = PIECE_MACS / (macs_a_row ? macs_a_row : 1);
-    if (is_guided(e))
-        grain = PIECE_WEIGHTS / cols;
-    // Pairs of panels are read side by side.
-    if (grain < PAIR_GRAIN)
-        grain = PAIR_GRAIN;
-    // Panels of one piece read the same input from near caches.
-    if (e->n_rows >= NIB_PANEL_ROWS && grain < TALL_GRAIN)
-        grain = TALL_GRAIN;
+    uint64_t grain = PIECE_WEIGHTS / cols;
+    grain = grain < PAIR_GRAIN ? PAIR_GRAIN : grain;
     uint64_t n_threads = nib_thread_pool_size(e->self->device->pool);
     uint64_t per_thread = nib_ceil_div_u64(rows, n_threads * grain);
     grain = nib_ceil_div_u64(rows, n_threads * per_thread);
     return nib_ceil_div_u64(grain, PAIR_GRAIN) * PAIR_GRAIN;
+}
+
+/// Returns how many weight rows make a piece: enough work, pairs of panels, which are read side by
+/// side, and as many rows for one thread as for another.
+static uint64_t matmul_grain(const struct exec *e, uint64_t rows, uint64_t cols)
+{
+    if (is_guided(e))
+        return guided_grain(e, rows, cols);
+    uint64_t macs_a_row = cols * e->n_rows;
+    uint64_t most = PIECE_MACS / (macs_a_row ? macs_a_row : 1) / PAIR_GRAIN;
+    // Panels of one piece read the same input from near caches.
+    if (e->n_rows >= TALL_ROWS && most < TALL_GRAIN / PAIR_GRAIN)
+        most = TALL_GRAIN / PAIR_GRAIN;
+    uint64_t n_threads = nib_thread_pool_size(e->self->device->pool);
+    uint64_t n_pairs = nib_ceil_div_u64(rows, PAIR_GRAIN);
+    uint64_t share = nib_ceil_div_u64(n_pairs, n_threads), best = 1, least = UINT64_MAX;
+    for (uint64_t g = most < share ? most : share; g > 0 && least > share; g--) {
+        uint64_t load = nib_ceil_div_u64(nib_ceil_div_u64(n_pairs, g), n_threads) * g;
+        if (load < least) {
+            least = load;
+            best = g;
+        }
+    }
+    return best * PAIR_GRAIN;
 }
 
 /// Finds what can be done together with matmul `i`, up to op `end`; returns the next op's number.
@@ -320,7 +368,7 @@ static void exec_rope(struct exec *e, const struct nib_op_rope *op)
         .interleaved = op->interleaved,
         .angles = e->self->angles[op->table],
     };
-    run_rope(e, &args, e->n_rows, row_grain(op->x.width));
+    run_rope(e, &args, e->n_rows, row_grain(e, op->x.width));
 }
 
 static void exec_kv_store(struct exec *e, const struct nib_op_kv_store *op)
@@ -333,7 +381,7 @@ static void exec_kv_store(struct exec *e, const struct nib_op_kv_store *op)
     };
     // Pages have left the caches since the last step, which counts for more than the numbers.
     uint64_t width = (uint64_t)op->key.width + op->value.width;
-    uint64_t grain = row_grain(COLD_COST * width);
+    uint64_t grain = row_grain(e, COLD_COST * width);
     // Rows of a page share its base, which is made anew for each piece.
     uint64_t most = e->n_rows / (2 * (uint64_t)nib_thread_pool_size(e->self->device->pool));
     most = most < NIB_KV_PAGE_TOKENS ? most : NIB_KV_PAGE_TOKENS;
@@ -372,6 +420,7 @@ static void exec_attention(struct exec *e, const struct nib_op_attention *op)
     struct nib_cpu_attention args = {
         .cache = &e->self->caches[op->kv_layer],
         .step = e->step,
+        .n_rows = e->n_rows,
         .query = rows_of(e, &op->query),
         .out = rows_of(e, &op->out),
         .n_heads = op->n_heads,
@@ -403,7 +452,7 @@ static void exec_activate(struct exec *e, const struct nib_op_activate *op)
         .width = op->out.width,
         .function = op->function,
     };
-    run_activate(e, &args, e->n_rows, row_grain(op->out.width));
+    run_activate(e, &args, e->n_rows, row_grain(e, op->out.width));
 }
 
 static void exec_add(struct exec *e, const struct nib_op_add *op)
@@ -414,20 +463,20 @@ static void exec_add(struct exec *e, const struct nib_op_add *op)
         .width = op->out.width,
         .scale = op->scale,
     };
-    run_add(e, &args, e->n_rows, row_grain(op->out.width));
+    run_add(e, &args, e->n_rows, row_grain(e, op->out.width));
 }
 
 static void exec_scale(struct exec *e, const struct nib_op_scale *op)
 {
     struct nib_cpu_scale args = {
         .x = rows_of(e, &op->x), .width = op->x.width, .factor = op->factor};
-    run_scale(e, &args, e->n_rows, row_grain(op->x.width));
+    run_scale(e, &args, e->n_rows, row_grain(e, op->x.width));
 }
 
 static void exec_softcap(struct exec *e, const struct nib_op_softcap *op)
 {
     struct nib_cpu_softcap args = {.x = rows_of(e, &op->x), .width = op->x.width, .cap = op->cap};
-    run_softcap(e, &args, e->n_rows, row_grain(op->x.width));
+    run_softcap(e, &args, e->n_rows, row_grain(e, op->x.width));
 }
 
 static void exec_gather(struct exec *e, const struct nib_op_gather *op)
@@ -608,7 +657,8 @@ static void find_angles(const struct exec *e, uint32_t first, uint32_t last)
             .out = e->self->angles[t],
         };
         // A cosine costs as much as some ten other operations.
-        run_angles(e, &args, e->step->header.n_used_rows, row_grain(10 * plan->ropes[t].dims));
+        uint64_t grain = PIECE_NUMBERS / (10 * (uint64_t)plan->ropes[t].dims);
+        run_angles(e, &args, e->step->header.n_used_rows, grain);
     }
 }
 

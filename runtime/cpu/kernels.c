@@ -47,6 +47,12 @@ bool nib_cpu_input_has_values(enum nib_activation activation, const struct nib_f
            !nib_cpu_input_has_codes(activation, format);
 }
 
+bool nib_cpu_prepares_blocks(enum nib_activation activation, const struct nib_cpu_matrix *weight)
+{
+    return nib_activation_has_groups(activation) && !weight->permutation && weight->has_panels &&
+           weight->panels.has_even_groups && nib_cpu_input_has_codes(activation, &weight->format);
+}
+
 uint32_t nib_cpu_runs(enum nib_activation activation, const struct nib_format *format,
                       uint64_t cols, struct nib_cpu_run *out_runs)
 {

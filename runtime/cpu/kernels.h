@@ -106,6 +106,8 @@ bool nib_cpu_input_has_codes(enum nib_activation activation, const struct nib_fo
 /// turned back to numbers (float weights), or outliers.
 bool nib_cpu_input_has_values(enum nib_activation activation, const struct nib_format *format,
                               bool has_permutation);
+/// Returns whether the matmul's input can be prepared by column blocks.
+bool nib_cpu_prepares_blocks(enum nib_activation activation, const struct nib_cpu_matrix *weight);
 /// Writes the runs of a row of `cols` weights to `out_runs` (NULL: counts alone); returns their
 /// number.
 uint32_t nib_cpu_runs(enum nib_activation activation, const struct nib_format *format,
@@ -237,6 +239,7 @@ void nib_cpu_kv_load_integers(const struct nib_cpu_kv_head *head, uint32_t token
 struct nib_cpu_attention {
     const struct nib_cpu_cache *cache;
     const struct nib_step *step;
+    uint32_t n_rows; ///< of the step: what is behind a loop's items is fetched ahead
     struct nib_cpu_rows query;
     struct nib_cpu_rows out;
     uint32_t n_heads;
@@ -307,6 +310,10 @@ struct nib_cpu_kernels {
 #define X(name, args) nib_cpu_##name##_fn *name;
     NIB_CPU_KERNELS(X)
 #undef X
+    /// `prepare` of all rows, by columns: an item is a block of NIB_PANEL_BLOCK. Threads that share
+    /// a block of rows would take the same cache lines from each other. Only for what
+    /// nib_cpu_prepares_blocks lets through; NULL at level scalar.
+    nib_cpu_prepare_fn *prepare_blocks;
     /// Attention of few rows in two steps. An item of the first is a block of a KV head of a row:
     /// (row · KV heads + KV head) · n_blocks + block; of the second, a head of a row. NULL at level
     /// scalar.

@@ -31,7 +31,7 @@ static enum nib_status make_plan(struct nib_engine *engine, const struct nib_eng
 /// touched.
 static enum nib_status check_memory(const struct nib_engine *engine, struct nib_error *err)
 {
-    uint64_t kv = nib_plan_kv_bytes(engine->plan, engine->max_sessions);
+    uint64_t kv = nib_plan_kv_bytes(engine->plan, engine->max_sessions, false);
     uint64_t memory = nib_memory_size();
     if (memory != 0 && kv > memory)
         return nib_fail(err, NIB_ERROR_MEMORY,
@@ -303,6 +303,7 @@ void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info
         .vocabulary = engine->plan->vocabulary,
         .n_segments = engine->plan->n_segments,
         .n_placements = engine->n_parts,
+        .kv_recent = engine->plan->recent_pages * NIB_KV_PAGE_TOKENS,
         .load_ns = engine->load.ns,
         .steps = engine->n_steps,
         .host_ns = engine->host_ns + engine->past.host_ns,

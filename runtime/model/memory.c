@@ -28,14 +28,14 @@ uint32_t nib_plan_pages(const struct nib_plan *plan, uint32_t kv_class, uint32_t
     return total < UINT32_MAX ? (uint32_t)total : UINT32_MAX;
 }
 
-uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions)
+uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions, bool on_vulkan)
 {
     uint64_t pages[NIB_KV_MAX_CLASSES] = {0};
     for (uint32_t i = 0; i < plan->n_kv_classes; i++)
         pages[i] = nib_plan_pages(plan, i, n_sessions);
-    // Layers take turns with the pages of a step.
-    uint64_t recent_pages =
-        plan->recent_pages ? pages[plan->n_kv_classes - 1] - nib_plan_step_pages(plan) : 0;
+    // The CPU's layers take turns with the pages of a step.
+    uint64_t step_pages = plan->recent_pages && !on_vulkan ? nib_plan_step_pages(plan) : 0;
+    uint64_t recent_pages = plan->recent_pages ? pages[plan->n_kv_classes - 1] - step_pages : 0;
     uint64_t bytes = 0, step_page = 0;
     for (uint32_t i = 0; i < plan->n_kv_layers; i++) {
         const struct nib_kv_layer *layer = &plan->kv_layers[i];
@@ -43,7 +43,7 @@ uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions)
                  recent_pages * nib_kv_recent_bytes(layer);
         step_page = step_page < nib_kv_recent_bytes(layer) ? nib_kv_recent_bytes(layer) : step_page;
     }
-    return bytes + (plan->recent_pages ? nib_plan_step_pages(plan) * step_page : 0);
+    return bytes + step_pages * step_page;
 }
 
 /// Bytes of all weights: matrices in `format`, or in their own where it is NULL; vectors in fp32.
@@ -87,7 +87,7 @@ enum nib_status nib_plan_predict_memory(const struct nib_source *source,
     };
     NIB_TRY(nib_plan_create(source, &plan_params, &plan, err));
     out_memory->weights_bytes = weights_bytes(plan, format);
-    out_memory->kv_bytes = nib_plan_kv_bytes(plan, n_sessions);
+    out_memory->kv_bytes = nib_plan_kv_bytes(plan, n_sessions, params->on_vulkan);
     // Activations; on the host the lines of logits, and the sampler's two words for each candidate.
     out_memory->scratch_bytes =
         nib_plan_scratch_bytes(plan, NIB_STEP_MAX_LOGITS) +

@@ -234,6 +234,8 @@ static enum nib_status resolve_recent(const struct nib_model_config *config,
     // Where layers hold a window alone, such pages are a large part of the cache.
     for (uint32_t i = 0; i < config->n_layers; i++)
         is_i4 = is_i4 && config->layers[i].window == 0;
+    // GPUs keep no heads of odd size in f16.
+    is_i4 = is_i4 && (config->key_dim | config->value_dim) % 2 == 0;
     if (n == NIB_KV_RECENT_DEFAULT)
         n = is_i4 ? NIB_KV_RECENT_I4 : 0;
     else if (n == NIB_KV_RECENT_NONE)

@@ -405,6 +405,7 @@ static void check_shape(struct check *c, const struct shape *s, const uint32_t *
     t.args = (struct nib_cpu_attention){
         .cache = &t.cache,
         .step = &t.step,
+        .n_rows = n,
         .query = {t.query, (uint64_t)s->n_heads * s->key_dim},
         .n_heads = s->n_heads,
         .scale = 1.0f / sqrtf((float)s->key_dim),

@@ -223,6 +223,32 @@ static void check_rows_apart(struct check *c, struct test *t, const struct shape
     free(one);
 }
 
+/// Outputs must be the same bits where the input was prepared by column blocks, in two pieces.
+static void check_prepared_blocks(struct check *c, struct test *t, const struct shape *s)
+{
+    const struct nib_cpu_kernels *kernels = c->kernels;
+    if (!kernels->prepare_blocks || !nib_cpu_prepares_blocks(t->args.activation, t->args.weight))
+        return;
+    float *rows = new_zeros(s->n * s->rows, sizeof *rows);
+    float *blocks = new_zeros(s->n * s->rows, sizeof *blocks);
+    struct nib_cpu_matmul *args = &t->args;
+    uint64_t n_blocks = nib_ceil_div_u64(s->cols, 32), n = 2 * s->n * n_blocks;
+    args->out = (struct nib_cpu_rows){.data = rows, .stride = s->rows};
+    call_matmul(kernels, t, 0, s->rows, 0);
+    memset(args->input->quads, 0x55, n * 32);
+    memset(args->input->quad_scale, 0xff, n * sizeof(float));
+    memset(args->input->quad_start, 0x55, 2 * n * sizeof(int32_t));
+    memset(args->input->quad_fold, 0xff, 2 * n * sizeof(float));
+    kernels->prepare_blocks(args, n_blocks / 2, n_blocks, 1);
+    kernels->prepare_blocks(args, 0, n_blocks / 2, 0);
+    args->out.data = blocks;
+    kernels->matmul(args, 0, s->rows, 0);
+    if (memcmp(rows, blocks, s->n * s->rows * sizeof *rows) != 0)
+        check_fail(c, "outputs depend on how the input is prepared");
+    free(rows);
+    free(blocks);
+}
+
 static void check_one(struct check *c, const struct nib_format *format,
                       enum nib_activation activation, enum weights_style style,
                       const struct shape *s)
@@ -266,6 +292,7 @@ static void check_one(struct check *c, const struct nib_format *format,
     };
     check_kernel(c, &k);
     check_rows_apart(c, &t, s);
+    check_prepared_blocks(c, &t, s);
     destroy(&t);
 }
 

@@ -44,9 +44,12 @@ class BenchTest(cli.Case):
 
     def test_kv_formats(self):
         """The formats are named, and counted."""
+        for kv, recent in (("i4", 64), ("i8", 0), ("k=i8,v=i4,recent=32", 32)):
+            self.assertEqual(self.bench("--batch", "1", "--ctx", "64", "--kv", kv)["kv"]["recent"],
+                             recent)
         half, full = (self.bench("--batch", "1", "--ctx", "64", "--kv", kv) for kv in
                       ("f16", "f32"))
-        self.assertEqual(half["kv"], {"keys": "f16", "values": "f16"})
+        self.assertEqual(half["kv"], {"keys": "f16", "values": "f16", "recent": 0})
         self.assertEqual(2 * half["results"][0]["kv_bytes"], full["results"][0]["kv_bytes"])
 
     def test_table(self):

@@ -50,6 +50,17 @@ class DevicesTest(cli.Case):
         self.assertEqual([device["layers"] for device in execution["devices"]], [1, 1, 1])
         self.assertEqual((execution["gpu_layers"], execution["cpu_layers"]), (2, 1))
 
+    def test_predicted_cache(self):
+        """What inspect says of a GPU's cache is what the run takes."""
+        for kv in ("f16", "i4", "i4,recent=0", "k=i8,v=i4,recent=32"):
+            flags = (cli.tiny(), "--kv", kv, "--ctx", "256", "--device", self.first["device"],
+                     "--json")
+            predicted = [entry["kv_bytes"] for entry in self.good("inspect", *flags).json["memory"]
+                         if entry["weights"] == "file" and entry["context"] == 256 and
+                         entry["kv"] == kv]
+            taken = self.good("run", *flags, "--prompt-ids=1,2", "-n1", "--self-test", "off").json
+            self.assertEqual(predicted, [taken["memory"]["kv_bytes"]], kv)
+
     def test_too_many_devices(self):
         """Each needs a layer."""
         names = ",".join([self.first["device"]] * 4)

@@ -283,6 +283,7 @@ static void write_json(const struct bench *bench, const struct profile *profile)
     json_open_object(&json, "kv");
     json_put_string(&json, "keys", options_kv_name(options->kv.keys));
     json_put_string(&json, "values", options_kv_name(options->kv.values));
+    json_put_size(&json, "recent", info.kv_recent);
     json_close_object(&json);
     json_put_size(&json, "shared", options->shared.value);
     json_open_array(&json, "results");

@@ -81,13 +81,10 @@ static void choose_axes(struct memory_table *table, const struct nib_model *mode
                  options_kv_name(kv->values), recent);
 }
 
-static enum nib_status predict(const struct nib_model *model, const char *weights,
-                               const struct cache_format *cache, uint32_t context,
-                               struct cell *out_cell, struct nib_error *err)
+static enum nib_status predict(const struct nib_model *model,
+                               const struct nib_memory_params *params, struct cell *out_cell,
+                               struct nib_error *err)
 {
-    const struct nib_memory_params *params =
-        nib_memory_params(.weight_format = weights, .context = context, .key_format = cache->keys,
-                          .value_format = cache->values, .kv_recent = cache->recent);
     enum nib_status status = nib_model_predict_memory(model, params, &out_cell->memory, err);
     out_cell->possible = status == NIB_OK;
     return status == NIB_ERROR_UNSUPPORTED ? NIB_OK : status;
@@ -104,9 +101,15 @@ static enum nib_status make_table(const struct nib_model *model, const struct op
     choose_axes(table, model, options);
     for (size_t w = 0; w < N_WEIGHTS; w++) {
         for (size_t k = 0; k < table->n_caches; k++) {
+            const struct cache_format *cache = &table->caches[k];
             for (size_t c = 0; c < table->n_contexts; c++)
-                TRY(predict(model, w == 0 ? NULL : weight_names[w], &table->caches[k],
-                            table->contexts[c], &table->cells[w][k][c], err));
+                TRY(predict(
+                    model,
+                    nib_memory_params(.weight_format = w == 0 ? NULL : weight_names[w],
+                                      .context = table->contexts[c], .key_format = cache->keys,
+                                      .value_format = cache->values, .kv_recent = cache->recent,
+                                      .on_vulkan = options->device.choice >= DEVICE_VULKAN),
+                    &table->cells[w][k][c], err));
         }
     }
     *out_table = table;

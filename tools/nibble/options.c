@@ -152,6 +152,8 @@ static const struct option table[] = {
     {"precise", 0, OPTION_FLAG, ENGINE, FIELD(precise), NULL, "activations in fp32", 0, 0},
     {"device", 0, OPTION_DEVICE, ENGINE, FIELD(device), "auto|cpu|vulkan[:N]",
      "where to run (default: auto); vulkan:0,vulkan:1 share the layers", 0, 0},
+    {"device", 0, OPTION_DEVICE, COMMAND_INSPECT, FIELD(device), "auto|cpu|vulkan[:N]",
+     "whose memory is predicted: a GPU's for vulkan, else the CPU's", 0, 0},
     {"split", 0, OPTION_SPLIT, ENGINE, FIELD(split), "3,1",
      "how several GPUs share them (default: by free memory)", 0, 0},
     {"gpu-layers", 0, OPTION_LAYERS, ENGINE, FIELD(gpu_layers), "N|auto",

@@ -169,13 +169,28 @@ Test(plan, pages)
     cr_expect_eq(nib_plan_pages(plan, 1, 1), 4);
     cr_expect_eq(nib_plan_pages(plan, 1, 3), 12);
     uint64_t page = 2 * 32 * 64 * 2;
-    cr_expect_eq(nib_plan_kv_bytes(plan, 1), (16 + 2 * 4) * page);
+    cr_expect_eq(nib_plan_kv_bytes(plan, 1, false), (16 + 2 * 4) * page);
     params.key_format = NIB_KV_F32;
     make(&params);
-    cr_expect_eq(nib_plan_kv_bytes(plan, 1), (16 + 2 * 4) * page * 3 / 2);
+    cr_expect_eq(nib_plan_kv_bytes(plan, 1, true), (16 + 2 * 4) * page * 3 / 2);
     params.context = 40;
     make(&params);
     cr_expect_eq(nib_plan_pages(plan, 1, 1), 2);
+}
+
+Test(plan, a_steps_newest_tokens)
+{
+    struct nib_plan_params params = {.key_format = NIB_KV_I4, .value_format = NIB_KV_I4};
+    open_folder("qwen3");
+    make(&params);
+    cr_assert_eq(plan->recent_pages, NIB_KV_RECENT_I4 / NIB_KV_PAGE_TOKENS);
+    // On the CPU all layers take turns with the pages that each has on a GPU.
+    uint64_t pages = nib_plan_step_pages(plan) * nib_kv_recent_bytes(&plan->kv_layers[0]);
+    cr_expect_eq(nib_plan_kv_bytes(plan, 1, true),
+                 nib_plan_kv_bytes(plan, 1, false) + (plan->n_kv_layers - 1) * pages);
+    params.recent_tokens = NIB_KV_RECENT_NONE;
+    make(&params);
+    cr_expect_eq(nib_plan_kv_bytes(plan, 1, true), nib_plan_kv_bytes(plan, 1, false));
 }
 
 Test(plan, pages_hold_any_window)

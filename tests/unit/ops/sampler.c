@@ -3,6 +3,7 @@
 #include "runtime/base/philox.h"
 #include "runtime/ops/logits.h"
 #include <criterion/criterion.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -47,6 +48,18 @@ Test(sampler, greedy_takes_the_first_of_equal_ones)
     cr_assert_eq(choose(infinite, 3, &choice), 1);
     const float zeros[2] = {-0.0f, 0.0f};
     cr_assert_eq(choose(zeros, 2, &choice), 0);
+    // In blocks of their own; NaN of either sign counts as minus infinity.
+    static float many[1500];
+    for (uint32_t i = 0; i < 1500; i++)
+        many[i] = i % 2 ? -1.0f : -NAN;
+    many[700] = -0.0f;
+    many[1400] = 0.0f;
+    cr_assert_eq(choose(many, 1500, &choice), 700);
+    many[1200] = FLT_MAX;
+    many[1300] = NAN;
+    cr_assert_eq(choose(many, 1500, &choice), 1200);
+    many[800] = INFINITY;
+    cr_assert_eq(choose(many, 1500, &choice), 800);
 }
 
 Test(sampler, biases_mask_and_penalty)
