@@ -73,7 +73,8 @@ static struct nib_cpu_rows rows_of(const struct exec *e, const struct nib_view *
     uint64_t stride = e->plan->values[view->value].width;
     float *base =
         view->value == e->plan->logits_value ? e->step->logits : e->self->values[view->value];
-    return (struct nib_cpu_rows){.data = base + view->offset, .stride = stride};
+    // A step without lines has no logits, but may look ahead to their matmul.
+    return (struct nib_cpu_rows){.data = base ? base + view->offset : NULL, .stride = stride};
 }
 
 /// Finds the stretches of rows of one sequence.
