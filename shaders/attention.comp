@@ -16,8 +16,6 @@
 #include "shared/kernels.h"
 
 #define PAGE uint(NIB_KV_PAGE_TOKENS)
-// Finite, so that a difference of maxima is never NaN.
-#define LEAST_SCORE (-1.0e38)
 // A part of the pages is at least so many: less is not worth a workgroup.
 #define LEAST_PAGES 4u
 
@@ -315,7 +313,7 @@ void join_rows(Tile tile, uint thread, uint first_head, uint end_head)
         parts[r * THREADS + thread] = most[r];
     barrier();
     for (uint r = thread; r < ROWS; r += THREADS) {
-        float top = LEAST_SCORE;
+        float top = NIB_ATTENTION_LEAST;
         for (uint k = 0u; k < WIDTH; k++)
             top = max(top, parts[r * THREADS + k * LANES]);
         totals[r] = top;
@@ -350,7 +348,7 @@ void leave_nothing(Tile tile, uint thread, uint first_head, uint end_head)
         uint head = first_head + r % HEADS;
         if (r / HEADS < tile.n && head < end_head) {
             uint to = out_index(tile.first + r / HEADS, head);
-            partials[to - 2u] = LEAST_SCORE;
+            partials[to - 2u] = NIB_ATTENTION_LEAST;
             partials[to - 1u] = 0.0;
         }
     }
@@ -508,14 +506,14 @@ void weigh_scores(Tile tile, uint first_token, bool is_recent)
             uint token = first_token + t, i = r * TOKENS + t;
             if (p.softcap > 0.0)
                 score[i] = p.softcap * tanh_bounded(score[i] / p.softcap);
-            score[i] = token >= unseen && token < seen ? score[i] : LEAST_SCORE;
+            score[i] = token >= unseen && token < seen ? score[i] : NIB_ATTENTION_LEAST;
             next = max(next, score[i]);
         }
         float shrink = exp(most[r] - next), added = 0.0;
         most[r] = next;
         [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
             uint i = r * TOKENS + t;
-            score[i] = score[i] > LEAST_SCORE ? exp(score[i] - next) : 0.0;
+            score[i] = score[i] > NIB_ATTENTION_LEAST ? exp(score[i] - next) : 0.0;
             added += score[i];
         }
         sum[r] = sum[r] * shrink + added;
@@ -637,7 +635,7 @@ void main()
 
     load_queries(tile, lane, first_head, end_head);
     [[unroll]] for (uint r = 0u; r < ROWS; r++) {
-        most[r] = LEAST_SCORE;
+        most[r] = NIB_ATTENTION_LEAST;
         sum[r] = 0.0;
         [[unroll]] for (uint i = 0u; i < VALUE_QUADS; i++)
             acc[r * VALUE_QUADS + i] = vec4(0.0);

@@ -10,7 +10,6 @@
 layout(local_size_x = 64) in;
 
 #define TOGETHER 8u
-#define LEAST_SCORE (-1.0e38) // as attention.comp has it
 
 layout(push_constant) uniform Push {
     nib_attention_merge_args p;
@@ -32,7 +31,7 @@ void main()
     uint head = i / p.value_dim, d = i % p.value_dim;
     uint size = p.value_dim + 2u, stride = n_rows * p.n_heads * size;
     uint first = (row * p.n_heads + head) * size;
-    float most = LEAST_SCORE, sum = 0.0, value = 0.0;
+    float most = NIB_ATTENTION_LEAST, sum = 0.0, value = 0.0;
     // Nothing is read under a condition, so that loads need not wait for one another.
     for (uint k = 0u; k < parts; k += TOGETHER) {
         float score[TOGETHER], total[TOGETHER], part[TOGETHER], before = most;

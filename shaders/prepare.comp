@@ -184,8 +184,7 @@ bool take_quad(uint row, Span span, uint q, float scale, float inverse, uint mas
 // The scale in x and what a number is multiplied with in y, of a group with this maximum.
 vec2 group_scale(float most)
 {
-    // Below 2^-100 a group counts as zero, so that no inverse is denormal.
-    return most < 7.888609052210118e-31 ? vec2(0.0) : vec2(most / 127.0, 127.0 / most);
+    return most < NIB_PREPARE_LEAST ? vec2(0.0) : vec2(most / 127.0, 127.0 / most);
 }
 
 // Returns what the invocations that share a granule have found, put together.

@@ -464,8 +464,7 @@ static void take_variants(struct builder *b, const struct nib_op_matmul *op,
         if (many[i].shader)
             variants[i] = many[i];
     }
-    enum nib_vk_element element =
-        family == NIB_VK_FAMILY_COOP8 ? NIB_VK_ELEMENT_BYTE : NIB_VK_ELEMENT_HALF;
+    enum nib_vk_element element = nib_vk_family_element(family);
     params->variants = variants;
     params->tile = &plan->tiles[element][params->kernel.specs[NIB_SPEC_HALVES] == 2];
     b->self->kernels |= 1u << few;

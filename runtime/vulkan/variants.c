@@ -175,8 +175,7 @@ static bool has_shape(const struct nib_vk_snapshot *s, enum nib_vk_family family
 static const char *missing_for_tiles(const struct nib_vk_snapshot *s, enum nib_vk_family family)
 {
     const struct nib_vk_cooperative *cooperative = &s->cooperative;
-    enum nib_vk_element element =
-        family == NIB_VK_FAMILY_COOP8 ? NIB_VK_ELEMENT_BYTE : NIB_VK_ELEMENT_HALF;
+    enum nib_vk_element element = nib_vk_family_element(family);
     if (!is_built(family))
         return "the shader compiler of this build was too old";
     if (!cooperative->has_matrices || s->api_version < VK_API_VERSION_1_2)

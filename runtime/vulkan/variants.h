@@ -33,6 +33,11 @@ static inline bool nib_vk_family_is_cooperative(enum nib_vk_family family)
     return family == NIB_VK_FAMILY_COOP8 || family == NIB_VK_FAMILY_COOP16 ||
            family == NIB_VK_FAMILY_HALF;
 }
+/// Returns the elements of its tiles, where it is one of cooperative matrices.
+static inline enum nib_vk_element nib_vk_family_element(enum nib_vk_family family)
+{
+    return family == NIB_VK_FAMILY_COOP8 ? NIB_VK_ELEMENT_BYTE : NIB_VK_ELEMENT_HALF;
+}
 /// Returns whether it has kernels that must know the size of their subgroups.
 static inline bool nib_vk_family_has_sizes(enum nib_vk_family family)
 {

@@ -73,7 +73,7 @@ QuadCodes load_codes(QuadRow row, uint g)
     most = max(most, subgroupShuffle(most, lane ^ 4u));
     most = max(most, subgroupShuffle(most, lane ^ 2u));
     most = max(most, subgroupShuffle(most, lane ^ 1u));
-    bool is_zero = most < 7.888609052210118e-31; // as prepare.comp has it
+    bool is_zero = most < NIB_PREPARE_LEAST;
     v = clamp(v * (is_zero ? 0.0 : 127.0 / most), -127.0, 127.0);
     // Rounds to even, and leaves the integer in the lowest bits: drivers of the CPU convert floats
     // to integers one after the other.

@@ -57,7 +57,7 @@ void prepare_granule(uint g, uint q, bool is_split, float norm_factor)
     float most = max(max(abs(v.x), abs(v.y)), max(abs(v.z), abs(v.w)));
     [[unroll]] for (uint mask = 1u; mask < 8u; mask *= 2u)
         most = max(most, subgroupShuffleXor(most, mask));
-    bool is_zero = most < 7.888609052210118e-31; // as prepare.comp has it
+    bool is_zero = most < NIB_PREPARE_LEAST;
     ivec4 c = ivec4(roundEven(clamp(v * (is_zero ? 0.0 : 127.0 / most), -127.0, 127.0)));
     uvec4 bytes = uvec4(c) & 255u;
     uint word = bytes.x | bytes.y << 8 | bytes.z << 16 | bytes.w << 24;

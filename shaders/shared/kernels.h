@@ -83,6 +83,8 @@
 #define NIB_PREPARE_SOURCE_NORM_TIMES 2 // a norm with one
 #define NIB_PREPARE_SOURCE_GATE 3       // and up: NIB_ELEMENTWISE_SILU and the functions behind it
 
+// 2^-100: a group without a number as large counts as zero, so that no inverse is denormal.
+#define NIB_PREPARE_LEAST 7.888609052210118e-31
 #define NIB_PREPARE_QUADS 7     // constant: of a granule that an invocation takes
 #define NIB_PREPARE_THREADS 128 // of a workgroup
 
@@ -115,7 +117,8 @@
 
 // attention
 #define NIB_ATTENTION_MAX_DIM 512
-#define NIB_ATTENTION_KEY_FORMAT 0 // NIB_KV_CODE_*
+#define NIB_ATTENTION_LEAST (-1.0e38) // finite, so that a difference of maxima is never NaN
+#define NIB_ATTENTION_KEY_FORMAT 0    // NIB_KV_CODE_*
 #define NIB_ATTENTION_VALUE_FORMAT 1
 #define NIB_ATTENTION_KEY_DIM 2
 #define NIB_ATTENTION_VALUE_DIM 3
