@@ -31,8 +31,8 @@
 //   bases           of 2 w + 1 (or 0) in the high half     behind the page's scales of keys
 //
 // i4 by channel, for keys alone: planes as keys in i4 have them, but for the scales above and
-// without bases. A page's numbers are packed when its last token is stored, from the f16 that newest
-// tokens are kept in (below), which they always are; until then its codes and scales may be
+// without bases. A page's numbers are packed when its last token is stored, from the f16 that
+// newest tokens are kept in (below), which they always are; until then its codes and scales may be
 // anything, and no row reads them.
 //
 // So, for keys and scales, words of neighbouring tokens are neighbours, and for values those of
