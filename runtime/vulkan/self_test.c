@@ -106,7 +106,7 @@ static uint64_t hash_probe(const struct nib_vk_probe *probe, const struct nib_vk
         p->attention_numbers, p->attention_parts,
         p->has_cooperative,   p->cooperative_subgroup,
         p->has_sizes,         p->matmul_subgroup,
-        p->most_lanes};
+        p->most_lanes,        p->has_attention_coop};
     uint64_t hash = nib_vk_hash(NIB_VK_HASH_BEGIN, probe->name, strlen(probe->name));
     hash = nib_vk_hash(hash, words, sizeof words);
     for (uint32_t i = 0; i < p->n_families; i++)
@@ -149,7 +149,7 @@ static struct nib_vk_choices choices_of(const struct nib_vk_device *d)
 static uint32_t find_culprits(uint32_t kernels)
 {
     uint32_t many = kernels & (1u << NIB_VK_FAMILY_COOP8 | 1u << NIB_VK_FAMILY_COOP16 |
-                               1u << NIB_VK_FAMILY_HALF);
+                               1u << NIB_VK_FAMILY_HALF | NIB_VK_KERNEL_ATTENTION_COOP);
     return many ? many : kernels;
 }
 

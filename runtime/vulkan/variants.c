@@ -246,7 +246,7 @@ const char *nib_vk_kernel_name(uint32_t bit)
         [NIB_VK_FAMILY_SINGLE] = "matmul single", [NIB_VK_FAMILY_SUB] = "matmul sub",
         [NIB_VK_FAMILY_COOP8] = "matmul coop8",   [NIB_VK_FAMILY_COOP16] = "matmul coop16",
         [NIB_VK_FAMILY_HALF] = "matmul half",     [NIB_VK_FAMILY_COUNT] = "attention texel",
-        [NIB_VK_FAMILY_COUNT + 1] = "draw",
+        [NIB_VK_FAMILY_COUNT + 1] = "draw",       [NIB_VK_FAMILY_COUNT + 2] = "attention coop",
     };
     return names[bit];
 }
