@@ -17,9 +17,9 @@
 #define PAGE uint(NIB_KV_PAGE_TOKENS)
 #define HALF_MAX 65504.0
 
-layout(constant_id = NIB_ATTENTION_KEY_DIM) const uint KEY_DIM = 64;
-layout(constant_id = NIB_ATTENTION_VALUE_DIM) const uint VALUE_DIM = 64;
-layout(constant_id = NIB_ATTENTION_ROWS) const uint ROWS = 64;  // of a tile
+layout(constant_id = NIB_ATTENTION_KEY_DIM) const uint KEY_DIM = 32;
+layout(constant_id = NIB_ATTENTION_VALUE_DIM) const uint VALUE_DIM = 32;
+layout(constant_id = NIB_ATTENTION_ROWS) const uint ROWS = 32;  // of a tile
 layout(constant_id = NIB_ATTENTION_HEADS) const uint HEADS = 1; // that a tile has of each row
 layout(constant_id = NIB_SPEC_TILE_M) const uint TILE_M = 16;
 layout(constant_id = NIB_SPEC_TILE_N) const uint TILE_N = 16;

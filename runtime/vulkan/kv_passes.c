@@ -332,7 +332,8 @@ static struct own_row find_own_row(const struct builder *b, const struct nib_op_
                                    const struct tiling *tiling)
 {
     const struct nib_op_rope *queries = b->stored_queries;
-    if (!b->stored_by || b->plan->ops[b->op - 1].kind != NIB_OP_KV_STORE)
+    if (!b->stored_by || b->plan->ops[b->op - 1].kind != NIB_OP_KV_STORE ||
+        b->self->choices.distrusted & NIB_VK_KERNEL_ATTENTION_OWN)
         return (struct own_row){.store = NULL};
     const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
     struct own_row own = {.store = &b->plan->ops[b->op - 1].kv_store,
@@ -378,6 +379,7 @@ static enum nib_status take_own_row(struct builder *b, const struct own_row *own
     reads(pass, &own->store->key);
     reads(pass, &own->store->value);
     b->stored_by->height[0] = 0;
+    b->self->kernels |= NIB_VK_KERNEL_ATTENTION_OWN;
     return nib_vk_device_pipeline(b->self->device, &joined, &pass->pipelines[0], err);
 }
 
