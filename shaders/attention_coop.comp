@@ -1,10 +1,10 @@
 #version 450
 // As attention.comp for sequences that have more than one row in the step, by cooperative matrices:
-// keys and values are halves, and queries and weights become such; products are summed in fp32. A
-// workgroup takes ROWS query rows that share a KV head, each of its subgroups the TILE_M rows of
-// one tile. While a page is multiplied, the next one is on its way into registers. SPLIT invocations
-// of a subgroup share a row's scores, and each of them keeps the row's maximum, and the sum of its
-// own weights. Not for precise mode: fp16 has too few digits for its tolerance.
+// keys and values are halves, and queries and weights become such; products are summed in fp32.
+// A workgroup takes ROWS query rows that share a KV head, each of its subgroups the TILE_M rows of
+// one tile. While a page is multiplied, the next one is on its way into registers. SPLIT
+// invocations of a subgroup share a row's scores, and each of them keeps the row's maximum, and the
+// sum of its own weights. Not for precise mode: fp16 has too few digits for its tolerance.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
@@ -175,8 +175,8 @@ void score_page(uint first_row)
     }
 }
 
-// Returns quad `q` of a row's scores, as they count; `seen` is the first token that the row does not
-// see, and `unseen` the first one that it does.
+// Returns quad `q` of a row's scores, as they count: it sees tokens from `unseen` on that come
+// before `seen`.
 vec4 score_quad(uint row, uint q, uint first_token, uint unseen, uint seen)
 {
     vec4 v = uintBitsToFloat(scores[row * SCORE_STRIDE + q]);
@@ -246,8 +246,8 @@ void add_page(uint first_row)
     }
 }
 
-// Divides the subgroup's outputs by the sums of their rows' weights and writes them, PAGE columns at
-// a time.
+// Divides the subgroup's outputs by the sums of their rows' weights and writes them, PAGE columns
+// at a time.
 void write_outputs(Tile tile, uint first_row, uint first_head)
 {
     uint lane = gl_SubgroupInvocationID, thread = gl_SubgroupID * SUBGROUP + lane;

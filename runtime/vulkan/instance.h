@@ -187,7 +187,7 @@ struct nib_vk_instance {
     uint32_t n_flights;
     struct nib_vk_host_step host_step;
     struct nib_vk_range receipts; ///< [n_segments] what the host's pieces leave; size 0: no host
-    bool precise; ///< nothing in fp16
+    bool precise;                 ///< nothing in fp16
     bool profile;
     VkQueryPool queries;  ///< of timestamps; null without --profile
     uint64_t *timestamps; ///< room for those of a segment

@@ -122,8 +122,8 @@ enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_
                                       const struct nib_op_rope *queries, struct nib_error *err);
 enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_attention *op,
                                        struct nib_error *err);
-/// Has attention over many rows of a sequence, which is `usual` for few, done by cooperative matrices
-/// where they serve. Errors: memory, device.
+/// Has attention over many rows of a sequence, which is `usual` for few, done by cooperative
+/// matrices where they serve. Errors: memory, device.
 enum nib_status nib_vk_take_attention_coop(struct builder *b, const struct nib_op_attention *op,
                                            const struct nib_vk_kernel *usual,
                                            struct nib_vk_pass *pass, struct nib_error *err);
