@@ -1,5 +1,5 @@
 /// Everything that is asked of the operating system: files, memory maps, clock, processors,
-/// threads. os_posix.c and os_win32.c are the only files that call it.
+/// threads. The files in posix and win32 are the only ones that call it.
 #ifndef RUNTIME_BASE_OS_H
 #define RUNTIME_BASE_OS_H
 

@@ -140,6 +140,16 @@ static void lay_out_thread(struct layout *layout, const struct needs *needs,
     scratch->totals = take(layout, needs->value_dim, NIB_CPU_MAX_QUERIES, sizeof(float));
 }
 
+static void lay_out_quads(struct layout *layout, const struct needs *needs, uint64_t rows,
+                          struct nib_cpu_input *input)
+{
+    uint64_t quad_rows = needs->has_wide_codes ? 2 * rows : rows;
+    input->quads = take(layout, quad_rows, needs->blocks, NIB_PANEL_BLOCK);
+    input->quad_scale = take(layout, quad_rows, needs->blocks, sizeof(float));
+    input->quad_start = take(layout, quad_rows, 2 * needs->blocks, sizeof(int32_t));
+    input->quad_fold = take(layout, quad_rows, 2 * needs->blocks, sizeof(float));
+}
+
 static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs,
                     struct layout *layout)
 {
@@ -155,19 +165,18 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
     instance->spans = take(layout, rows + 1, 1, sizeof(uint32_t));
     instance->kept = take(layout, rows, 1, sizeof *instance->kept);
     instance->kept_rows = take(layout, rows, 1, sizeof *instance->kept_rows);
-    instance->input.codes = take(layout, code_rows, needs->cols, sizeof(int16_t));
-    uint64_t quad_rows = needs->has_wide_codes ? 2 * code_rows : code_rows;
-    instance->input.quads = take(layout, quad_rows, needs->blocks, NIB_PANEL_BLOCK);
-    instance->input.quad_scale = take(layout, quad_rows, needs->blocks, sizeof(float));
-    instance->input.quad_start = take(layout, quad_rows, 2 * needs->blocks, sizeof(int32_t));
-    instance->input.quad_fold = take(layout, quad_rows, 2 * needs->blocks, sizeof(float));
-    instance->input.outliers =
+    instance->inputs[0].codes = take(layout, code_rows, needs->cols, sizeof(int16_t));
+    uint64_t block_rows = nib_cpu_block_rows(nib_thread_pool_size(instance->device->pool));
+    lay_out_quads(layout, needs, code_rows, &instance->inputs[0]);
+    lay_out_quads(layout, needs, code_rows < block_rows ? code_rows : block_rows,
+                  &instance->inputs[1]);
+    instance->inputs[0].outliers =
         take(layout, needs->has_outliers ? rows : 0, needs->cols + 3, sizeof(uint32_t));
-    instance->input.scale = take(layout, code_rows, needs->runs, sizeof(float));
-    instance->input.sum = take(layout, code_rows, needs->runs, sizeof(float));
+    instance->inputs[0].scale = take(layout, code_rows, needs->runs, sizeof(float));
+    instance->inputs[0].sum = take(layout, code_rows, needs->runs, sizeof(float));
     instance->parts = take(layout, needs->parts, 1, sizeof(float));
-    instance->input.dense = take(layout, rows, 1, 1);
-    instance->input.runs = take(layout, needs->runs, 1, sizeof(struct nib_cpu_run));
+    instance->inputs[0].dense = take(layout, rows, 1, 1);
+    instance->inputs[0].runs = take(layout, needs->runs, 1, sizeof(struct nib_cpu_run));
     uint32_t n_threads = nib_thread_pool_size(instance->device->pool);
     for (uint32_t t = 0; t < n_threads; t++)
         lay_out_thread(layout, needs, &instance->scratch[t]);
@@ -177,12 +186,12 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
 static enum nib_status create_input_values(struct nib_cpu_instance *instance, struct nib_error *err)
 {
     uint64_t size;
-    if (instance->input.values)
+    if (instance->inputs[0].values)
         return NIB_OK;
     if (nib_mul_u64(instance->max_rows * sizeof(float), instance->widest, &size) &&
         size <= SIZE_MAX)
-        instance->input.values = nib_pages_alloc((size_t)size);
-    if (!instance->input.values)
+        instance->inputs[0].values = nib_pages_alloc((size_t)size);
+    if (!instance->inputs[0].values)
         return nib_fail_memory(err);
     instance->input_values_size = (size_t)size;
     return NIB_OK;
@@ -339,8 +348,8 @@ void nib_cpu_instance_destroy(void *self)
     nib_cpu_caches_destroy(instance);
     if (instance->buffers)
         nib_pages_free(instance->buffers, instance->buffers_size);
-    if (instance->input.values)
-        nib_pages_free(instance->input.values, instance->input_values_size);
+    if (instance->inputs[0].values)
+        nib_pages_free(instance->inputs[0].values, instance->input_values_size);
     if (instance->arena)
         nib_pages_free(instance->arena, instance->arena_size);
     free(instance->weights);

@@ -51,9 +51,11 @@ struct nib_cpu_instance {
     uint32_t *kept;      ///< [max_rows] rows that the last layer goes on with
     struct nib_step_row *kept_rows; ///< [max_rows] the same
     float *parts;                   ///< of attention, see nib_cpu_attention
-    struct nib_cpu_input input;
+    /// The second one, of quads alone, is for up to nib_cpu_block_rows rows: it is written while
+    /// the first is read, or the other way round.
+    struct nib_cpu_input inputs[2];
     struct nib_cpu_scratch *scratch; ///< [threads]
-    size_t input_values_size;        ///< of input.values, a block of its own, made when needed
+    size_t input_values_size;        ///< of inputs[0].values, a block of its own, made when needed
     uint64_t widest;                 ///< columns of the widest matrix
 
     nib_tap_fn *on_tap; ///< or NULL
@@ -78,6 +80,9 @@ const struct nib_cpu_matrix *nib_cpu_instance_weight(const struct nib_cpu_instan
 /// Returns up to how many rows, all sequences' together, attention shares out by blocks of tokens:
 /// where KV heads of rows are few pieces for the threads.
 uint32_t nib_cpu_split_rows(uint32_t n_threads, uint32_t n_kv_heads);
+
+/// Returns below how many rows inputs of matmuls are prepared by column blocks.
+uint32_t nib_cpu_block_rows(uint32_t n_threads);
 
 /// As nib_backend.run.
 enum nib_status nib_cpu_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,

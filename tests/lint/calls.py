@@ -1,7 +1,8 @@
 """What the library may not call: the operating system outside base, printing, ending, getenv."""
 from source import matches, read, strip, tree_files
 
-OS_FILES = "runtime/base/os_"
+OS_FILES = ("runtime/base/posix/", "runtime/base/win32/")
+ALONE = "which only runtime/base/posix and runtime/base/win32 may"
 OS_HEADERS = (r'(?m)^\s*#\s*include\s*<((?:unistd|fcntl|dlfcn|pthread|sched|threads|windows|io|'
               r'direct|process|signal|time|dirent|poll|termios|sys/[\w/]+|arpa/\w+|netinet/\w+'
               r')\.h)>')
@@ -28,6 +29,6 @@ def check(root):
         if name.startswith(OS_FILES):
             continue
         for line, match in matches(OS_HEADERS, raw):
-            yield name, line, "includes <%s>, which only runtime/base/os_*.c may" % match.group(1)
+            yield name, line, "includes <%s>, %s" % (match.group(1), ALONE)
         for line, match in matches(OS_CALLS, code):
-            yield name, line, "calls %s, which only runtime/base/os_*.c may" % match.group(1)
+            yield name, line, "calls %s, %s" % (match.group(1), ALONE)

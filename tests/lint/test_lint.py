@@ -151,7 +151,7 @@ class LintTest(unittest.TestCase):
                 "#include <windows.h>", "puts(x);", "fprintf(stderr, x);", "sprintf(a, b);")):
             self.put("runtime/quant/%d.c" % index, line + "\n")
         self.put("tests/unit/a.c", "void f(void) { getenv(x); printf(y); }\n")
-        self.put("runtime/base/os_posix.c", "#include <unistd.h>\nvoid f(void) { mmap(x); }\n")
+        self.put("runtime/base/posix/file.c", "#include <unistd.h>\nvoid f(void) { mmap(x); }\n")
         self.put("runtime/quant/good.c",
                  "// printf(x); exit(1)\nconst char *s = \"abort()\";\nsnprintf(a, b);\n"
                  "ops->exit(1);\nstatic_assert(1, x);\nnib_puts(x);\n")
