@@ -16,7 +16,7 @@
 
 enum { HIDDEN, A, B, C, LOGITS, N_VALUES };
 enum { WIDTH = 512, ROWS = 64, MAX_HEADS = 16, MAX_DIM = 512, MAX_INPUTS = 64 };
-enum { MAX_LAYERS = 96, MAX_OPS = 2 * MAX_LAYERS + 16, MAX_WEIGHTS = 16 };
+enum { MAX_LAYERS = 96, MAX_OPS = 4 * MAX_LAYERS + 16, MAX_WEIGHTS = 16 };
 
 /// A plan, and what it is made for.
 struct model {
@@ -314,6 +314,12 @@ static bool make_attention(struct model *m, void *device, enum nib_kv_format key
         m->kv_layers[i] = (struct nib_kv_layer){.n_heads = 1, .key_dim = dim, .value_dim = dim};
         (void)nib_kv_layer_size(&m->kv_layers[i], keys, values);
         m->segments[i + 1].first_op = m->plan.n_ops;
+        // With angles attention can take a single row as it comes.
+        for (uint32_t k = 0; k < 2; k++)
+            add_op(m, NIB_OP_ROPE, i + 1)->rope =
+                (struct nib_op_rope){.x = k ? view(B, dim) : view(A, n_heads * dim),
+                                     .n_heads = k ? 1 : n_heads,
+                                     .head_dim = dim};
         add_op(m, NIB_OP_KV_STORE, i + 1)->kv_store =
             (struct nib_op_kv_store){.key = view(B, dim), .value = view(C, dim), .kv_layer = i};
         add_op(m, NIB_OP_ATTENTION, i + 1)->attention =
@@ -323,6 +329,11 @@ static bool make_attention(struct model *m, void *device, enum nib_kv_format key
                                       .n_heads = n_heads,
                                       .scale = 1.0f};
     }
+    static const float frequency[16] = {0};
+    static const struct nib_rope_table angles = {
+        .dims = 32, .frequency = frequency, .magnitude = 1.0f};
+    m->plan.ropes = &angles;
+    m->plan.n_ropes = 1;
     m->plan.n_kv_layers = n_dims * n_groups;
     m->plan.n_kv_classes = 1;
     m->plan.key_format = keys;

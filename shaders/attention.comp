@@ -5,7 +5,8 @@
 // and split its head's numbers; each set of them keeps maximum, sum and output of its own tokens,
 // and they are put together at the end. With several workgroups in z, each takes a part of the
 // pages and leaves these three to attention_merge. Where keys or values are codes, queries come
-// transformed, and so do outputs go (kv_transform).
+// transformed, and so do outputs go (kv_transform). With HAS_OWN the step has one row, and the
+// kernel does what kv_store does for more: it turns queries and key, and stores key and value.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #ifdef TEXELS
@@ -17,7 +18,7 @@
 
 #define PAGE uint(NIB_KV_PAGE_TOKENS)
 // A part of the pages is at least so many: less is not worth a workgroup.
-#define LEAST_PAGES 4u
+#define LEAST_PAGES 2u
 
 layout(constant_id = NIB_ATTENTION_KEY_FORMAT) const uint KEY_FORMAT = NIB_KV_CODE_F16;
 layout(constant_id = NIB_ATTENTION_VALUE_FORMAT) const uint VALUE_FORMAT = NIB_KV_CODE_F16;
@@ -105,6 +106,21 @@ layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer ValueScales {
 layout(std430, set = 0, binding = NIB_BIND_IN_2) writeonly buffer Partials {
     float partials[];
 };
+#ifdef HAS_OWN
+// Where the row's own key and value go: a slot that nothing here reads.
+layout(std430, set = 0, binding = NIB_BIND_MATRIX) writeonly buffer KeyStore {
+    uint key_store[];
+};
+layout(std430, set = 0, binding = NIB_BIND_INPUT) writeonly buffer ValueStore {
+    uint value_store[];
+};
+layout(constant_id = NIB_ATTENTION_OWN) const uint OWN = 1;
+layout(constant_id = NIB_ATTENTION_INTERLEAVED) const bool INTERLEAVED = false;
+shared vec4 own[OWN]; // queries and key of the row, turned, and its value
+#define OWN_TOKENS 1u // that are not in the cache yet
+#else
+#define OWN_TOKENS 0u
+#endif
 
 shared float parts[ROWS * TOKENS * THREADS];
 shared float totals[ROWS * PAGE];
@@ -354,6 +370,70 @@ void leave_nothing(Tile tile, uint thread, uint first_head, uint end_head)
     }
 }
 
+#ifdef HAS_OWN
+// Returns cosines, or, `behind` half the turned numbers, sines of pairs j to j + 3 of the row.
+vec4 angles(uint j, uint behind)
+{
+    uint at = p.angles_at + behind + j;
+    return uintBitsToFloat(
+        uvec4(step.rest[at], step.rest[at + 1u], step.rest[at + 2u], step.rest[at + 3u]));
+}
+
+// Returns numbers d to d + 3 of the query or key at `from`, turned.
+vec4 turned_quad(uint from, uint d)
+{
+    vec4 x = QUERY_QUAD((from + d) / 4u);
+    uint n = p.half_dims;
+    if (d >= 2u * n)
+        return x;
+    if (INTERLEAVED) {
+        // The last two of the four pairs, where behind the quad's own two there are no others.
+        uint j = min(d / 2u, n - 4u);
+        vec4 c = angles(j, 0u), s = angles(j, n);
+        vec2 cosine = j == d / 2u ? c.xy : c.zw, sine = j == d / 2u ? s.xy : s.zw;
+        return vec4(x.xz * cosine - x.yw * sine, x.xz * sine + x.yw * cosine).xzyw;
+    }
+    bool is_first = d < n;
+    uint j = is_first ? d : d - n;
+    vec4 other = QUERY_QUAD((from + (is_first ? d + n : j)) / 4u);
+    return x * angles(j, 0u) + (is_first ? -other : other) * angles(j, n);
+}
+
+// Makes what the row brings along, a quad an invocation, and, if `is_stored`, stores key and value.
+void make_own(uint thread, uint kv_head, uint first_head, uint end_head, uint page, uint slot,
+              bool is_stored)
+{
+    const uint n = KEY_DIM / 4u, value = (HEADS + 1u) * n;
+    for (uint i = thread; i < OWN; i += THREADS) {
+        uint h = i / n, d = i < value ? i % n * 4u : (i - value) * 4u;
+        bool is_key = h == HEADS, is_half = is_key ? KEY_FORMAT == NIB_KV_CODE_F16
+                                                   : VALUE_FORMAT == NIB_KV_CODE_F16;
+        uint from = h < HEADS ? p.query_at + min(first_head + h, end_head - 1u) * KEY_DIM
+                              : p.key_at + kv_head * KEY_DIM;
+        vec4 x = i < value ? turned_quad(from, d)
+                           : QUERY_QUAD((p.value_at + kv_head * VALUE_DIM + d) / 4u);
+        uvec4 words = floatBitsToUint(x);
+        if (h >= HEADS && is_half) {
+            words.x = half_from_float(x.x) | half_from_float(x.y) << 16;
+            words.y = half_from_float(x.z) | half_from_float(x.w) << 16;
+            x = vec4(half_pair(words.x), half_pair(words.y));
+        }
+        own[i] = x;
+        uint at = is_key ? page * p.key_page_words + (kv_head * PAGE + slot) * p.key_words
+                         : page * p.value_page_words + (kv_head * PAGE + slot) * p.value_words;
+        at += is_half ? d / 2u : d;
+        uint n_words = !is_stored || h < HEADS ? 0u : is_half ? 2u : 4u;
+        for (uint k = 0u; k < n_words; k++) {
+            if (is_key)
+                key_store[at + k] = words[k];
+            else
+                value_store[at + k] = words[k];
+        }
+    }
+    barrier();
+}
+#endif
+
 // Loads the tile's queries, the invocation's share of each; rows and heads behind the end stand
 // in for what the tile lacks.
 void load_queries(Tile tile, uint lane, uint first_head, uint end_head)
@@ -365,12 +445,16 @@ void load_queries(Tile tile, uint lane, uint first_head, uint end_head)
         [[unroll]] for (uint i = 0u; i < KEY_QUADS; i++) {
             uint d = (4u * i / KEY_UNIT * LANES + lane) * KEY_UNIT + 4u * i % KEY_UNIT;
             vec4 x;
+#ifdef HAS_OWN
+            x = d < KEY_DIM ? own[min(r * KEY_DIM + d, HEADS * KEY_DIM - 1u) / 4u] : vec4(0.0);
+#else
             if (IS_ALIGNED) {
                 x = d < KEY_DIM ? QUERY_QUAD((from + d) / 4u) : vec4(0.0);
             } else {
                 [[unroll]] for (uint j = 0u; j < 4u; j++)
                     x[j] = d + j < KEY_DIM ? query[from + d + j] : 0.0;
             }
+#endif
             q[r * KEY_QUADS + i] = x * p.scale;
         }
         [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
@@ -499,6 +583,7 @@ void weigh_scores(Tile tile, uint first_token, bool is_recent)
     [[unroll]] for (uint r = 0u; r < ROWS; r++) {
         uint seen = tile.position + r / HEADS + 1u;
         uint unseen = p.window != 0u && p.window < seen ? seen - p.window : 0u;
+        seen -= OWN_TOKENS;
         if (RECENT > 0u && is_recent != (first_token / PAGE >= first_recent(seen - 1u)))
             seen = 0u;
         float next = most[r];
@@ -597,6 +682,37 @@ void add_recent(uint head, uint n_heads, uint page, uint lane, uint place, uint 
     }
 }
 
+#ifdef HAS_OWN
+// Puts the row's own token where nothing has been seen so far: into what the first invocations that
+// share a token have.
+void begin_with_own(uint thread, uint lane, bool is_first)
+{
+    const uint key = HEADS * KEY_DIM / 4u, value = key + KEY_DIM / 4u;
+    [[unroll]] for (uint i = 0u; i < ROWS * TOKENS; i++)
+        score[i] = 0.0;
+    [[unroll]] for (uint i = 0u; i < KEY_QUADS; i++) {
+        uint unit = i / 2u * LANES + lane;
+        vec4 k = unit < KEY_UNITS ? own[key + min(unit, KEY_UNITS - 1u) * 2u + i % 2u] : vec4(0.0);
+        [[unroll]] for (uint r = 0u; r < ROWS; r++)
+            score[r * TOKENS] += dot(k, q[r * KEY_QUADS + i]);
+    }
+    if (LANES > 1u)
+        add_lanes(thread);
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+        float s = score[r * TOKENS];
+        s = p.softcap > 0.0 ? p.softcap * tanh_bounded(s / p.softcap) : s;
+        most[r] = is_first ? s : NIB_ATTENTION_LEAST;
+        sum[r] = is_first ? 1.0 : 0.0;
+    }
+    [[unroll]] for (uint i = 0u; i < VALUE_QUADS; i++) {
+        uint unit = i / 2u * LANES + lane;
+        vec4 v = own[value + min(unit, VALUE_UNITS - 1u) * 2u + i % 2u];
+        [[unroll]] for (uint r = 0u; r < ROWS; r++)
+            acc[r * VALUE_QUADS + i] = is_first && unit < VALUE_UNITS ? v : vec4(0.0);
+    }
+}
+#endif
+
 // Adds the weighted minima of codes of 4 bits to all numbers of their group.
 void add_minima()
 {
@@ -615,7 +731,7 @@ void main()
     uint tables = p.tables_at + sequence_word(p.sequences_at, tile.sequence, 1u);
     uint table = tables + p.kv_class * step.header.page_table_stride;
     uint recent_table = tables + p.recent_keys.kv_class * step.header.page_table_stride;
-    uint end = tile.n > 0u ? tile.position + tile.n : 0u;
+    uint end = tile.n > 0u ? tile.position + tile.n - OWN_TOKENS : 0u;
     uint begin = p.window != 0u && p.window <= tile.position ? tile.position + 1u - p.window : 0u;
     uint first_page = begin / PAGE, end_page = (end + PAGE - 1u) / PAGE;
     uint n_pages = end_page - min(first_page, end_page);
@@ -628,11 +744,16 @@ void main()
     uint n_visits = n_plain + n_recent;
     uint share = max((n_visits + gl_NumWorkGroups.z - 1u) / gl_NumWorkGroups.z, LEAST_PAGES);
     uint visit = gl_WorkGroupID.z * share, end_visit = min(n_visits, visit + share);
-    if (visit >= end_visit) {
+    bool begins = OWN_TOKENS > 0u && gl_WorkGroupID.z == 0u; // with the row's own token
+    if (visit >= end_visit && !begins) {
         leave_nothing(tile, thread, first_head, end_head);
         return;
     }
 
+#ifdef HAS_OWN
+    make_own(thread, kv_head, first_head, end_head, step.rest[table + tile.position / PAGE],
+             tile.position % PAGE, begins && gl_WorkGroupID.x % n_head_tiles == 0u);
+#endif
     load_queries(tile, lane, first_head, end_head);
     [[unroll]] for (uint r = 0u; r < ROWS; r++) {
         most[r] = NIB_ATTENTION_LEAST;
@@ -642,6 +763,11 @@ void main()
         [[unroll]] for (uint i = 0u; i < VALUE_SHARE; i++)
             acc_min[r * VALUE_SHARE + i] = 0.0;
     }
+
+#ifdef HAS_OWN
+    if (begins)
+        begin_with_own(thread, lane, place == 0u);
+#endif
 
     uint n_heads = p.n_heads / p.heads_per_kv_head;
     for (; visit < end_visit; visit++) {

@@ -189,6 +189,15 @@ static uint32_t most_lanes(const struct nib_vk_snapshot *snapshot)
     return min_u32(GPU_MOST_LANES, snapshot->max_invocations / MATMUL_WIDTH);
 }
 
+static bool has_family(const struct nib_vk_device_plan *plan, enum nib_vk_family family)
+{
+    for (uint32_t i = 0; i < plan->n_families; i++) {
+        if (plan->families[i] == family)
+            return true;
+    }
+    return false;
+}
+
 void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
                              struct nib_vk_device_plan *out_plan)
 {
@@ -246,6 +255,7 @@ void nib_vk_device_plan_make(const struct nib_vk_snapshot *snapshot,
     out_plan->attention_numbers = is_cpu ? 512 : 128;
     // A dispatch that puts parts together costs a CPU more than a few cores gain by them.
     out_plan->attention_parts = is_cpu ? 1 : GPU_PARTS;
+    out_plan->has_attention_coop = has_family(out_plan, NIB_VK_FAMILY_HALF);
 }
 
 enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot, const char *name,
@@ -277,16 +287,9 @@ enum nib_status nib_vk_device_plan_force(const struct nib_vk_snapshot *snapshot,
                             plan->forced_family == NIB_VK_FAMILY_SUB;
     plan->has_sizes = plan->has_sizes || nib_vk_family_has_sizes(plan->forced_family);
     plan->has_cooperative = plan->has_cooperative || is_cooperative;
+    plan->has_attention_coop =
+        plan->has_attention_coop || plan->forced_family == NIB_VK_FAMILY_HALF;
     return NIB_OK;
-}
-
-static bool is_chosen(const struct nib_vk_device_plan *plan, enum nib_vk_family family)
-{
-    for (uint32_t i = 0; i < plan->n_families; i++) {
-        if (plan->families[i] == family)
-            return true;
-    }
-    return false;
 }
 
 /// Writes which kernels of matmuls run, and why others do not.
@@ -301,7 +304,7 @@ static void describe_families(const struct nib_vk_snapshot *snapshot,
         enum nib_vk_family family = (enum nib_vk_family)i;
         const char *missing = nib_vk_family_missing(snapshot, family);
         const char *name = nib_vk_family_get(family)->name;
-        if (!is_chosen(plan, family))
+        if (!has_family(plan, family))
             used += (size_t)snprintf(text + used, size - used, "; not %s: %s", name,
                                      missing ? missing : "others are faster here");
     }

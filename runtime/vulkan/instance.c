@@ -327,6 +327,7 @@ enum nib_status nib_vk_instance_create(const struct nib_instance_params *params,
     instance->plan = params->plan;
     instance->device = d;
     instance->log = params->log;
+    instance->precise = params->precise;
     instance->profile = params->profile;
     instance->first_segment = params->first_segment;
     instance->n_segments = params->n_segments;

@@ -18,7 +18,7 @@ struct nib_vk_access {
     uint32_t end;
     bool is_write;
 };
-#define NIB_VK_MAX_ACCESSES 6
+#define NIB_VK_MAX_ACCESSES 8
 /// Resources besides the plan's values, which are numbered from 0.
 #define NIB_VK_PREPARED NIB_PLAN_MAX_VALUES
 #define NIB_VK_PARTIALS (NIB_PLAN_MAX_VALUES + 1)
@@ -187,6 +187,7 @@ struct nib_vk_instance {
     uint32_t n_flights;
     struct nib_vk_host_step host_step;
     struct nib_vk_range receipts; ///< [n_segments] what the host's pieces leave; size 0: no host
+    bool precise;                 ///< nothing in fp16
     bool profile;
     VkQueryPool queries;  ///< of timestamps; null without --profile
     uint64_t *timestamps; ///< room for those of a segment

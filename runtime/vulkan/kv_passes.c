@@ -1,4 +1,6 @@
 // Passes of the ops that read or write the cache.
+#include <string.h>
+
 #include "runtime/base/checked.h"
 #include "runtime/base/status.h"
 #include "runtime/vulkan/passes.h"
@@ -85,12 +87,19 @@ static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer 
     return add_store(b, plane, &params, err);
 }
 
+/// Returns where a view begins in a binding of `range`.
+static uint32_t place_of(const struct builder *b, const struct nib_view *view,
+                         const struct nib_vk_range *range)
+{
+    uint64_t begin = (value_of(b, view)->offset - range->offset) / sizeof(float);
+    return (uint32_t)begin + view->offset;
+}
+
 static struct nib_kv_store_part store_part(const struct builder *b, const struct plane *plane,
                                            const struct nib_vk_range *range)
 {
-    uint64_t begin = (value_of(b, plane->view)->offset - range->offset) / sizeof(float);
     return (struct nib_kv_store_part){
-        .at = (uint32_t)begin + plane->view->offset,
+        .at = place_of(b, plane->view, range),
         .stride = stride_of(b, plane->view),
         .head_words = head_words(plane->format, plane->dim),
         .page_words = plane->page_size / 4,
@@ -173,6 +182,8 @@ static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer
             add_access(pass, plane->resource, 0, 1, true);
         }
     }
+    b->stored_by = queries ? pass : NULL;
+    b->stored_queries = queries;
     return NIB_OK;
 }
 
@@ -263,6 +274,8 @@ static uint32_t ceil_div(uint32_t a, uint32_t b)
 #define MAX_ITEMS 8u
 /// What a workgroup has of shared memory for outputs that it adds up.
 #define POOL_QUADS 256u
+/// All that it has.
+#define SHARED_QUADS 1024u
 
 /// Returns how many numbers of a head of `dim` go to an invocation of `lanes`.
 static uint32_t share_of(enum nib_kv_format format, uint32_t dim, uint32_t lanes)
@@ -306,18 +319,89 @@ static const struct nib_vk_range *scales_or_none(const struct nib_vk_range *scal
     return scales->size > 0 ? scales : NULL;
 }
 
+/// What attention does itself, instead of the pass before it, where the step has one row.
+struct own_row {
+    const struct nib_op_kv_store *store; ///< NULL: nothing
+    struct nib_vk_range range;           ///< holds queries, key and value
+    uint32_t quads;                      ///< of one workgroup
+};
+
+/// Finds what attention can turn and store: whole quads, in heads of whole units, that fit beside
+/// the rest of a workgroup's shared memory.
+static struct own_row find_own_row(const struct builder *b, const struct nib_op_attention *op,
+                                   const struct tiling *tiling)
+{
+    const struct nib_op_rope *queries = b->stored_queries;
+    if (!b->stored_by || b->plan->ops[b->op - 1].kind != NIB_OP_KV_STORE ||
+        b->self->choices.distrusted & NIB_VK_KERNEL_ATTENTION_OWN)
+        return (struct own_row){.store = NULL};
+    const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
+    struct own_row own = {.store = &b->plan->ops[b->op - 1].kv_store,
+                          .quads = ((tiling->heads + 1) * layer->key_dim + layer->value_dim) / 4};
+    find_stored_range(b, own.store, queries, &own.range);
+    uint32_t half_dims = b->plan->ropes[queries->table].dims / 2;
+    uint32_t offsets = place_of(b, &op->query, &own.range) |
+                       place_of(b, &own.store->key, &own.range) |
+                       place_of(b, &own.store->value, &own.range);
+    uint32_t pool = tiling->chunk * WIDTH * tiling->lanes;
+    uint32_t scores = tiling->rows * NIB_KV_PAGE_TOKENS * (tiling->lanes + 1) / 4;
+    bool is_whole = layer->key_dim % 8 == 0 && layer->value_dim % 8 == 0 && half_dims >= 4 &&
+                    (offsets | half_dims) % 4 == 0;
+    if (own.store->kv_layer != op->kv_layer || !is_same_view(&op->query, &queries->x) ||
+        !is_whole || own.quads + pool + scores > SHARED_QUADS)
+        own.store = NULL;
+    return own;
+}
+
+/// Fills in where the row's queries, key and value lie in the own row's range.
+static void take_places(const struct builder *b, const struct nib_op_attention *op,
+                        const struct own_row *own, struct nib_attention_args *args)
+{
+    if (!own->store)
+        return;
+    args->query_at = place_of(b, &op->query, &own->range);
+    args->key_at = place_of(b, &own->store->key, &own->range);
+    args->value_at = place_of(b, &own->store->value, &own->range);
+    args->half_dims = b->plan->ropes[b->stored_queries->table].dims / 2;
+    args->angles_at = nib_vk_angles_at(b, b->stored_queries->table);
+}
+
+/// Has the step's only row done by attention, which is `kernel` for more rows.
+static enum nib_status take_own_row(struct builder *b, const struct own_row *own,
+                                    const struct nib_vk_kernel *kernel, struct nib_vk_pass *pass,
+                                    struct nib_error *err)
+{
+    struct nib_vk_kernel joined = *kernel;
+    bool has_texels = strcmp(kernel->shader, "attention_texel") == 0;
+    joined.shader = has_texels ? "attention_own_texel" : "attention_own";
+    joined.specs[NIB_ATTENTION_OWN] = own->quads;
+    joined.specs[NIB_ATTENTION_INTERLEAVED] = b->stored_queries->interleaved;
+    reads(pass, &own->store->key);
+    reads(pass, &own->store->value);
+    b->stored_by->height[0] = 0;
+    b->self->kernels |= NIB_VK_KERNEL_ATTENTION_OWN;
+    return nib_vk_device_pipeline(b->self->device, &joined, &pass->pipelines[0], err);
+}
+
 static enum nib_status add_attention(struct builder *b, const struct nib_op_attention *op,
-                                     const struct nib_attention_args *args, bool is_single,
+                                     const struct nib_attention_args *planned, bool is_single,
                                      struct nib_error *err)
 {
     struct nib_vk_instance *self = b->self;
     const struct nib_vk_device_plan *plan = &self->device->plan;
     const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
     const struct nib_vk_cache *cache = &self->caches[op->kv_layer];
-    struct tiling tiling = make_tiling(plan, b->plan, layer, args->heads_per_kv_head, is_single);
+    uint32_t group = planned->heads_per_kv_head;
+    struct tiling tiling = make_tiling(plan, b->plan, layer, group, is_single);
+    struct own_row own = {.store = NULL};
+    struct nib_attention_args args = *planned;
+    if (is_single) {
+        own = find_own_row(b, op, &tiling);
+        take_places(b, op, &own, &args);
+    }
     bool has_texels =
         plan->has_texels && !(self->choices.distrusted & NIB_VK_KERNEL_ATTENTION_TEXEL);
-    bool is_aligned = (args->query_at | args->query_stride | layer->key_dim) % 4 == 0;
+    bool is_aligned = (args.query_at | args.query_stride | layer->key_dim) % 4 == 0;
     struct pass_params params = {
         .kernel = {.shader = has_texels ? "attention_texel" : "attention",
                    .specs = {[NIB_ATTENTION_KEY_FORMAT] = kernel_format(b->plan->key_format),
@@ -332,7 +416,7 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
                              [NIB_ATTENTION_CHUNK] = tiling.chunk,
                              [NIB_ATTENTION_IS_ALIGNED] = is_aligned,
                              [NIB_ATTENTION_RECENT] = b->plan->recent_pages}},
-        .bind = {.range = {[NIB_BIND_IN] = value_of(b, &op->query),
+        .bind = {.range = {[NIB_BIND_IN] = own.store ? &own.range : value_of(b, &op->query),
                            [NIB_BIND_IN_2] = &self->partials,
                            [NIB_BIND_OUT] = value_of(b, &op->out),
                            [NIB_BIND_MATRIX] = &cache->keys,
@@ -340,9 +424,9 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
                            [NIB_BIND_SUMS] = scales_or_none(&cache->key_scales),
                            [NIB_BIND_TABLE] = scales_or_none(&cache->value_scales)},
                  .has_texels = has_texels},
-        .push = args,
-        .push_size = sizeof *args,
-        .groups = layer->n_heads * ceil_div(args->heads_per_kv_head, tiling.heads),
+        .push = &args,
+        .push_size = sizeof args,
+        .groups = layer->n_heads * ceil_div(group, tiling.heads),
     };
     struct nib_vk_pass *pass;
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
@@ -358,13 +442,14 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
     self->kernels |= has_texels ? NIB_VK_KERNEL_ATTENTION_TEXEL : 0;
     // Each of the two writes rows of its own.
     if (!is_single)
-        return NIB_OK;
+        return nib_vk_take_attention_coop(b, op, &params.kernel, pass, err);
+    bool has_own = own.store != NULL;
     reads(pass, &op->query);
-    add_access(pass, NIB_VK_CACHES + 2 * op->kv_layer, 0, 1, false);
-    add_access(pass, NIB_VK_CACHES + 2 * op->kv_layer + 1, 0, 1, false);
+    add_access(pass, NIB_VK_CACHES + 2 * op->kv_layer, 0, 1, has_own);
+    add_access(pass, NIB_VK_CACHES + 2 * op->kv_layer + 1, 0, 1, has_own);
     add_access(pass, NIB_VK_PARTIALS, 0, 1, true);
     writes(b, pass, &op->out);
-    return NIB_OK;
+    return has_own ? take_own_row(b, &own, &params.kernel, pass, err) : NIB_OK;
 }
 
 static enum nib_status add_merge(struct builder *b, const struct nib_op_attention *op,
@@ -462,6 +547,7 @@ enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_at
     NIB_TRY(add_attention(b, op, &args, false, err));
     NIB_TRY(add_merge(b, op, err));
     NIB_TRY(add_transform(b, &op->out, b->plan->value_format, op->n_heads, err));
+    b->stored_by = NULL;
 fail:
     return status;
 }

@@ -26,8 +26,10 @@ struct builder {
     float prepared_scale;
     struct nib_vk_pass *prepared_by;
     /// An op that every prepare of its output computes anew, so that it needs no pass of its own.
-    const struct nib_op *deferred; ///< norm or activation, or NULL
-    uint32_t deferred_end;         ///< the last op that reads its output
+    const struct nib_op *deferred;            ///< norm or activation, or NULL
+    uint32_t deferred_end;                    ///< the last op that reads its output
+    struct nib_vk_pass *stored_by;            ///< the pass that turns and stores, or NULL
+    const struct nib_op_rope *stored_queries; ///< that it turns
 };
 
 /// Passes of an op without weights, at most: those of attention.
@@ -120,6 +122,11 @@ enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_
                                       const struct nib_op_rope *queries, struct nib_error *err);
 enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_attention *op,
                                        struct nib_error *err);
+/// Has attention over many rows of a sequence, which is `usual` for few, done by cooperative
+/// matrices where they serve. Errors: memory, device.
+enum nib_status nib_vk_take_attention_coop(struct builder *b, const struct nib_op_attention *op,
+                                           const struct nib_vk_kernel *usual,
+                                           struct nib_vk_pass *pass, struct nib_error *err);
 /// Returns the bytes that attention over parts of the pages takes for results of the parts.
 uint64_t nib_vk_attention_partials(const struct nib_vk_instance *instance);
 

@@ -106,7 +106,7 @@ static uint64_t hash_probe(const struct nib_vk_probe *probe, const struct nib_vk
         p->attention_numbers, p->attention_parts,
         p->has_cooperative,   p->cooperative_subgroup,
         p->has_sizes,         p->matmul_subgroup,
-        p->most_lanes};
+        p->most_lanes,        p->has_attention_coop};
     uint64_t hash = nib_vk_hash(NIB_VK_HASH_BEGIN, probe->name, strlen(probe->name));
     hash = nib_vk_hash(hash, words, sizeof words);
     for (uint32_t i = 0; i < p->n_families; i++)
@@ -145,12 +145,13 @@ static struct nib_vk_choices choices_of(const struct nib_vk_device *d)
 }
 
 /// Returns which of the kernels that ran are blamed for a wrong result: those for many rows of
-/// input before those for few.
+/// input, and for a single one that comes with more, before those that serve any number.
 static uint32_t find_culprits(uint32_t kernels)
 {
-    uint32_t many = kernels & (1u << NIB_VK_FAMILY_COOP8 | 1u << NIB_VK_FAMILY_COOP16 |
-                               1u << NIB_VK_FAMILY_HALF);
-    return many ? many : kernels;
+    uint32_t special = kernels & (1u << NIB_VK_FAMILY_COOP8 | 1u << NIB_VK_FAMILY_COOP16 |
+                                  1u << NIB_VK_FAMILY_HALF | NIB_VK_KERNEL_ATTENTION_COOP |
+                                  NIB_VK_KERNEL_ATTENTION_OWN);
+    return special ? special : kernels;
 }
 
 /// Runs a probe until the kernels that are left for it pass.

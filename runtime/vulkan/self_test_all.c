@@ -140,16 +140,19 @@ static enum nib_status check_attention(struct all *all, struct nib_error *err)
                                                       .scale = 0.125f,
                                                       .softcap = i % 5 == 0 ? 50.0f : 0,
                                                       .rope = i % 3 < 2 ? &ropes[i % 3] : NULL};
-        bool has_texels = i % 2 == 0;
-        const struct nib_vk_choices choices = {.distrusted =
-                                                   has_texels ? 0 : NIB_VK_KERNEL_ATTENTION_TEXEL};
-        if (has_texels && !all->device->plan.has_texels)
+        // The best that there is, and what runs everywhere.
+        bool has_others = i % 2 == 0;
+        const struct nib_vk_choices choices = {
+            .distrusted =
+                has_others ? 0 : NIB_VK_KERNEL_ATTENTION_TEXEL | NIB_VK_KERNEL_ATTENTION_COOP};
+        uint32_t other =
+            all->device->plan.has_attention_coop ? NIB_VK_FAMILY_COUNT + 2 : NIB_VK_FAMILY_COUNT;
+        if (has_others && !all->device->plan.has_texels && !all->device->plan.has_attention_coop)
             continue;
         struct nib_vk_probe probe = {0};
         enum nib_status status = nib_vk_probe_make_attention(&params, &probe, err);
         if (status == NIB_OK)
-            status = report(all, &probe, &choices,
-                            has_texels ? NIB_VK_FAMILY_COUNT : NIB_VK_KERNEL_COUNT, err);
+            status = report(all, &probe, &choices, has_others ? other : NIB_VK_KERNEL_COUNT, err);
         if (status != NIB_OK)
             return status;
     }

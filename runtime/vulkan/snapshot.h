@@ -111,6 +111,7 @@ struct nib_vk_device_plan {
     uint32_t attention_units;   ///< of 8 numbers of a head that an invocation has, at least
     uint32_t attention_numbers; ///< of queries and outputs that it keeps, at most
     uint32_t attention_parts;   ///< of a sequence's pages, times rows: a power of two
+    bool has_attention_coop;    ///< tiles of halves serve for prompts
 };
 
 /// Caps a snapshot to the least device that must run: what `vulkan_mask` "baseline" means.

@@ -241,12 +241,13 @@ static bool serves(const struct nib_vk_device_plan *plan, enum nib_vk_family fam
 const char *nib_vk_kernel_name(uint32_t bit)
 {
     static const char *const names[NIB_VK_KERNEL_COUNT] = {
-        [NIB_VK_FAMILY_WIDE] = "matmul wide",     [NIB_VK_FAMILY_DOT] = "matmul dot",
-        [NIB_VK_FAMILY_TALL] = "matmul tall",     [NIB_VK_FAMILY_TEXEL] = "matmul texel",
-        [NIB_VK_FAMILY_SINGLE] = "matmul single", [NIB_VK_FAMILY_SUB] = "matmul sub",
-        [NIB_VK_FAMILY_COOP8] = "matmul coop8",   [NIB_VK_FAMILY_COOP16] = "matmul coop16",
-        [NIB_VK_FAMILY_HALF] = "matmul half",     [NIB_VK_FAMILY_COUNT] = "attention texel",
-        [NIB_VK_FAMILY_COUNT + 1] = "draw",
+        [NIB_VK_FAMILY_WIDE] = "matmul wide",        [NIB_VK_FAMILY_DOT] = "matmul dot",
+        [NIB_VK_FAMILY_TALL] = "matmul tall",        [NIB_VK_FAMILY_TEXEL] = "matmul texel",
+        [NIB_VK_FAMILY_SINGLE] = "matmul single",    [NIB_VK_FAMILY_SUB] = "matmul sub",
+        [NIB_VK_FAMILY_COOP8] = "matmul coop8",      [NIB_VK_FAMILY_COOP16] = "matmul coop16",
+        [NIB_VK_FAMILY_HALF] = "matmul half",        [NIB_VK_FAMILY_COUNT] = "attention texel",
+        [NIB_VK_FAMILY_COUNT + 1] = "draw",          [NIB_VK_FAMILY_COUNT + 2] = "attention coop",
+        [NIB_VK_FAMILY_COUNT + 3] = "attention own",
     };
     return names[bit];
 }

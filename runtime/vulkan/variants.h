@@ -70,11 +70,14 @@ struct nib_vk_matmul_need {
     bool has_halves;    ///< groups are half a granule
     bool may_be_single; ///< a single row of input can be prepared by the matmul itself
 };
-/// Bits of kernels that others can replace: 1 << family, attention through texel buffers, and those
-/// that draw tokens, which the host can do.
+/// Bits of kernels that others can replace: 1 << family, attention through texel buffers, those
+/// that draw tokens, which the host can do, attention by cooperative matrices, and that which turns
+/// and stores a single row.
 #define NIB_VK_KERNEL_ATTENTION_TEXEL (1u << NIB_VK_FAMILY_COUNT)
 #define NIB_VK_KERNEL_DRAW (1u << (NIB_VK_FAMILY_COUNT + 1))
-#define NIB_VK_KERNEL_COUNT (NIB_VK_FAMILY_COUNT + 2)
+#define NIB_VK_KERNEL_ATTENTION_COOP (1u << (NIB_VK_FAMILY_COUNT + 2))
+#define NIB_VK_KERNEL_ATTENTION_OWN (1u << (NIB_VK_FAMILY_COUNT + 3))
+#define NIB_VK_KERNEL_COUNT (NIB_VK_FAMILY_COUNT + 4)
 /// Returns the name of kernel `bit` in reports: "matmul single"; static.
 const char *nib_vk_kernel_name(uint32_t bit);
 

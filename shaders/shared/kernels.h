@@ -130,6 +130,8 @@
 #define NIB_ATTENTION_CHUNK 9
 #define NIB_ATTENTION_IS_ALIGNED 10
 #define NIB_ATTENTION_RECENT 11 // pages of newest tokens, 0: none are kept
+#define NIB_ATTENTION_OWN 12    // quads of a step's only row that it turns and stores
+#define NIB_ATTENTION_INTERLEAVED 13
 
 // draw
 #define NIB_DRAW_HAS_SAMPLING 0 // constant: some line is not just the largest logit
@@ -321,6 +323,11 @@ struct nib_attention_args {
     float softcap;                              // 0: none
     NIB_STRUCT(nib_kv_recent_args) recent_keys; // where keys are codes
     NIB_STRUCT(nib_kv_recent_args) recent_values;
+    // NIB_ATTENTION_OWN: beside the queries, what is not in the cache yet.
+    nib_uint key_at;
+    nib_uint value_at;
+    nib_uint half_dims; // of a head that are turned
+    nib_uint angles_at;
 };
 
 struct nib_attention_merge_args {

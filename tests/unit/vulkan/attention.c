@@ -5,6 +5,7 @@
 
 #include "rig.h"
 #include "rig_attention.h"
+#include "runtime/vulkan/instance.h"
 
 /// Steps that one sequence or several take, in order.
 struct course {
@@ -340,6 +341,41 @@ Test(vulkan_attention, pages_have_the_bytes_of_the_scalar_code)
     for (int f = 0; f < 4; f++) {
         check_bytes(device, cpu, every_format[f], &mixed, f < 2 ? 0 : 1e-3);
         check_bytes(device, cpu, every_format[f], &chunked, f < 2 ? 0 : 1e-3);
+    }
+    rig_close(device);
+    nib_cpu_backend.device_close(cpu);
+}
+
+/// Tiles of halves against the scalar code: queries and weights are rounded to 11 digits.
+Test(vulkan_attention, prompts_by_cooperative_matrices)
+{
+    static const uint32_t heads[][2] = {{9, 3}, {4, 1}, {32, 2}, {2, 2}, {12, 1}};
+    static const uint32_t dims[][2] = {{64, 64}, {128, 128}, {96, 96}, {32, 64}, {128, 32}};
+    static const uint32_t windows[] = {0, 1, 16, 33, 100};
+    void *device = rig_open_variant("half"), *cpu = open_scalar();
+    for (uint32_t d = 0; d < 5; d++) {
+        struct rig_attention p = {.n_heads = heads[d][0],
+                                  .n_kv_heads = heads[d][1],
+                                  .key_dim = dims[d][0],
+                                  .value_dim = dims[d][1],
+                                  .window = windows[d],
+                                  .key_format = NIB_KV_F16,
+                                  .value_format = NIB_KV_F16,
+                                  .softcap = d % 3 == 1 ? 5.0f : 0.0f,
+                                  .query_size = d == 3 ? 30.0f : 1.0f,
+                                  .context = 256,
+                                  .n_sequences = 3};
+        check(device, cpu, &p, &mixed, d == 3 ? 2e-2 : 2e-3);
+        // That it was they.
+        struct rig_cache cache;
+        rig_cache_open(&cache, &p, &nib_vulkan_backend, device);
+        float *out = malloc(512ull * rig_out_width(&p) * sizeof *out);
+        cr_assert_not_null(out);
+        rig_cache_run(&cache, &mixed.steps[0], out);
+        const struct nib_vk_instance *instance = cache.self;
+        cr_expect(instance->kernels & NIB_VK_KERNEL_ATTENTION_COOP, "heads of %u", p.key_dim);
+        free(out);
+        rig_cache_close(&cache);
     }
     rig_close(device);
     nib_cpu_backend.device_close(cpu);

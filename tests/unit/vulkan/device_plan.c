@@ -224,6 +224,26 @@ Test(vulkan_device_plan, cooperative_matrices_multiply_numbers)
     cr_assert_eq(choose(&s, need), NIB_VK_FAMILY_WIDE);
 }
 
+Test(vulkan_device_plan, prompts_get_attention_by_halves_with_their_matmuls)
+{
+    struct nib_vk_snapshot s = make_cooperative();
+    struct nib_vk_device_plan plan;
+    if (nib_vk_family_missing(&s, NIB_VK_FAMILY_HALF))
+        cr_skip_test("%s", nib_vk_family_missing(&s, NIB_VK_FAMILY_HALF));
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert(plan.has_attention_coop);
+    // A driver of the CPU has it where they are forced.
+    struct nib_error error;
+    s.type = VK_PHYSICAL_DEVICE_TYPE_CPU;
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert(!plan.has_attention_coop);
+    cr_assert_eq(nib_vk_device_plan_force(&s, "half", &plan, &error), NIB_OK, "%s", error.message);
+    cr_assert(plan.has_attention_coop);
+    nib_vk_snapshot_cap(&s);
+    nib_vk_device_plan_make(&s, &plan);
+    cr_assert(!plan.has_attention_coop);
+}
+
 Test(vulkan_device_plan, blocks_fill_the_device)
 {
     struct nib_vk_snapshot s = make_cooperative();
