@@ -212,6 +212,10 @@ static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer
         const struct plane *plane = i == 0 ? keys : values;
         if (plane) {
             reads(pass, plane->view);
+            // Queries could be turned there, for all that validation layers see: nothing else may
+            // read it meanwhile, such as a store of codes.
+            if (!queries)
+                writes(b, pass, plane->view);
             add_access(pass, plane->resource, 0, 1, true);
         }
     }
