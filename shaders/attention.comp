@@ -4,8 +4,8 @@
 // of one row or of neighbours in the same sequence. LANES invocations share a token of the cache
 // and split its head's numbers; each set of them keeps maximum, sum and output of its own tokens,
 // and they are put together at the end. With several workgroups in z, each takes a part of the
-// pages and leaves these three to attention_merge. Where keys or values are codes, queries come
-// transformed, and so do outputs go (kv_transform). With HAS_OWN the step has one row, and the
+// pages and leaves these three to attention_merge. Where keys are transformed, queries come so, and
+// where values are, outputs go so (kv_transform). With HAS_OWN the step has one row, and the
 // kernel does what kv_store does for more: it turns queries and key, and stores key and value.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -37,6 +37,7 @@ const uint WIDTH = THREADS / LANES; // sets of invocations
 const uint TOKENS = PAGE / WIDTH;   // neighbours that each takes of a page
 // A head's numbers go to the LANES invocations in turn, a unit to each. Codes come by groups.
 const bool KEYS_ARE_CODES = KEY_FORMAT >= NIB_KV_CODE_I8;
+const bool KEYS_HAVE_CHANNELS = KEY_FORMAT == NIB_KV_CODE_I4_CHANNEL; // with scales of their own
 const bool VALUES_ARE_CODES = VALUE_FORMAT >= NIB_KV_CODE_I8;
 const uint GROUP = uint(NIB_KV_GROUP);
 const uint KEY_UNIT = KEYS_ARE_CODES ? GROUP : 8u;
@@ -551,6 +552,37 @@ void score_codes(uint head, uint page, uint lane, uint place)
     }
 }
 
+// The same for codes with a scale and a minimum for each channel, of whole pages.
+void score_channels(uint head, uint page, uint lane, uint place)
+{
+    [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
+        uint group = min(i * LANES + lane, KEY_UNITS - 1u);
+        uint scales_at =
+            page * p.key_scale_page_words + NIB_KV_BY_TOKEN(head, KEY_UNITS, group, 0u);
+        [[unroll]] for (uint w = 0u; w < 4u; w++) {
+            uint at = page * p.key_page_words +
+                      NIB_KV_BY_TOKEN(head, KEY_UNITS * 4u, group * 4u + w, place * TOKENS);
+            uvec2 pair = uvec2(0u);
+            if (TOKENS == 2u)
+                pair = KEY_PAIR(at / 2u);
+            [[unroll]] for (uint h = 0u; h < 2u; h++) {
+                vec4 scale, minimum;
+                [[unroll]] for (uint j = 0u; j < 4u; j++) {
+                    vec2 both = half_pair(key_scales[scales_at + 8u * w + 4u * h + j]);
+                    scale[j] = both.x;
+                    minimum[j] = both.y;
+                }
+                [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
+                    uint codes = TOKENS == 2u ? pair[t % 2u] : key_words[at + t];
+                    vec4 k = nibbles(codes, 16u * h, 4u) * scale + minimum;
+                    [[unroll]] for (uint r = 0u; r < ROWS; r++)
+                        score[r * TOKENS + t] += dot(k, q[r * KEY_QUADS + i * 8u + 2u * w + h]);
+                }
+            }
+        }
+    }
+}
+
 // The same for keys of newest tokens, in f16: four units to each of the invocation's groups.
 void score_recent(uint head, uint n_heads, uint page, uint lane, uint place, uint last)
 {
@@ -780,9 +812,11 @@ void main()
             score[i] = 0.0;
         if (KEYS_ARE_CODES && is_recent)
             score_recent(kv_head, n_heads, recent_page, lane, place, last);
-        if (KEYS_ARE_CODES && !is_recent)
+        if (KEYS_HAVE_CHANNELS && !is_recent)
+            score_channels(kv_head, page, lane, place);
+        if (KEYS_ARE_CODES && !KEYS_HAVE_CHANNELS && !is_recent)
             score_base(kv_head, n_heads, page, lane);
-        if (KEYS_ARE_CODES && !is_recent)
+        if (KEYS_ARE_CODES && !KEYS_HAVE_CHANNELS && !is_recent)
             score_codes(kv_head, page, lane, place);
         if (!KEYS_ARE_CODES)
             score_floats(kv_head, page, lane, place, last);

@@ -16,9 +16,12 @@ layout(constant_id = NIB_KV_STORE_FORMAT) const uint FORMAT = NIB_KV_CODE_I8;
 layout(constant_id = NIB_KV_STORE_IS_KEY) const bool IS_KEY = true;
 layout(constant_id = NIB_KV_STORE_DIM) const uint DIM = 64;
 layout(constant_id = NIB_KV_STORE_HAS_RECENT) const bool HAS_RECENT = false;
+layout(constant_id = NIB_KV_STORE_TRANSFORMS) const bool TRANSFORMS = true;
 layout(local_size_x = 64) in;
 
 const bool IS_I8 = FORMAT == NIB_KV_CODE_I8;
+// Stored in f16 alone: kv_pack makes the codes.
+const bool IS_CHANNEL = FORMAT == NIB_KV_CODE_I4_CHANNEL;
 const uint GROUPS = (DIM + GROUP - 1u) / GROUP;
 const uint PAIRS = (GROUPS + 1u) / 2u;
 const uint N_SCALES = IS_I8 ? PAIRS : GROUPS; // words of a head of a token
@@ -68,14 +71,14 @@ struct Place {
 // Four neighbours of a group of numbers are a vector.
 #define QUADS (NIB_KV_GROUP / 4)
 
-// Group `group` of the head that begins at `from`, transformed if it is whole.
+// Group `group` of the head that begins at `from`, as it is to be stored.
 void load_group(uint from, uint group, out vec4 numbers[QUADS])
 {
     [[unroll]] for (uint i = 0u; i < QUADS; i++) {
         [[unroll]] for (uint j = 0u; j < 4u; j++)
             numbers[i][j] = load(from, group * GROUP + 4u * i + j);
     }
-    if ((group + 1u) * GROUP <= DIM)
+    if (TRANSFORMS && (group + 1u) * GROUP <= DIM)
         transform_group(numbers, NIB_KV_STORE_FACTOR);
 }
 
@@ -261,6 +264,12 @@ uint store_i4(Place place, uint from, uint group)
 uint store_group(Place place, nib_step_row r, uint row, uint table, uint group)
 {
     uint from = row * p.in_stride + p.in_at + place.head * DIM;
+    if (IS_CHANNEL) {
+        vec4 numbers[QUADS];
+        load_group(from, group, numbers);
+        store_recent(place, group, numbers);
+        return 0u;
+    }
     if (IS_KEY)
         find_base(place, r, row, table, group);
     if (IS_KEY && place.slot == 0u)
@@ -287,7 +296,8 @@ void main()
         uint word = store_group(place, r, row, table, 2u * pair + k);
         bits = IS_I8 ? bits | word << (16u * k) : word;
         uint w = IS_I8 ? pair : 2u * pair + k;
-        scales[place.page * p.scale_page_words +
-               NIB_KV_BY_TOKEN(place.head, N_SCALES, w, slot)] = bits;
+        uint at = place.page * p.scale_page_words + NIB_KV_BY_TOKEN(place.head, N_SCALES, w, slot);
+        if (!IS_CHANNEL)
+            scales[at] = bits;
     }
 }

@@ -66,6 +66,7 @@ struct nib_engine_params {
     const char *fallback_reason; ///< why a device that was wanted has no placement, which
                                  ///< nib_execution.fallbacks is to begin with; copied; NULL: none
     uint32_t kv_recent; ///< newest tokens in f16 beside i8 and i4; 0: NIB_KV_RECENT_DEFAULT
+    enum nib_kv_transform kv_transform; ///< of i8 and i4
 };
 #define nib_engine_params(...) \
     (&(struct nib_engine_params){.struct_size = sizeof(struct nib_engine_params), __VA_ARGS__})
@@ -124,11 +125,13 @@ struct nib_engine_info {
     uint64_t steps;
     uint64_t host_ns; ///< time of all steps that the host spent preparing and submitting
     struct nib_execution execution;
-    uint64_t kv_used_bytes; ///< of memory.kv_bytes: pages that sessions hold, shared ones once
-    uint64_t kv_idle_bytes; ///< pages kept for sessions that begin as earlier ones did, until
-                            ///< pages are needed
-    uint32_t n_placements;  ///< at work, which may be other ones than were asked for
-    uint32_t kv_recent;     ///< newest tokens in f16 beside i8 and i4; 0: none
+    uint64_t kv_used_bytes;   ///< of memory.kv_bytes: pages that sessions hold, shared ones once
+    uint64_t kv_idle_bytes;   ///< pages kept for sessions that begin as earlier ones did, until
+                              ///< pages are needed
+    uint32_t n_placements;    ///< at work, which may be other ones than were asked for
+    uint32_t kv_recent;       ///< newest tokens in f16 beside i8 and i4; 0: none
+    bool kv_keys_transformed; ///< by the Hadamard matrix, in i8 and i4
+    bool kv_values_transformed;
 };
 /// Describes the engine. While a thread of nib_engine_prepare loads, what the devices have taken
 /// and done is not known, and 0.

@@ -91,18 +91,31 @@ enum nib_kv_format {
     NIB_KV_DEFAULT = 0, ///< f16
     NIB_KV_F32 = 1,
     NIB_KV_F16 = 2,
-    NIB_KV_I8 = 3, ///< 8.5 bits a value and 8.8 a key
-    NIB_KV_I4 = 4  ///< 5 bits a value and 5.3 a key: groups with scale and minimum
+    NIB_KV_I8 = 3,        ///< 8.5 bits a value and 8.8 a key
+    NIB_KV_I4 = 4,        ///< 5 bits a value and 5.3 a key: groups with scale and minimum
+    NIB_KV_I4_CHANNEL = 5 ///< keys alone, 5 bits: scale and minimum of a channel over 32 tokens;
+                          ///< newest tokens are always kept in f16 besides
 };
 
 /// Newest tokens whose keys and values are kept in f16 beside their codes of i8 or i4, and read
 /// there: a multiple of 32 up to 256, or one of these. Of n, a row reads the n - 31 to n tokens up
 /// to its own, but none before the last multiple of 256. The default is NIB_KV_RECENT_I4 where keys
-/// and values are i4, no layer of the model has a window and no head an odd size, else none.
-/// docs/kv-cache.md says why.
+/// and values are i4, no layer of the model has a window and no head an odd size, and where keys
+/// are i4 by channel, else none. docs/kv-cache.md says why.
 #define NIB_KV_RECENT_DEFAULT 0
 #define NIB_KV_RECENT_NONE UINT32_MAX
 #define NIB_KV_RECENT_I4 64
+
+/// Whether i8 and i4 multiply each group of 32 numbers by the Hadamard matrix, which makes them
+/// alike. docs/kv-cache.md says what it gains.
+enum nib_kv_transform {
+    NIB_KV_TRANSFORM_DEFAULT = 0, ///< on
+    NIB_KV_TRANSFORM_ON = 1,
+    NIB_KV_TRANSFORM_OFF = 2,
+    /// What a check finds, for keys and for values: nib_engine_create then loads the model on the
+    /// CPU and computes 64 tokens.
+    NIB_KV_TRANSFORM_AUTO = 3
+};
 
 /// What to predict memory for.
 struct nib_memory_params {

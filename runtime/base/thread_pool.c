@@ -22,7 +22,7 @@ enum { MAX_THREADS = 1024 };
 #define FETCH_STEP 512u
 #define FETCH_LINE 64u
 /// A thread takes this part of the pieces that are left to it.
-#define GUIDED_PART 4u
+#define GUIDED_PART 2u
 
 /// The word `entry`: the number of the pool's threads inside, and two flags.
 #define ENTRY_OPEN 0x80000000u    ///< a loop is running, and its fields may be read

@@ -196,8 +196,9 @@ struct nib_cpu_kv_head {
     uint32_t dim;
     uint32_t token_bytes; ///< of one token's numbers
     bool is_key;
+    bool is_transformed;
     uint8_t *numbers;
-    uint32_t *scales;      ///< NULL in f32 and f16
+    uint32_t *scales;      ///< of tokens, or of channels; NULL in f32 and f16
     uint8_t *base;         ///< of keys in i8 and i4; else NULL
     uint32_t *base_scales; ///< the same
 };
@@ -226,14 +227,14 @@ struct nib_cpu_kv_rows {
 /// Returns those that begin with row r, which is no padding, and end before `last`.
 struct nib_cpu_kv_rows nib_cpu_kv_find_rows(const struct nib_cpu_kv_store *a, uint64_t r,
                                             uint64_t last);
-/// Stores the keys or values of rows, which are i8 or i4.
+/// Stores the keys or values of rows, which are codes.
 void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, const struct nib_cpu_kv_rows *rows,
                                bool is_key);
 /// Multiplies the whole groups of a head of `dim` numbers by the Hadamard matrix and `factor`.
 void nib_cpu_kv_transform(float *x, uint32_t dim, float factor);
 /// Writes group `group` of a page's base to out[NIB_KV_GROUP].
 void nib_cpu_kv_load_base(const struct nib_cpu_kv_head *head, uint32_t group, float *out);
-/// Writes token `token` of an i8 or i4 page to out[dim], transformed as it was stored.
+/// Writes token `token` of a page of codes to out[dim], transformed as it was stored.
 void nib_cpu_kv_load_integers(const struct nib_cpu_kv_head *head, uint32_t token, float *out);
 
 struct nib_cpu_attention {

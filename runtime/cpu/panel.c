@@ -58,7 +58,6 @@ bool nib_panel_layout_init(struct nib_panel_layout *out_layout, const struct nib
         l->scale_size = size_of_scale(format->scale);
         l->zero_size = format->bits <= 4 ? 1 : 2;
         uint64_t scales = (uint64_t)l->n_scales * ROWS * l->scale_size;
-        uint64_t subs = format->super ? (uint64_t)l->n_groups * ROWS : 0;
         l->min = scales;
         end = l->min;
         if (format->zero == NIB_ZERO_MINIMUM)
@@ -66,9 +65,10 @@ bool nib_panel_layout_init(struct nib_panel_layout *out_layout, const struct nib
         else if (format->zero == NIB_ZERO_INTEGER)
             end += (uint64_t)l->n_groups * ROWS * l->zero_size;
         l->sub_scale = end;
-        l->sub_min = end + subs;
-        bool has_sub_min = format->zero == NIB_ZERO_MINIMUM && format->bits != 2;
-        end = l->sub_min + (has_sub_min ? subs : 0);
+        if (nib_panel_has_sixes(format))
+            end += nib_ceil_div_u64(l->n_groups, 2) * NIB_PANEL_SIXES;
+        else if (format->super)
+            end += (uint64_t)l->n_groups * ROWS;
     }
     l->codes = (end + VECTOR - 1) / VECTOR * VECTOR;
     l->bytes = l->codes + n_blocks * l->block_bytes;
@@ -200,6 +200,29 @@ static void load_floats(const struct nib_format *format, const uint8_t *from, ui
     }
 }
 
+/// Adds a group's sub-scale and sub-minimum to a row's bytes, which begin with 0.
+static void store_sixes(uint64_t group, uint8_t scale, uint8_t min, uint8_t *to)
+{
+    to += group / 2 * NIB_PANEL_SIXES;
+    if (group % 2 == 0) {
+        to[0] |= scale & 63;
+        to[ROWS] |= min & 63;
+        return;
+    }
+    to[2 * ROWS] |= scale & 63;
+    for (int i = 0; i < 3; i++)
+        to[i * ROWS] |= (uint8_t)((min >> 2 * i & 3) << 6);
+}
+
+static void load_sixes(uint64_t group, const uint8_t *from, int8_t *out_scale, uint8_t *out_min)
+{
+    from += group / 2 * NIB_PANEL_SIXES;
+    *out_scale = from[group % 2 * 2 * ROWS] & 63;
+    *out_min = from[ROWS] & 63;
+    if (group % 2)
+        *out_min = (uint8_t)(from[0] >> 6 | from[ROWS] >> 6 << 2 | from[2 * ROWS] >> 6 << 4);
+}
+
 static bool store_row_scales(const struct nib_panel_layout *l, const struct nib_format *format,
                              const struct nib_row_block *block, uint64_t row, uint8_t *panel)
 {
@@ -216,12 +239,13 @@ static bool store_row_scales(const struct nib_panel_layout *l, const struct nib_
             panel[l->min + at] = (uint8_t)block->zero[i];
         else if (block->zero)
             nib_store_u16(panel + l->min + 2 * at, nib_f16_from_f32(block->zero[i]));
-        if (block->sub_scale)
+        if (nib_panel_has_sixes(format))
+            store_sixes(g, (uint8_t)block->sub_scale[i], block->sub_min[i],
+                        panel + l->sub_scale + row);
+        else if (block->sub_scale)
             panel[l->sub_scale + at] = (uint8_t)block->sub_scale[i];
         if (block->sub_min && format->bits == 2)
             panel[l->sub_scale + at] |= (uint8_t)(block->sub_min[i] << 4);
-        else if (block->sub_min)
-            panel[l->sub_min + at] = block->sub_min[i];
     }
     return is_exact;
 }
@@ -277,6 +301,10 @@ static void load_row_scales(const struct nib_panel_layout *l, const struct nib_f
             block->zero[i] = panel[l->min + at];
         else if (block->zero)
             block->zero[i] = (int16_t)nib_f32_from_f16(nib_load_u16(panel + l->min + 2 * at));
+        if (nib_panel_has_sixes(format)) {
+            load_sixes(g, panel + l->sub_scale + row, &block->sub_scale[i], &block->sub_min[i]);
+            continue;
+        }
         uint8_t sub = block->sub_scale ? panel[l->sub_scale + at] : 0;
         if (block->sub_min && format->bits == 2) {
             block->sub_scale[i] = sub & 15;
@@ -285,8 +313,6 @@ static void load_row_scales(const struct nib_panel_layout *l, const struct nib_f
         }
         if (block->sub_scale)
             block->sub_scale[i] = (int8_t)(sub < 128 ? sub : sub - 256);
-        if (block->sub_min)
-            block->sub_min[i] = panel[l->sub_min + at];
     }
 }
 

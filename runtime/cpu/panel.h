@@ -5,7 +5,10 @@
 /// one 64-byte load brings four columns of all 16 rows. A panel's planes, one after the other:
 /// - scales and minima, [group or super-block][row] in the format's scale type; zero points,
 ///   [group][row], as bytes, or as binary16 where codes have more than four bits;
-/// - the second level of super-blocks, [group][row], a byte each; q2_k's two share one;
+/// - the second level of super-blocks, [group][row], a byte each; q2_k's two share one. Where there
+///   are minima of more than four bits, both have six, and those of two groups lie in three planes
+///   [row]: the first group's scale, its minimum, and the second's scale, whose bits 6 and 7 are
+///   bits 0 to 5 of the second's minimum;
 /// - from a multiple of 64 bytes on, codes, per block: four vectors of their low nibbles (quads 0–3
 ///   in the bytes' low halves, 4–7 in their high halves), or two of their low 2 bits (quad z + 2 i
 ///   in bits 2 i of vector z); then bit 4 (or 2) of the codes as one vector (quad q in bit q), or
@@ -29,13 +32,20 @@ struct nib_panel_layout {
     uint32_t scale_size;  ///< bytes of a scale
     uint32_t zero_size;   ///< bytes of a zero point
     uint64_t min;         ///< or zero points
-    uint64_t sub_scale;
-    uint64_t sub_min;
+    uint64_t sub_scale;   ///< and what goes with minima
     uint64_t codes;
     uint64_t bytes; ///< of a panel, a multiple of 64
     /// Groups are multiples of 32 (or 16 in super-blocks), so that a block has one or two scales.
     bool has_even_groups;
 };
+
+/// Bytes of the sub-scales and sub-minima of two groups, where both have six bits.
+#define NIB_PANEL_SIXES (3 * NIB_PANEL_ROWS)
+
+static inline bool nib_panel_has_sixes(const struct nib_format *format)
+{
+    return format->super && format->zero == NIB_ZERO_MINIMUM && format->bits != 2;
+}
 
 /// Lays out panels of matrices of `cols` columns. Returns false where codes have an unusual number
 /// of bits, or sizes overflow.

@@ -7,6 +7,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+/// Says which planes of codes are not transformed. Errors: argument (there are none), those of the
+/// check.
+static enum nib_status choose_transform(const struct nib_engine *engine,
+                                        const struct nib_engine_params *params,
+                                        struct nib_plan_params *plan_params, struct nib_error *err)
+{
+    if (params->kv_transform == NIB_KV_TRANSFORM_DEFAULT)
+        return NIB_OK;
+    if (!nib_kv_has_codes(params->key_format) && !nib_kv_has_codes(params->value_format))
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "keys and values are transformed in i8 and i4 alone; choose one of these "
+                        "for keys or values");
+    plan_params->plain_keys = params->kv_transform == NIB_KV_TRANSFORM_OFF;
+    plan_params->plain_values = plan_params->plain_keys;
+    if (params->kv_transform != NIB_KV_TRANSFORM_AUTO)
+        return NIB_OK;
+    return nib_kv_check_transform(engine->model, params, &plan_params->plain_keys,
+                                  &plan_params->plain_values, err);
+}
+
 static enum nib_status make_plan(struct nib_engine *engine, const struct nib_engine_params *params,
                                  struct nib_error *err)
 {
@@ -14,6 +34,7 @@ static enum nib_status make_plan(struct nib_engine *engine, const struct nib_eng
         return nib_fail(err, NIB_ERROR_ARGUMENT, "max_sessions is %u, but at most %d are possible",
                         params->max_sessions, NIB_ENGINE_MAX_SESSIONS);
     engine->max_sessions = params->max_sessions ? params->max_sessions : 1;
+    enum nib_status status = NIB_OK;
     struct nib_plan_params plan_params = {
         .context = params->context,
         .max_rows = params->max_rows,
@@ -22,9 +43,11 @@ static enum nib_status make_plan(struct nib_engine *engine, const struct nib_eng
         .recent_tokens = params->kv_recent,
         .precise = params->precise,
     };
-    enum nib_status status =
-        nib_plan_create(engine->model->source, &plan_params, &engine->plan, err);
-    return status == NIB_OK ? nib_plan_validate(engine->plan, err) : status;
+    NIB_TRY(choose_transform(engine, params, &plan_params, err));
+    NIB_TRY(nib_plan_create(engine->model->source, &plan_params, &engine->plan, err));
+    NIB_TRY(nib_plan_validate(engine->plan, err));
+fail:
+    return status;
 }
 
 /// A pool that cannot fit is refused here, since the system hands out pages only as they are
@@ -304,6 +327,10 @@ void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info
         .n_segments = engine->plan->n_segments,
         .n_placements = engine->n_parts,
         .kv_recent = engine->plan->recent_pages * NIB_KV_PAGE_TOKENS,
+        .kv_keys_transformed =
+            nib_kv_transforms_keys(engine->plan->kv_layers, engine->plan->key_format),
+        .kv_values_transformed =
+            nib_kv_transforms_values(engine->plan->kv_layers, engine->plan->value_format),
         .load_ns = engine->load.ns,
         .steps = engine->n_steps,
         .host_ns = engine->host_ns + engine->past.host_ns,

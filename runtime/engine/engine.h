@@ -187,6 +187,13 @@ struct nib_session {
 /// nib_engine_create, with params of this version.
 enum nib_status nib_engine_build(struct nib_model *model, const struct nib_engine_params *params,
                                  struct nib_engine **out_engine, struct nib_error *err);
+/// Finds out for which planes of codes, in the formats of `params`, the transform does more harm
+/// than good: computes a few tokens on the CPU and compares what their keys and values lose. The
+/// answer is the model's, wherever it is asked. Tells the log. Errors: those of an engine on the
+/// CPU.
+enum nib_status nib_kv_check_transform(struct nib_model *model,
+                                       const struct nib_engine_params *params, bool *out_plain_keys,
+                                       bool *out_plain_values, struct nib_error *err);
 /// nib_session_begin and nib_session_generate, with params of this version.
 enum nib_status nib_generator_begin(struct nib_session *session,
                                     const struct nib_generate_params *params,

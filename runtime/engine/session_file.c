@@ -4,7 +4,7 @@
 #include "runtime/base/status.h"
 #include "runtime/ops/backend.h"
 
-#define VERSION 4
+#define VERSION 5
 /// Places of a tensor, and bytes at each, that go into a model's fingerprint.
 #define N_SAMPLES 8
 #define SAMPLE_SIZE 64
@@ -65,7 +65,9 @@ uint64_t nib_session_cache_print(const struct nib_plan *plan)
                                     layer->key_scale_page_size,
                                     layer->value_scale_page_size,
                                     layer->recent_key_page_size,
-                                    layer->recent_value_page_size};
+                                    layer->recent_value_page_size,
+                                    layer->plain_keys,
+                                    layer->plain_values};
         _Static_assert(sizeof numbers == sizeof *layer, "whatever shapes a cache belongs here");
         for (size_t k = 0; k < sizeof numbers / sizeof numbers[0]; k++)
             hash = mix(hash, numbers[k]);
@@ -126,6 +128,20 @@ static uint64_t file_size(const struct nib_session_shape *shape, uint32_t n_toke
            pages_size(shape, n_computed);
 }
 
+/// Planes of codes that are not transformed.
+#define PLAIN_KEYS 1u
+#define PLAIN_VALUES 2u
+
+static uint32_t plain_planes(const struct nib_plan *plan)
+{
+    const struct nib_kv_layer *layer = plan->kv_layers;
+    bool keys =
+        nib_kv_has_codes(plan->key_format) && !nib_kv_transforms_keys(layer, plan->key_format);
+    bool values = nib_kv_has_codes(plan->value_format) &&
+                  !nib_kv_transforms_values(layer, plan->value_format);
+    return (keys ? PLAIN_KEYS : 0) | (values ? PLAIN_VALUES : 0);
+}
+
 void nib_session_write_header(const struct nib_session_shape *shape,
                               const struct nib_session_content *content,
                               uint8_t out_header[NIB_SESSION_HEADER_SIZE])
@@ -142,6 +158,8 @@ void nib_session_write_header(const struct nib_session_shape *shape,
     nib_store_u32(out_header + 60, shape->plan->recent_pages);
     nib_store_u32(out_header + 64, content->n_tokens);
     nib_store_u32(out_header + 68, content->n_computed);
+    nib_store_u32(out_header + 72, plain_planes(shape->plan));
+    nib_store_u32(out_header + 76, 0);
 }
 
 /// Checks that the file is whole.
@@ -168,7 +186,7 @@ static enum nib_status check_bytes(const uint8_t *data, size_t size, const char 
 
 static const char *format_name(uint32_t format)
 {
-    static const char *const names[] = {"?", "f32", "f16", "i8", "i4"};
+    static const char *const names[] = {"?", "f32", "f16", "i8", "i4", "i4c"};
     return names[format < sizeof names / sizeof names[0] ? format : 0];
 }
 
@@ -179,6 +197,7 @@ static enum nib_status check_origin(const struct nib_session_shape *shape, const
     const struct nib_plan *plan = shape->plan;
     uint32_t keys = nib_load_u32(data + 48), values = nib_load_u32(data + 52);
     uint32_t precise = nib_load_u32(data + 56), recent = nib_load_u32(data + 60);
+    uint32_t plain = nib_load_u32(data + 72);
     if (nib_load_u64(data + 32) != shape->model)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "%s: was saved with another model; open that one", name);
@@ -194,6 +213,13 @@ static enum nib_status check_origin(const struct nib_session_shape *shape, const
                         name, (unsigned long long)recent * NIB_KV_PAGE_TOKENS,
                         plan->recent_pages * NIB_KV_PAGE_TOKENS,
                         (unsigned long long)recent * NIB_KV_PAGE_TOKENS);
+    if (plain != plain_planes(plan))
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "%s: its keys are %s and its values %s, which is otherwise here; use --kv "
+                        "with transform=%s",
+                        name, plain & PLAIN_KEYS ? "plain" : "transformed",
+                        plain & PLAIN_VALUES ? "plain" : "transformed",
+                        plain & ~plain_planes(plan) ? "off" : "on");
     if (precise != shape->precise)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "%s: was computed %s --precise, this is %s; open it %s", name,

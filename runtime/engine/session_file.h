@@ -6,7 +6,7 @@
 ///
 ///     offset  size  what
 ///          0     8  "NIBSESS" and a zero byte
-///          8     8  version of the layout and of the pages, 4
+///          8     8  version of the layout and of the pages, 5
 ///         16     8  bytes of the file
 ///         24     8  checksum of the bytes from 32 on
 ///         32     8  fingerprint of the model
@@ -17,6 +17,8 @@
 ///         60     4  pages of newest tokens that are kept, 0: none
 ///         64     4  number of tokens
 ///         68     4  computed tokens, a multiple of 32
+///         72     4  1 where keys are codes that are not transformed, 2 for values, or both, or 0
+///         76     4  0
 ///
 /// Thread-safety: safe.
 #ifndef RUNTIME_ENGINE_SESSION_FILE_H
@@ -26,7 +28,7 @@
 #include "runtime/import/source.h"
 #include "runtime/ops/plan.h"
 
-#define NIB_SESSION_HEADER_SIZE 72
+#define NIB_SESSION_HEADER_SIZE 80
 /// Where the checksum lies, and where what it is made of begins.
 #define NIB_SESSION_CHECKSUM 24
 #define NIB_SESSION_CHECKED 32

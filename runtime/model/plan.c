@@ -210,6 +210,8 @@ static enum nib_status plan_cache(struct nib_plan_builder *b)
             .value_dim = c->value_dim,
             .window = window,
             .kv_class = window != 0 && !all_windowed ? 1 : 0,
+            .plain_keys = b->params.plain_keys,
+            .plain_values = b->params.plain_values,
         };
         if (!nib_kv_layer_size(&layers[i], b->params.key_format, b->params.value_format))
             return nib_fail(b->err, NIB_ERROR_UNSUPPORTED,
@@ -225,19 +227,26 @@ static enum nib_status plan_cache(struct nib_plan_builder *b)
     return NIB_OK;
 }
 
-/// Puts what NIB_KV_RECENT_DEFAULT and NIB_KV_RECENT_NONE stand for in their place.
-static enum nib_status resolve_recent(const struct nib_model_config *config,
-                                      struct nib_plan_params *params, struct nib_error *err)
+/// Returns how many newest tokens are kept in f16 where nothing is said about it.
+static uint32_t default_recent(const struct nib_model_config *config,
+                               const struct nib_plan_params *params)
 {
     bool is_i4 = params->key_format == NIB_KV_I4 && params->value_format == NIB_KV_I4;
-    uint32_t n = params->recent_tokens;
     // Where layers hold a window alone, such pages are a large part of the cache.
     for (uint32_t i = 0; i < config->n_layers; i++)
         is_i4 = is_i4 && config->layers[i].window == 0;
     // GPUs keep no heads of odd size in f16.
     is_i4 = is_i4 && (config->key_dim | config->value_dim) % 2 == 0;
+    return is_i4 || params->key_format == NIB_KV_I4_CHANNEL ? NIB_KV_RECENT_I4 : 0;
+}
+
+/// Puts what NIB_KV_RECENT_DEFAULT and NIB_KV_RECENT_NONE stand for in their place.
+static enum nib_status resolve_recent(const struct nib_model_config *config,
+                                      struct nib_plan_params *params, struct nib_error *err)
+{
+    uint32_t n = params->recent_tokens;
     if (n == NIB_KV_RECENT_DEFAULT)
-        n = is_i4 ? NIB_KV_RECENT_I4 : 0;
+        n = default_recent(config, params);
     else if (n == NIB_KV_RECENT_NONE)
         n = 0;
     else if (n % NIB_KV_PAGE_TOKENS != 0 || n > NIB_KV_RECENT_STRIDE * NIB_KV_PAGE_TOKENS)
@@ -248,6 +257,11 @@ static enum nib_status resolve_recent(const struct nib_model_config *config,
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "newest tokens are kept in f16 beside i8 and i4 alone; choose one of these "
                         "for keys or values");
+    if (n == 0 && params->key_format == NIB_KV_I4_CHANNEL)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "keys in i4c are packed when %d tokens are there, and read in f16 before: "
+                        "keep newest tokens, as recent=%d",
+                        NIB_KV_PAGE_TOKENS, NIB_KV_RECENT_I4);
     params->recent_tokens = n;
     return NIB_OK;
 }
@@ -273,6 +287,9 @@ static enum nib_status resolve_params(const struct nib_model_config *config,
         out->key_format = NIB_KV_F16;
     if (out->value_format == NIB_KV_DEFAULT)
         out->value_format = NIB_KV_F16;
+    if (out->value_format == NIB_KV_I4_CHANNEL)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "values cannot be i4c, which packs channels of keys; use --kv k=i4c,v=i4");
     return resolve_recent(config, out, err);
 }
 

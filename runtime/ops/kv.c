@@ -13,6 +13,7 @@ static uint64_t number_bytes(enum nib_kv_format format, uint32_t dim)
     case NIB_KV_I8:
         return filled;
     case NIB_KV_I4:
+    case NIB_KV_I4_CHANNEL:
         return filled / 2;
     }
     return 0;
@@ -48,17 +49,25 @@ uint32_t nib_kv_groups(uint32_t dim)
 uint32_t nib_kv_scale_words(enum nib_kv_format format, uint32_t dim)
 {
     uint32_t groups = nib_kv_groups(dim);
-    return format == NIB_KV_I8 ? groups / 2 + groups % 2 : format == NIB_KV_I4 ? groups : 0;
+    if (format == NIB_KV_I8)
+        return groups / 2 + groups % 2;
+    return nib_kv_has_codes(format) ? groups : 0;
+}
+
+/// Returns whether keys are relative to a base of their page. The minima of channels do as much.
+static bool has_base(enum nib_kv_format key_format)
+{
+    return key_format == NIB_KV_I8 || key_format == NIB_KV_I4;
 }
 
 uint32_t nib_kv_base_words(enum nib_kv_format key_format, uint32_t key_dim)
 {
-    return nib_kv_has_codes(key_format) ? nib_kv_groups(key_dim) * (NIB_KV_GROUP / 4) : 0;
+    return has_base(key_format) ? nib_kv_groups(key_dim) * (NIB_KV_GROUP / 4) : 0;
 }
 
 uint32_t nib_kv_base_scale_words(enum nib_kv_format key_format, uint32_t key_dim)
 {
-    return nib_kv_has_codes(key_format) ? nib_kv_scale_words(NIB_KV_I8, key_dim) : 0;
+    return has_base(key_format) ? nib_kv_scale_words(NIB_KV_I8, key_dim) : 0;
 }
 
 bool nib_kv_layer_size(struct nib_kv_layer *layer, enum nib_kv_format key_format,
@@ -76,7 +85,8 @@ bool nib_kv_layer_size(struct nib_kv_layer *layer, enum nib_kv_format key_format
     layer->value_scale_page_size = page_bytes(n_heads, head_bytes(value_scales, 0));
     layer->recent_key_page_size = recent_bytes(layer, key_format, key_dim);
     layer->recent_value_page_size = recent_bytes(layer, value_format, value_dim);
-    return layer->key_page_size != 0 && layer->value_page_size != 0 &&
+    return value_format != NIB_KV_I4_CHANNEL && layer->key_page_size != 0 &&
+           layer->value_page_size != 0 &&
            (layer->recent_key_page_size != 0) == nib_kv_has_codes(key_format) &&
            (layer->recent_value_page_size != 0) == nib_kv_has_codes(value_format);
 }

@@ -171,6 +171,9 @@ enum nib_status nib_plan_validate(const struct nib_plan *plan, struct nib_error 
                         "are possible",
                         plan->recent_pages, plan->n_kv_classes, NIB_KV_RECENT_STRIDE);
     }
+    if (plan->key_format == NIB_KV_I4_CHANNEL && plan->recent_pages == 0)
+        NIB_TRY(nib_fail(err, NIB_ERROR_ARGUMENT,
+                         "plan packs channels of keys, but keeps no newest tokens to pack"));
     for (uint32_t i = 0; i < plan->n_kv_layers; i++)
         NIB_TRY(check_kv_layer(plan, i, err));
     for (uint32_t i = 0; i < plan->n_ops; i++)

@@ -15,16 +15,18 @@ struct plane {
     uint32_t scale_page_size;
     enum nib_kv_format format;
     bool is_key;
+    bool is_transformed;
     uint32_t resource;
 };
 
 /// Returns the format's number as kernels have it.
 static uint32_t kernel_format(enum nib_kv_format format)
 {
-    return format == NIB_KV_F32  ? NIB_KV_CODE_F32
-           : format == NIB_KV_I8 ? NIB_KV_CODE_I8
-           : format == NIB_KV_I4 ? NIB_KV_CODE_I4
-                                 : NIB_KV_CODE_F16;
+    return format == NIB_KV_F32          ? NIB_KV_CODE_F32
+           : format == NIB_KV_I8         ? NIB_KV_CODE_I8
+           : format == NIB_KV_I4         ? NIB_KV_CODE_I4
+           : format == NIB_KV_I4_CHANNEL ? NIB_KV_CODE_I4_CHANNEL
+                                         : NIB_KV_CODE_F16;
 }
 
 /// Returns the words of one head of one token in a format without codes.
@@ -76,7 +78,8 @@ static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer 
                    .specs = {[NIB_KV_STORE_FORMAT] = kernel_format(plane->format),
                              [NIB_KV_STORE_IS_KEY] = plane->is_key,
                              [NIB_KV_STORE_DIM] = plane->dim,
-                             [NIB_KV_STORE_HAS_RECENT] = b->plan->recent_pages > 0}},
+                             [NIB_KV_STORE_HAS_RECENT] = b->plan->recent_pages > 0,
+                             [NIB_KV_STORE_TRANSFORMS] = plane->is_transformed}},
         .bind.range = {[NIB_BIND_IN] = value_of(b, plane->view),
                        [NIB_BIND_MATRIX] = plane->range,
                        [NIB_BIND_INPUT] = plane->scales},
@@ -85,6 +88,36 @@ static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer 
         .groups = nib_ceil_div_u64(n, 64),
     };
     return add_store(b, plane, &params, err);
+}
+
+/// Packs keys channel by channel where their pages are whole, behind the pass that stores them.
+static enum nib_status pack_channels(struct builder *b, const struct nib_kv_layer *layer,
+                                     const struct plane *plane, struct nib_error *err)
+{
+    struct nib_kv_pack_args args = {
+        .n_heads = layer->n_heads,
+        .page_words = plane->page_size / 4,
+        .scale_page_words = plane->scale_page_size / 4,
+        .kv_class = layer->kv_class,
+        .sequences_at = b->self->step_layout.sequences_at,
+        .tables_at = b->self->step_layout.tables_at,
+        .recent = recent_args(b, b->self->n_pages[layer->kv_class], plane->page_size),
+    };
+    uint64_t n = (uint64_t)layer->n_heads * nib_kv_groups(plane->dim) * (NIB_KV_GROUP / 8);
+    struct pass_params params = {
+        .kernel = {.shader = "kv_pack", .specs = {[NIB_KV_STORE_DIM] = plane->dim}},
+        .bind.range = {[NIB_BIND_MATRIX] = plane->range, [NIB_BIND_INPUT] = plane->scales},
+        .push = &args,
+        .push_size = sizeof args,
+        .groups = nib_ceil_div_u64(n, 64),
+    };
+    struct nib_vk_pass *pass;
+    enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
+    if (status != NIB_OK)
+        return status;
+    add_access(pass, plane->resource, 0, 1, false);
+    add_access(pass, plane->resource, 0, 1, true);
+    return NIB_OK;
 }
 
 /// Returns where a view begins in a binding of `range`.
@@ -222,6 +255,7 @@ enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_
                                layer->key_scale_page_size,
                                b->plan->key_format,
                                true,
+                               nib_kv_transforms_keys(layer, b->plan->key_format),
                                NIB_VK_CACHES + 2 * op->kv_layer};
     const struct plane values = {&cache->values,
                                  &cache->value_scales,
@@ -231,6 +265,7 @@ enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_
                                  layer->value_scale_page_size,
                                  b->plan->value_format,
                                  false,
+                                 nib_kv_transforms_values(layer, b->plan->value_format),
                                  NIB_VK_CACHES + 2 * op->kv_layer + 1};
     struct nib_vk_range range;
     struct store store = {&range, &keys, &values, queries};
@@ -240,6 +275,8 @@ enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_
     store = (struct store){.range = value_of(b, &op->key), .keys = &keys};
     enum nib_status status = nib_kv_has_codes(keys.format) ? store_codes(b, layer, &keys, err)
                                                            : store_floats(b, layer, &store, err);
+    if (status == NIB_OK && keys.format == NIB_KV_I4_CHANNEL)
+        status = pack_channels(b, layer, &keys, err);
     if (status != NIB_OK)
         return status;
     store = (struct store){.range = value_of(b, &op->value), .values = &values};
@@ -483,10 +520,9 @@ static enum nib_status add_merge(struct builder *b, const struct nib_op_attentio
     return NIB_OK;
 }
 
-/// Transforms queries, or outputs, of `n_heads` heads in place, if `format` asks for it.
+/// Transforms queries, or outputs, of `n_heads` heads in place.
 static enum nib_status add_transform(struct builder *b, const struct nib_view *view,
-                                     enum nib_kv_format format, uint32_t n_heads,
-                                     struct nib_error *err)
+                                     uint32_t n_heads, struct nib_error *err)
 {
     struct nib_kv_transform_args args = {
         .at = view->offset,
@@ -502,7 +538,7 @@ static enum nib_status add_transform(struct builder *b, const struct nib_view *v
         .push_size = sizeof args,
         .groups = nib_ceil_div_u64((uint64_t)n_heads * args.n_groups, 64),
     };
-    if (!nib_kv_has_codes(format) || args.n_groups == 0)
+    if (args.n_groups == 0)
         return NIB_OK;
     struct nib_vk_pass *pass;
     enum nib_status status = nib_vk_pass_add(b, &params, &pass, err);
@@ -542,11 +578,13 @@ enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_at
         .recent_keys = recent_args(b, b->self->n_pages[layer->kv_class], layer->key_page_size),
         .recent_values = recent_args(b, b->self->n_pages[layer->kv_class], layer->value_page_size),
     };
-    NIB_TRY(add_transform(b, &op->query, b->plan->key_format, op->n_heads, err));
+    if (nib_kv_transforms_keys(layer, b->plan->key_format))
+        NIB_TRY(add_transform(b, &op->query, op->n_heads, err));
     NIB_TRY(add_attention(b, op, &args, true, err));
     NIB_TRY(add_attention(b, op, &args, false, err));
     NIB_TRY(add_merge(b, op, err));
-    NIB_TRY(add_transform(b, &op->out, b->plan->value_format, op->n_heads, err));
+    if (nib_kv_transforms_values(layer, b->plan->value_format))
+        NIB_TRY(add_transform(b, &op->out, op->n_heads, err));
     b->stored_by = NULL;
 fail:
     return status;

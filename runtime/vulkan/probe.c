@@ -336,7 +336,7 @@ static void add_ropes(struct nib_vk_probe *probe, const struct nib_vk_probe_atte
 enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention *params,
                                             struct nib_vk_probe *out_probe, struct nib_error *err)
 {
-    static const char *const formats[] = {"f16", "f32", "f16", "i8", "i4"};
+    static const char *const formats[] = {"f16", "f32", "f16", "i8", "i4", "i4c"};
     struct nib_vk_probe *probe = out_probe;
     struct nib_kv_layer layer = params->layer;
     uint32_t group = params->n_heads / layer.n_heads;
@@ -368,6 +368,13 @@ enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention 
                 params->softcap > 0 ? ", capped" : "");
     if (params->recent_pages)
         append_name(probe, ", %u newest pages in f16", params->recent_pages);
+    bool is_plain[2] = {nib_kv_has_codes(params->key_format) && layer.plain_keys,
+                        nib_kv_has_codes(params->value_format) && layer.plain_values};
+    if (is_plain[0] || is_plain[1])
+        append_name(probe, ", plain %s",
+                    !is_plain[1]  ? "keys"
+                    : is_plain[0] ? "keys and values"
+                                  : "values");
     uint32_t value = params->rope ? VALUE_LEAD : NIB_VALUE_HIDDEN;
     if (params->rope)
         add_ropes(probe, params, q, k);

@@ -127,16 +127,21 @@ static enum nib_status check_fused(struct all *all, struct nib_error *err)
 static enum nib_status check_attention(struct all *all, struct nib_error *err)
 {
     static const uint32_t dims[] = {64, 96, 128, 256};
-    static const enum nib_kv_format formats[] = {NIB_KV_F32, NIB_KV_F16, NIB_KV_I8, NIB_KV_I4};
+    static const enum nib_kv_format formats[] = {NIB_KV_F32, NIB_KV_F16, NIB_KV_I8, NIB_KV_I4,
+                                                 NIB_KV_I4_CHANNEL};
     static const struct nib_op_rope ropes[] = {{.interleaved = false}, {.interleaved = true}};
-    for (uint32_t i = 0; i < 4 * 4 * 2; i++) {
+    for (uint32_t i = 0; i < 4 * 5 * 2; i++) {
+        enum nib_kv_format format = formats[i / 2 % 5];
+        bool is_channel = format == NIB_KV_I4_CHANNEL;
         const struct nib_vk_probe_attention params = {.layer = {.n_heads = 2,
-                                                                .key_dim = dims[i / 8],
-                                                                .value_dim = dims[i / 8],
+                                                                .key_dim = dims[i / 10],
+                                                                .value_dim = dims[i / 10],
                                                                 .window = i % 3 == 0 ? 16 : 0},
-                                                      .key_format = formats[i / 2 % 4],
-                                                      .value_format = formats[i / 2 % 4],
-                                                      .n_heads = i / 8 % 2 ? 6 : 8,
+                                                      .key_format = format,
+                                                      .value_format =
+                                                          is_channel ? NIB_KV_I4 : format,
+                                                      .recent_pages = is_channel,
+                                                      .n_heads = i / 10 % 2 ? 6 : 8,
                                                       .scale = 0.125f,
                                                       .softcap = i % 5 == 0 ? 50.0f : 0,
                                                       .rope = i % 3 < 2 ? &ropes[i % 3] : NULL};

@@ -104,16 +104,18 @@
 #define NIB_KV_CODE_F16 1
 #define NIB_KV_CODE_I8 2
 #define NIB_KV_CODE_I4 3
+#define NIB_KV_CODE_I4_CHANNEL 4
 
 // kv_store
 #define NIB_KV_STORE_KEY_IS_HALF 0
 #define NIB_KV_STORE_VALUE_IS_HALF 1
 #define NIB_KV_STORE_INTERLEAVED 2
-// kv_store_codes
+// kv_store_codes; kv_pack has the third
 #define NIB_KV_STORE_FORMAT 0
 #define NIB_KV_STORE_IS_KEY 1
 #define NIB_KV_STORE_DIM 2
 #define NIB_KV_STORE_HAS_RECENT 3 // stored in f16 as well
+#define NIB_KV_STORE_TRANSFORMS 4 // whole groups
 
 // attention
 #define NIB_ATTENTION_MAX_DIM 512
@@ -288,6 +290,17 @@ struct nib_kv_store_codes_args {
     nib_uint scale_page_words;
     nib_uint kv_class;
     nib_uint window;
+    nib_uint sequences_at;
+    nib_uint tables_at;
+    NIB_STRUCT(nib_kv_recent_args) recent;
+};
+
+// Keys that are packed channel by channel.
+struct nib_kv_pack_args {
+    nib_uint n_heads;
+    nib_uint page_words;
+    nib_uint scale_page_words;
+    nib_uint kv_class;
     nib_uint sequences_at;
     nib_uint tables_at;
     NIB_STRUCT(nib_kv_recent_args) recent;

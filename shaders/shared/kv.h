@@ -21,12 +21,19 @@
 //   values, i4      of group w / 4, with k = 4 (w % 4),    [KV head][token][w], w < dim / 8
 //                   numbers k + j in bits 8 j and up and
 //                   16 + k + j in bits 8 j + 4 and up
+//   scales, i4 by   scale of number i of group w in the    [KV head][w][i], w < groups, i < 32;
+//   channel         low half, its minimum in the high one  once a page
 //   scales, i8      scale of group 2 w in the low half,    [KV head][w][token],
 //                   of 2 w + 1 (or 0) in the high half     w < ceil(groups / 2)
 //   scales, i4      scale of group w in the low half, its  [KV head][w][token], w < groups
 //                   minimum in the high half
 //   scales of       scale of group 2 w in the low half,    [KV head][w], w < ceil(groups / 2);
 //   bases           of 2 w + 1 (or 0) in the high half     behind the page's scales of keys
+//
+// i4 by channel, for keys alone: planes as keys in i4 have them, but for the scales above and
+// without bases. A page's numbers are packed when its last token is stored, from the f16 that
+// newest tokens are kept in (below), which they always are; until then its codes and scales may be
+// anything, and no row reads them.
 //
 // So, for keys and scales, words of neighbouring tokens are neighbours, and for values those of
 // neighbouring numbers. Scales and minima are binary16.
@@ -36,10 +43,13 @@
 // i4: number = scale · code + minimum, code in 0 … 15; keys: + base.
 //     minimum = f16(least x), scale = f16((greatest x − least x) / 15),
 //     code = round((x − minimum) / scale).
-// For keys, x is the key less the base of its page. Bases are made as numbers of i8 are: of k for
-// pages 0 and 1 of a sequence, and for all where a window is one token, where k is the key of the
-// page's first token, and of b + (k - b) / 4 for those after them, where b is the base of the page
-// before as it is stored.
+//     By channel, x are the numbers of a channel of a page's tokens, in f16.
+// For keys, but by channel, x is the key less the base of its page. Bases are made as numbers of
+// i8 are: of k for pages 0 and 1 of a sequence, and for all where a window is one token, where k is
+// the key of the page's first token, and of b + (k - b) / 4 for those after them, where b is the
+// base of the page before as it is stored.
+// With `plain_keys` or `plain_values` (runtime/ops/kv.h), and for keys by channel, no group of
+// theirs is transformed, nor is a query or output.
 // H is multiplied with in fp32: for s = 1, 2, 4, 8, 16, x_i and x_(i+s) become their sum and their
 // difference wherever i has no bit s. `round` takes ties to even; codes beyond their range become
 // its ends; f16() rounds to nearest, ties to even, keeps subnormals, and makes ±65504 of what is
@@ -48,7 +58,8 @@
 // backend whose 1 / scale is not exact may differ in a code by one.
 //
 // Beside their codes, keys and values of the newest tokens may be kept in f16, as they were before
-// they became codes: transformed, not less a base, and f16() of it. They lie [KV head][token][dim]
+// they became codes: transformed where those are, not less a base, and f16() of it. They lie
+// [KV head][token][dim]
 // in pages of a class of its own, keys, then values, each where its format has codes. A row in page
 // p of its sequence reads pages from NIB_KV_FIRST_RECENT(p, n) on there, n being the number of
 // pages that are kept, and codes before them. That is p - n + 1, but nothing before the last

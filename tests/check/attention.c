@@ -18,6 +18,7 @@ struct shape {
     float softcap;
     float query_size; ///< large: one score takes all
     uint32_t recent_pages;
+    bool is_plain; ///< codes are not transformed
 };
 
 /// A cache of three sequences, and the last rows of each as queries.
@@ -76,6 +77,8 @@ static void create_cache(struct test *t, const struct shape *s)
         .value_dim = s->value_dim,
         .window = s->window,
         .kv_class = 1,
+        .plain_keys = s->is_plain,
+        .plain_values = s->is_plain,
     };
     (void)nib_kv_layer_size(&t->layer, s->key_format, s->value_format);
     t->cache = (struct nib_cpu_cache){
@@ -110,7 +113,7 @@ static void free_cache(struct test *t)
     free(t->cache.recent);
 }
 
-/// Stores all tokens of all sequences, in one step with padding rows at its end.
+/// Stores all tokens of all sequences, in two steps with padding rows.
 static void fill_cache(struct check *c, struct test *t, const struct shape *s)
 {
     uint64_t key_width = (uint64_t)s->n_kv_heads * s->key_dim;
@@ -132,7 +135,13 @@ static void fill_cache(struct check *c, struct test *t, const struct shape *s)
                                     .step = &step,
                                     .key = {t->keys, key_width},
                                     .value = {t->values, value_width}};
-    // The later half first: a page's first token is found wherever it is.
+    uint32_t first = random_below(c, n / 2);
+    c->kernels->kv_store(&args, 0, first, 0);
+    step.rows += first;
+    args.key.data += first * key_width;
+    args.value.data += first * value_width;
+    n -= first;
+    // The later half first: a page's other tokens are found wherever they are.
     uint32_t half = n / 2 + random_below(c, PAGE);
     c->kernels->kv_store(&args, half, n, 1);
     c->kernels->kv_store(&args, 0, half, 0);
@@ -190,6 +199,13 @@ static void transform(double *x, uint32_t dim, double factor)
     }
 }
 
+/// Returns whether keys or values are stored transformed.
+static bool is_transformed(const struct test *t, bool is_key)
+{
+    enum nib_kv_format format = is_key ? t->cache.key_format : t->cache.value_format;
+    return nib_kv_has_codes(format) && format != NIB_KV_I4_CHANNEL && !t->layer.plain_keys;
+}
+
 /// Writes a token's key or value as the cache has it to out[dim], by the words of
 /// shaders/shared/kv.h, transformed where it has codes; `*steps` are the distances of two codes.
 static void load_head(const struct test *t, bool is_key, uint32_t h, uint64_t token, double *out,
@@ -218,12 +234,13 @@ static void load_head(const struct test *t, bool is_key, uint32_t h, uint64_t to
             steps[d] = half(scales[NIB_KV_BY_TOKEN(h, pairs, g / 2, slot)] >> g % 2 * 16);
             out[d] = steps[d] * ((word >> i % 4 * 8 & 255) - 128.0);
         } else {
-            uint32_t pair = scales[NIB_KV_BY_TOKEN(h, groups, g, slot)];
+            bool is_channel = format == NIB_KV_I4_CHANNEL;
+            uint32_t pair = scales[NIB_KV_BY_TOKEN(h, groups, g, is_channel ? i : slot)];
             uint32_t shift = is_key ? i % 8 * 4 : i % 4 * 8 + (i < 16 ? 0 : 4);
             steps[d] = half(pair);
             out[d] = steps[d] * (word >> shift & 15) + half(pair >> 16);
         }
-        if (is_key) {
+        if (is_key && format != NIB_KV_I4_CHANNEL) {
             double scale = half(scales[n_scales + h * pairs + g / 2] >> g % 2 * 16);
             out[d] += scale * (bases[(h * groups + g) * 32 + i] - 128.0);
         }
@@ -240,12 +257,15 @@ static void check_stored(struct check *c, const struct test *t)
                  dim = is_key ? t->layer.key_dim : t->layer.value_dim;
         uint64_t token = i / 2 / n_heads;
         double value[MAX_DIM], step[MAX_DIM], wanted[MAX_DIM];
-        if (token % 3 || token % (TABLE * PAGE) >= t->lengths[token / (TABLE * PAGE)])
+        uint32_t length = t->lengths[token / (TABLE * PAGE)];
+        if (is_key && t->cache.key_format == NIB_KV_I4_CHANNEL)
+            length -= length % PAGE; // others are not packed yet
+        if (token % 3 || token % (TABLE * PAGE) >= length)
             continue;
         const float *x = (is_key ? t->keys : t->values) + (token * n_heads + h) * dim;
         for (uint32_t d = 0; d < dim; d++)
             wanted[d] = (double)x[d];
-        if (nib_kv_has_codes(is_key ? t->cache.key_format : t->cache.value_format))
+        if (is_transformed(t, is_key))
             transform(wanted, dim, 0.125);
         load_head(t, is_key, h, token, value, step);
         for (uint32_t d = 0; d < dim; d++) {
@@ -278,10 +298,12 @@ static void load_seen(const struct test *t, bool is_key, const struct nib_step_r
     }
     for (uint32_t d = 0; d < dim; d++)
         out[d] = (double)(is_key ? t->keys : t->values)[at + d];
-    transform(out, dim, 0.125);
+    if (is_transformed(t, is_key))
+        transform(out, dim, 0.125);
     for (uint32_t d = 0; d < dim; d++)
         out[d] = half(nib_f16_from_f32((float)out[d]));
-    transform(out, dim, 0.25);
+    if (is_transformed(t, is_key))
+        transform(out, dim, 0.25);
 }
 
 /// One head of one row in two passes.
@@ -315,7 +337,7 @@ static void attend(const struct test *t, const struct shape *s, uint32_t r, uint
         }
     }
     // A transformed group is rounded as a whole.
-    for (uint32_t d = 0; nib_kv_has_codes(s->value_format) && d < s->value_dim; d += 32) {
+    for (uint32_t d = 0; is_transformed(t, false) && d < s->value_dim; d += 32) {
         double all = 0;
         for (uint32_t i = d; i < d + 32 && i < s->value_dim; i++)
             all += t->bound[out + i];
@@ -328,7 +350,6 @@ static void attend(const struct test *t, const struct shape *s, uint32_t r, uint
 static double *load_stored(const struct test *t, bool is_key)
 {
     uint32_t dim = is_key ? t->layer.key_dim : t->layer.value_dim, n = t->layer.n_heads * dim;
-    enum nib_kv_format format = is_key ? t->cache.key_format : t->cache.value_format;
     double *out = new_zeros((uint64_t)SEQUENCES * TABLE * PAGE * n, sizeof *out), steps[MAX_DIM];
     for (uint64_t token = 0; token < SEQUENCES * TABLE * PAGE; token++) {
         if (token % (TABLE * PAGE) >= t->lengths[token / (TABLE * PAGE)])
@@ -336,7 +357,7 @@ static double *load_stored(const struct test *t, bool is_key)
         for (uint32_t h = 0; h < t->layer.n_heads; h++) {
             double *head = out + token * n + (uint64_t)h * dim;
             load_head(t, is_key, h, token, head, steps);
-            if (nib_kv_has_codes(format))
+            if (is_transformed(t, is_key))
                 transform(head, dim, 0.25);
         }
     }
@@ -377,11 +398,11 @@ static void check_blocks(struct check *c, const struct test *t, uint32_t n_rows)
 static void check_shape(struct check *c, const struct shape *s, const uint32_t *lengths)
 {
     if (!check_begin(c,
-                     "attention heads %u/%u dims %u/%u window %u cache %d/%d newest %u cap %g "
+                     "attention heads %u/%u dims %u/%u window %u cache %d/%d%s newest %u cap %g "
                      "query %g at %u",
                      s->n_heads, s->n_kv_heads, s->key_dim, s->value_dim, s->window,
-                     (int)s->key_format, (int)s->value_format, s->recent_pages, (double)s->softcap,
-                     (double)s->query_size, lengths[0]))
+                     (int)s->key_format, (int)s->value_format, s->is_plain ? " plain" : "",
+                     s->recent_pages, (double)s->softcap, (double)s->query_size, lengths[0]))
         return;
     struct test t = {0};
     memcpy(t.lengths, lengths, sizeof t.lengths);
@@ -444,13 +465,14 @@ void check_attention(struct check *c)
     static const uint32_t lengths[][SEQUENCES] = {
         {1, 32, 33}, {31, 64, 65}, {63, 2, 256}, {97, 513, 1100}};
     static const enum nib_kv_format formats[][2] = {
-        {NIB_KV_F32, NIB_KV_F32}, {NIB_KV_F16, NIB_KV_F16}, {NIB_KV_F32, NIB_KV_F16},
-        {NIB_KV_F16, NIB_KV_F32}, {NIB_KV_I8, NIB_KV_I8},   {NIB_KV_I4, NIB_KV_I4},
-        {NIB_KV_I8, NIB_KV_I4},   {NIB_KV_I4, NIB_KV_F16}};
+        {NIB_KV_F32, NIB_KV_F32},       {NIB_KV_F16, NIB_KV_F16}, {NIB_KV_F32, NIB_KV_F16},
+        {NIB_KV_F16, NIB_KV_F32},       {NIB_KV_I8, NIB_KV_I8},   {NIB_KV_I4, NIB_KV_I4},
+        {NIB_KV_I8, NIB_KV_I4},         {NIB_KV_I4, NIB_KV_F16},  {NIB_KV_I4_CHANNEL, NIB_KV_I4},
+        {NIB_KV_I4_CHANNEL, NIB_KV_F32}};
     static const uint32_t dims[][2] = {{64, 64}, {16, 24}, {7, 1}, {80, 80}};
     static const uint32_t heads[][2] = {{9, 3}, {4, 1}, {40, 2}, {2, 2}};
     static const uint32_t windows[] = {0, 1, 16, 32, 33, 700};
-    for (uint32_t i = 0; i < 8; i++) {
+    for (uint32_t i = 0; i < 10; i++) {
         for (uint32_t w = 0; w < 6; w++) {
             uint32_t mix = (i + w) % 4;
             struct shape s = {.n_heads = heads[i % 4][0],
@@ -458,14 +480,16 @@ void check_attention(struct check *c)
                               .key_dim = dims[mix][0],
                               .value_dim = dims[mix][1],
                               .window = windows[w],
-                              .key_format = formats[(i + w) % 8][0],
-                              .value_format = formats[(i + w) % 8][1],
+                              .key_format = formats[(i + w) % 10][0],
+                              .value_format = formats[(i + w) % 10][1],
                               .softcap = w % 3 == 1 ? 50.0f : 0.0f,
                               .query_size = w == 5 ? 30.0f : 1.0f};
+            s.recent_pages = s.key_format == NIB_KV_I4_CHANNEL;
             check_shape(c, &s, lengths[(i + 2 * w) % 4]);
             check_shape(c, &s, lengths[(i + 2 * w + 1) % 4]);
             if (!nib_kv_has_codes(s.key_format) && !nib_kv_has_codes(s.value_format))
                 continue;
+            s.is_plain = i % 2;
             s.recent_pages = 1 + (i + w) % 3;
             check_shape(c, &s, lengths[(i + 2 * w) % 4]);
         }

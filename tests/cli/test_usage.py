@@ -98,7 +98,8 @@ class UsageTest(cli.Case):
                        ",".join(["vulkan:0"] * 17)):
             self.refuse("run", "M", "-p", "x", "--device", device)
         self.assertIn("half|all", self.refuse("eval", "M", "-f", "x", "--score", "none"))
-        for kv in ("f8", "", "k=f16,", "k=f16,k=f16", "x=f16", "k=,v=f16", "f16,f16"):
+        for kv in ("f8", "", "k=f16,", "k=f16,k=f16", "x=f16", "k=,v=f16", "f16,f16",
+                   "i4,transform=", "i4,transform=no", "i4,transform=on,transform=on"):
             self.assertIn("such as k=f16,v=i8", self.refuse("run", "M", "-p", "x", "--kv", kv))
 
     def test_split(self):

@@ -30,11 +30,17 @@ static void read_file(const char *path, struct course *out)
     fclose(file);
 }
 
+/// What the cache is like.
+struct cache {
+    enum nib_kv_format keys, values;
+    enum nib_kv_transform transform;
+};
+
 /// Which Vulkan device the tests were started for.
 static char device_index[16];
 
 /// Opens an engine on the CPU, or on that device.
-static void open_on(bool is_cpu, const char *model, enum nib_kv_format format, struct golden *out)
+static void open_on(bool is_cpu, const char *model, const struct cache *cache, struct golden *out)
 {
     char path[1024];
     snprintf(path, sizeof path, "%s/architectures/%s", NIB_TEST_DATA, model);
@@ -44,7 +50,8 @@ static void open_on(bool is_cpu, const char *model, enum nib_kv_format format, s
         setenv("NIB_TEST_VULKAN", device_index, 1);
     golden_open(out, path,
                 nib_engine_params(.context = 256, .max_sessions = 2, .precise = true,
-                                  .key_format = format, .value_format = format));
+                                  .key_format = cache->keys, .value_format = cache->values,
+                                  .kv_transform = cache->transform));
 }
 
 static void generate(struct nib_session *session, uint32_t n, int32_t *out_tokens)
@@ -91,7 +98,7 @@ static void go_on(const struct golden *golden, const char *path, struct course *
     nib_session_destroy(&session);
 }
 
-static void check_move(bool from_cpu, const char *model, enum nib_kv_format format)
+static void check_move(bool from_cpu, const char *model, const struct cache *cache)
 {
     char path[] = "/tmp/nibble-moved-XXXXXX";
     struct golden here, there;
@@ -99,15 +106,15 @@ static void check_move(bool from_cpu, const char *model, enum nib_kv_format form
     int file = mkstemp(path);
     cr_assert_geq(file, 0);
     close(file);
-    open_on(from_cpu, model, format, &here);
-    open_on(!from_cpu, model, format, &there);
+    open_on(from_cpu, model, cache, &here);
+    open_on(!from_cpu, model, cache, &there);
     begin(&here, path, &stays);
     go_on(&there, path, &moves);
     cr_expect_eq(stays.size, moves.size);
     cr_expect_eq(memcmp(stays.file, moves.file, stays.size), 0, "%s in format %d: pages differ",
-                 model, (int)format);
+                 model, (int)cache->keys);
     cr_expect_eq(memcmp(stays.tokens, moves.tokens, sizeof stays.tokens), 0,
-                 "%s in format %d: tokens differ", model, (int)format);
+                 "%s in format %d: tokens differ", model, (int)cache->keys);
     golden_close(&here);
     golden_close(&there);
     unlink(path);
@@ -118,14 +125,19 @@ static void check_move(bool from_cpu, const char *model, enum nib_kv_format form
 static void check_moves(bool from_cpu)
 {
     static const char *const models[] = {"qwen3", "gemma3", "phi3"};
-    static const enum nib_kv_format formats[] = {NIB_KV_F16, NIB_KV_I8, NIB_KV_I4};
+    static const struct cache caches[] = {
+        {.keys = NIB_KV_F16, .values = NIB_KV_F16},
+        {.keys = NIB_KV_I8, .values = NIB_KV_I8},
+        {.keys = NIB_KV_I4, .values = NIB_KV_I4},
+        {.keys = NIB_KV_I4, .values = NIB_KV_I8, .transform = NIB_KV_TRANSFORM_OFF},
+        {.keys = NIB_KV_I4_CHANNEL, .values = NIB_KV_I4}};
     const char *index = getenv("NIB_TEST_VULKAN");
     if (!index)
         cr_skip_test("no Vulkan device: run as vulkan_moved");
     snprintf(device_index, sizeof device_index, "%s", index);
     for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
-        for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++)
-            check_move(from_cpu, models[m], formats[f]);
+        for (size_t f = 0; f < sizeof caches / sizeof caches[0]; f++)
+            check_move(from_cpu, models[m], &caches[f]);
     }
 }
 

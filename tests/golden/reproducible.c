@@ -1,11 +1,13 @@
 /// A position's logits are the same bit for bit, whatever the number of threads, however the tokens
 /// are cut into chunks, and whoever else is in the step.
+#define _POSIX_C_SOURCE 200809L // mkstemp
 #include "tests/golden/golden.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SMOLLM2 "SmolLM2-135M-Instruct.Q4_1.gguf"
 #define N_IDS 150
@@ -134,6 +136,78 @@ static void check_company(const char *path, uint32_t n_ids)
     golden_close(&golden);
 }
 
+/// Caches whose bytes a cut could change: keys that are packed when a page of them is there, codes
+/// that are not transformed.
+static const struct nib_engine_params caches[] = {
+    {.key_format = NIB_KV_I4_CHANNEL, .value_format = NIB_KV_I4},
+    {.key_format = NIB_KV_I4_CHANNEL, .value_format = NIB_KV_F16, .kv_recent = 32},
+    {.key_format = NIB_KV_I4, .value_format = NIB_KV_I8, .kv_transform = NIB_KV_TRANSFORM_OFF},
+};
+
+static bool expect_row(void *user, uint32_t position, const float *logits, uint32_t vocabulary)
+{
+    const struct golden_rows *rows = user;
+    cr_assert_eq(memcmp(golden_row(rows, position), logits, vocabulary * sizeof *logits), 0,
+                 "position %u", position);
+    return true;
+}
+
+/// Cuts a session of all ids back to `n` tokens, computes the rest again and expects `whole`.
+static void expect_again(struct nib_session *session, const int32_t *ids, uint32_t n_ids,
+                         uint32_t n, struct golden_rows *whole)
+{
+    struct nib_error error;
+    cr_assert_eq(nib_session_truncate(session, n, &error), NIB_OK, "%s", error.message);
+    cr_assert_eq(nib_session_append(session, ids + n, n_ids - n, &error), NIB_OK);
+    cr_assert_eq(nib_session_forward(session, n, expect_row, whole, &error), NIB_OK, "%s",
+                 error.message);
+}
+
+/// Sessions that are forked, cut back, given other tokens, saved and loaded compute the same.
+static void check_cache(const char *path, const struct nib_engine_params *cache)
+{
+    static const uint32_t chunks[] = {37, 32, 1};
+    enum { N = 290, CUT = 277 }; // behind a multiple of 256, within a page
+    int32_t ids[N], others[N];
+    char file[] = "/tmp/nibble-cache-XXXXXX";
+    int descriptor = mkstemp(file);
+    cr_assert_geq(descriptor, 0);
+    close(descriptor);
+    struct nib_error error;
+    struct nib_session *fork = NULL, *loaded = NULL;
+    struct golden golden;
+    struct nib_engine_params params = *cache;
+    params.struct_size = sizeof params;
+    params.context = N;
+    params.max_sessions = 3;
+    golden_open(&golden, path, &params);
+    make_ids(ids, N, 3, golden.vocabulary);
+    make_ids(others, N, 4, golden.vocabulary);
+    struct golden_rows whole = golden_forward(&golden, ids, N, 0, 0);
+    for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++) {
+        struct golden_rows rows = golden_forward(&golden, ids, N, chunks[i], 0);
+        expect_equal(&whole, &rows);
+        golden_rows_free(&rows);
+    }
+    cr_assert_eq(nib_session_fork(golden.session, &fork, &error), NIB_OK);
+    cr_assert_eq(nib_session_truncate(fork, CUT, &error), NIB_OK);
+    cr_assert_eq(nib_session_append(fork, others, N - CUT, &error), NIB_OK);
+    cr_assert_eq(nib_session_forward(fork, N, NULL, NULL, &error), NIB_OK, "%s", error.message);
+    expect_again(golden.session, ids, N, N - 1, &whole);
+    expect_again(fork, ids, N, CUT, &whole);
+    expect_again(fork, ids, N, 100, &whole);
+    cr_assert_eq(nib_session_truncate(golden.session, CUT, &error), NIB_OK);
+    cr_assert_eq(nib_session_save(golden.session, file, &error), NIB_OK, "%s", error.message);
+    nib_session_destroy(&fork);
+    cr_assert_eq(nib_session_load(golden.engine, file, &loaded, &error), NIB_OK, "%s",
+                 error.message);
+    expect_again(loaded, ids, N, CUT, &whole);
+    nib_session_destroy(&loaded);
+    golden_rows_free(&whole);
+    golden_close(&golden);
+    unlink(file);
+}
+
 static void tiny_path(const char *name, char *out_path, size_t capacity)
 {
     snprintf(out_path, capacity, "%s/architectures/%s", NIB_TEST_DATA, name);
@@ -166,6 +240,15 @@ Test(reproducible, tiny_models_any_company)
     for (size_t i = 0; i < N_TINY; i++) {
         tiny_path(tiny_models[i], path, sizeof path);
         check_company(path, N_IDS);
+    }
+}
+
+Test(reproducible, tiny_models_any_cache)
+{
+    char path[1024];
+    for (size_t i = 0; i < 6; i++) {
+        tiny_path(i < 3 ? "gemma3" : "qwen3", path, sizeof path);
+        check_cache(path, &caches[i % 3]);
     }
 }
 

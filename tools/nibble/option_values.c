@@ -5,10 +5,8 @@
 #include <string.h>
 
 static const char *const kv_names[] = {
-    [NIB_KV_F32] = "f32",
-    [NIB_KV_F16] = "f16",
-    [NIB_KV_I8] = "i8",
-    [NIB_KV_I4] = "i4",
+    [NIB_KV_F32] = "f32", [NIB_KV_F16] = "f16",        [NIB_KV_I8] = "i8",
+    [NIB_KV_I4] = "i4",   [NIB_KV_I4_CHANNEL] = "i4c",
 };
 
 const char *options_kv_name(enum nib_kv_format format)
@@ -109,7 +107,7 @@ bool value_parse_split(const char *text, struct option_split *out_split)
 /// Finds the format named by `text[0 .. size)`.
 static bool find_kv(const char *text, size_t size, enum nib_kv_format *out_format)
 {
-    for (int i = NIB_KV_F32; i <= NIB_KV_I4; i++) {
+    for (int i = NIB_KV_F32; i <= NIB_KV_I4_CHANNEL; i++) {
         if (strlen(kv_names[i]) == size && memcmp(kv_names[i], text, size) == 0) {
             *out_format = (enum nib_kv_format)i;
             return true;
@@ -118,19 +116,48 @@ static bool find_kv(const char *text, size_t size, enum nib_kv_format *out_forma
     return false;
 }
 
-/// Reads `k=FORMAT`, `v=FORMAT` or `recent=N`, each of them once.
+/// Returns what stands behind `name`, which ends with "=", in a part; NULL: it does not begin so.
+static const char *value_behind(const char *part, size_t length, const char *name)
+{
+    size_t prefix = strlen(name);
+    return length > prefix && memcmp(part, name, prefix) == 0 ? part + prefix : NULL;
+}
+
+static bool parse_recent(const char *text, const char *end, struct option_kv *kv)
+{
+    uint64_t n;
+    if (kv->recent != NIB_KV_RECENT_DEFAULT || parse_digits(text, &n) != end || n >= UINT32_MAX)
+        return false;
+    kv->recent = n ? (uint32_t)n : NIB_KV_RECENT_NONE;
+    return true;
+}
+
+static bool parse_transform(const char *text, const char *end, struct option_kv *kv)
+{
+    static const char *const names[] = {
+        [NIB_KV_TRANSFORM_ON] = "on",
+        [NIB_KV_TRANSFORM_OFF] = "off",
+        [NIB_KV_TRANSFORM_AUTO] = "auto",
+    };
+    size_t size = (size_t)(end - text);
+    if (kv->transform != NIB_KV_TRANSFORM_DEFAULT)
+        return false;
+    for (size_t i = NIB_KV_TRANSFORM_ON; i < sizeof names / sizeof names[0]; i++) {
+        if (strlen(names[i]) == size && memcmp(names[i], text, size) == 0)
+            kv->transform = (enum nib_kv_transform)i;
+    }
+    return kv->transform != NIB_KV_TRANSFORM_DEFAULT;
+}
+
+/// Reads `k=FORMAT`, `v=FORMAT`, `recent=N` or `transform=on|off|auto`, each of them once.
 static bool parse_kv_part(const char *part, size_t length, struct option_kv *kv)
 {
-    static const char recent[] = "recent=";
-    const size_t prefix = sizeof recent - 1;
-    if (length > prefix && memcmp(part, recent, prefix) == 0) {
-        uint64_t n;
-        const char *end = parse_digits(part + prefix, &n);
-        if (end != part + length || n >= UINT32_MAX || kv->recent != NIB_KV_RECENT_DEFAULT)
-            return false;
-        kv->recent = n ? (uint32_t)n : NIB_KV_RECENT_NONE;
-        return true;
-    }
+    const char *value = value_behind(part, length, "recent=");
+    if (value)
+        return parse_recent(value, part + length, kv);
+    value = value_behind(part, length, "transform=");
+    if (value)
+        return parse_transform(value, part + length, kv);
     enum nib_kv_format *side = part[0] == 'k' ? &kv->keys : part[0] == 'v' ? &kv->values : NULL;
     return length >= 3 && side && part[1] == '=' && *side == NIB_KV_DEFAULT &&
            find_kv(part + 2, length - 2, side);

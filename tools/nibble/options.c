@@ -148,7 +148,7 @@ static const struct option table[] = {
     {"ctx", 0, OPTION_COUNT, (ENGINE & ~COMMAND_BENCH) | COMMAND_INSPECT, FIELD(context), "N",
      "tokens of context (default: at most 8192; of a window: 512)", 4, MAX_CONTEXT},
     {"kv", 0, OPTION_KV, ENGINE | COMMAND_INSPECT, FIELD(kv), "FORMAT",
-     "KV cache: f32, f16, i8, i4, or k=...,v=...; recent=N newest (f16)", 0, 0},
+     "KV cache: f32, f16, i8, i4, k=...,v=...; more: docs/kv-cache.md", 0, 0},
     {"precise", 0, OPTION_FLAG, ENGINE, FIELD(precise), NULL, "activations in fp32", 0, 0},
     {"device", 0, OPTION_DEVICE, ENGINE, FIELD(device), "auto|cpu|vulkan[:N]",
      "where to run (default: auto); vulkan:0,vulkan:1 share the layers", 0, 0},
@@ -332,8 +332,10 @@ static enum nib_status store(const struct option *option, const char *flag, cons
     case OPTION_KV:
         if (value_parse_kv(text, field))
             return NIB_OK;
-        return fail_with(err, NIB_ERROR_ARGUMENT,
-                         "%s: '%.40s' is not f32, f16, i8, i4, nor such as k=f16,v=i8", flag, text);
+        return fail_with(
+            err, NIB_ERROR_ARGUMENT,
+            "%s: '%.40s' is not f32, f16, i8, i4, nor such as k=f16,v=i8 or k=i4c,v=i4", flag,
+            text);
     }
     return fail_with(err, NIB_ERROR_ARGUMENT, "%s: '%.40s' is none of %s", flag, text,
                      option->value);

@@ -51,6 +51,7 @@ struct option_kv {
     enum nib_kv_format keys;
     enum nib_kv_format values;
     uint32_t recent; ///< as nib_engine_params.kv_recent
+    enum nib_kv_transform transform;
 };
 
 struct option_texts {

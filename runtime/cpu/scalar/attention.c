@@ -164,7 +164,7 @@ static const float *load_query(const struct nib_cpu_attention *a, uint64_t r, ui
 {
     uint32_t dim = a->cache->layer->key_dim;
     const float *query = a->query.data + r * a->query.stride + (uint64_t)h * dim;
-    if (!nib_kv_has_codes(a->cache->key_format))
+    if (!nib_kv_transforms_keys(a->cache->layer, a->cache->key_format))
         return query;
     memcpy(buffer, query, dim * sizeof *query);
     nib_cpu_kv_transform(buffer, dim, NIB_KV_READ_FACTOR);
@@ -202,7 +202,7 @@ void nib_cpu_scalar_attention(const struct nib_cpu_attention *a, uint64_t first,
         for (uint32_t k = 0; k < n; k++) {
             for (uint32_t d = 0; d < value_dim; d++)
                 heads[k].out[d] /= heads[k].sum;
-            if (nib_kv_has_codes(a->cache->value_format))
+            if (nib_kv_transforms_values(layer, a->cache->value_format))
                 nib_cpu_kv_transform(heads[k].out, value_dim, NIB_KV_READ_FACTOR);
         }
     }

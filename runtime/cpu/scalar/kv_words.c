@@ -1,4 +1,4 @@
-// Keys and values in i8 and i4, as shaders/shared/kv.h defines them. Vector levels store by these
+// Keys and values in codes, as shaders/shared/kv.h defines them. Vector levels store by these
 // functions as well, so that all levels give the same bytes.
 #include <string.h>
 
@@ -13,6 +13,12 @@
 /// the sum's bits.
 #define ROUNDER 0x1.8p23f
 
+static bool is_transformed(const struct nib_cpu_cache *cache, bool is_key)
+{
+    return is_key ? nib_kv_transforms_keys(cache->layer, cache->key_format)
+                  : nib_kv_transforms_values(cache->layer, cache->value_format);
+}
+
 struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, bool is_key,
                                             uint64_t page, uint32_t kv_head)
 {
@@ -21,12 +27,13 @@ struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, b
         .format = is_key ? cache->key_format : cache->value_format,
         .dim = is_key ? layer->key_dim : layer->value_dim,
         .is_key = is_key,
+        .is_transformed = is_transformed(cache, is_key),
     };
     uint32_t filled = nib_kv_groups(head.dim) * GROUP;
-    head.token_bytes = head.format == NIB_KV_F32  ? head.dim * 4
-                       : head.format == NIB_KV_I8 ? filled
-                       : head.format == NIB_KV_I4 ? filled / 2
-                                                  : head.dim * 2;
+    head.token_bytes = head.format == NIB_KV_F32       ? head.dim * 4
+                       : head.format == NIB_KV_I8      ? filled
+                       : nib_kv_has_codes(head.format) ? filled / 2
+                                                       : head.dim * 2;
     uint8_t *keys = cache->pages + page * cache->page_stride;
     uint8_t *numbers = is_key ? keys : keys + layer->key_page_size;
     head.numbers = numbers + (uint64_t)kv_head * PAGE * head.token_bytes;
@@ -36,7 +43,7 @@ struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, b
                           (is_key ? 0 : layer->key_scale_page_size);
         head.scales = (uint32_t *)(void *)scales + (uint64_t)kv_head * scale_words * PAGE;
     }
-    if (is_key && scale_words) {
+    if (is_key && nib_kv_base_words(head.format, head.dim) > 0) {
         uint64_t words = (uint64_t)layer->n_heads * scale_words * PAGE;
         head.base = numbers + (uint64_t)layer->n_heads * PAGE * head.token_bytes +
                     (uint64_t)kv_head * filled;
@@ -56,6 +63,7 @@ struct nib_cpu_kv_head nib_cpu_kv_find_recent(const struct nib_cpu_cache *cache,
         .format = NIB_KV_F16,
         .dim = is_key ? layer->key_dim : layer->value_dim,
         .is_key = is_key,
+        .is_transformed = is_transformed(cache, is_key),
     };
     head.token_bytes = head.dim * 2;
     bool is_step = recent_page >= cache->n_recent;
@@ -185,13 +193,13 @@ void nib_cpu_kv_transform(float *x, uint32_t dim, float factor)
         transform_group(x + d, factor);
 }
 
-/// Writes group g of a head of `dim` numbers to out[GROUP] as it is to be stored.
-static void load_group(const float *x, uint32_t dim, uint32_t g, float *out)
+/// Writes group g of a head's numbers to out[GROUP] as it is to be stored.
+static void load_group(const struct nib_cpu_kv_head *head, const float *x, uint32_t g, float *out)
 {
-    uint32_t n = dim - g * GROUP < GROUP ? dim - g * GROUP : GROUP;
+    uint32_t left = head->dim - g * GROUP, n = left < GROUP ? left : GROUP;
     for (uint32_t i = 0; i < GROUP; i++)
         out[i] = i < n ? tame(x[g * GROUP + i]) : 0.0f;
-    if (n == GROUP)
+    if (n == GROUP && head->is_transformed)
         transform_group(out, NIB_KV_STORE_FACTOR);
 }
 
@@ -244,7 +252,7 @@ static void make_base(const struct nib_cpu_kv_head *head, const struct base_sour
         nib_cpu_kv_load_base(&source->before, g, out->numbers);
     for (uint32_t i = 0; i < source->n; i++) {
         float x[GROUP];
-        load_group(source->first + i * source->step, head->dim, g, x);
+        load_group(head, source->first + i * source->step, g, x);
         for (uint32_t k = 0; k < GROUP && (i > 0 || source->before.base); k++)
             x[k] = out->numbers[k] + (x[k] - out->numbers[k]) * NIB_KV_BASE_SHARE;
         out->scale = (uint16_t)pack_i8(x, out->codes);
@@ -263,6 +271,18 @@ static void store_recent(const struct nib_cpu_kv_head *recent, uint32_t token, u
         to[i] = half_of(group[i]);
 }
 
+/// Reads what was stored there.
+static void load_recent(const struct nib_cpu_kv_head *recent, uint32_t token, uint32_t g,
+                        float *out)
+{
+    uint32_t left = recent->dim - g * GROUP, n = left < GROUP ? left : GROUP;
+    const uint16_t *from =
+        (const uint16_t *)(const void *)(recent->numbers + (uint64_t)token * recent->token_bytes) +
+        (uint64_t)g * GROUP;
+    for (uint32_t i = 0; i < GROUP; i++)
+        out[i] = i < n ? nib_f32_from_f16(from[i]) : 0.0f;
+}
+
 /// Stores group g of a token; `base` and `recent`, where it goes in f16, may be NULL.
 static void store_group(const struct nib_cpu_kv_head *head, const struct nib_cpu_kv_head *recent,
                         uint32_t token, uint32_t g, const float *x, const struct base_group *base)
@@ -270,7 +290,7 @@ static void store_group(const struct nib_cpu_kv_head *head, const struct nib_cpu
     bool is_i8 = head->format == NIB_KV_I8;
     float group[GROUP];
     uint8_t codes[GROUP];
-    load_group(x, head->dim, g, group);
+    load_group(head, x, g, group);
     if (recent)
         store_recent(recent, token, g, group);
     for (uint32_t i = 0; base && i < GROUP; i++)
@@ -328,10 +348,84 @@ struct nib_cpu_kv_rows nib_cpu_kv_find_rows(const struct nib_cpu_kv_store *a, ui
     return rows;
 }
 
+/// Writes group g of a page's tokens, rounded to f16, to out; `last` is the row of the last one and
+/// `x` its head's numbers. Other threads may be storing those of this step: their input is looked
+/// at.
+static void load_tokens(const struct nib_cpu_kv_store *a, uint64_t last, const float *x,
+                        const struct nib_cpu_kv_head *recent, uint32_t g, float out[PAGE][GROUP])
+{
+    for (uint32_t t = 0; t < PAGE; t++) {
+        uint64_t before = PAGE - 1 - t;
+        if (!has_row(a->step, last, before)) {
+            load_recent(recent, t, g, out[t]);
+            continue;
+        }
+        load_group(recent, x - before * a->key.stride, g, out[t]);
+        for (uint32_t i = 0; i < GROUP; i++)
+            out[t][i] = nib_f32_from_f16(half_of(out[t][i]));
+    }
+}
+
+/// Makes codes of group g of a page's tokens, each channel with a scale and a minimum of its own.
+static void pack_channels(const struct nib_cpu_kv_head *head, uint32_t g, float x[PAGE][GROUP])
+{
+    uint32_t *words = head->scales + NIB_KV_BY_TOKEN(0, 0, g, 0);
+    float low[GROUP], high[GROUP], factor[GROUP];
+    uint8_t codes[GROUP];
+    memcpy(low, x[0], sizeof low);
+    memcpy(high, x[0], sizeof high);
+    for (uint32_t t = 1; t < PAGE; t++) {
+        for (uint32_t i = 0; i < GROUP; i++) {
+            low[i] = x[t][i] < low[i] ? x[t][i] : low[i];
+            high[i] = x[t][i] > high[i] ? x[t][i] : high[i];
+        }
+    }
+    for (uint32_t i = 0; i < GROUP; i++) {
+        uint16_t minimum = half_of(low[i]), scale = half_of((high[i] - low[i]) / 15.0f);
+        words[i] = scale | (uint32_t)minimum << 16;
+        low[i] = nib_f32_from_f16(minimum);
+        factor[i] = inverse_of(nib_f32_from_f16(scale));
+    }
+    for (uint32_t t = 0; t < PAGE; t++) {
+        for (uint32_t i = 0; i < GROUP; i++)
+            x[t][i] = (x[t][i] - low[i]) * factor[i];
+        round_codes(x[t], 1.0f, 0.0f, 15.0f, 0, codes);
+        write_codes(head, t, g, codes);
+    }
+}
+
+/// Stores keys in f16, and packs their page where they are its last ones.
+static void store_channels(const struct nib_cpu_kv_store *a, const struct nib_cpu_kv_rows *rows)
+{
+    uint64_t last = rows->first + rows->n - 1, stride = a->key.stride;
+    uint32_t slot = a->step->rows[rows->first].position % PAGE;
+    for (uint32_t h = 0; h < a->cache->layer->n_heads; h++) {
+        struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, true, rows->page, h);
+        struct nib_cpu_kv_head recent =
+            nib_cpu_kv_find_recent(a->cache, true, rows->recent_page, rows->page, h);
+        const float *x = a->key.data + rows->first * stride + (uint64_t)h * head.dim;
+        for (uint32_t g = 0; g < nib_kv_groups(head.dim); g++) {
+            float group[GROUP], tokens[PAGE][GROUP];
+            for (uint32_t i = 0; i < rows->n; i++) {
+                load_group(&recent, x + i * stride, g, group);
+                store_recent(&recent, slot + i, g, group);
+            }
+            if (slot + rows->n < PAGE)
+                continue;
+            load_tokens(a, last, x + (rows->n - 1) * stride, &recent, g, tokens);
+            pack_channels(&head, g, tokens);
+        }
+    }
+}
+
 void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, const struct nib_cpu_kv_rows *rows,
                                bool is_key)
 {
     const struct nib_cpu_rows *in = is_key ? &a->key : &a->value;
+    if (is_key && a->cache->key_format == NIB_KV_I4_CHANNEL) {
+        store_channels(a, rows);
+        return;
+    }
     uint32_t slot = a->step->rows[rows->first].position % PAGE;
     for (uint32_t h = 0; h < a->cache->layer->n_heads; h++) {
         struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, is_key, rows->page, h);
@@ -361,12 +455,17 @@ void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, const struct ni
 static void load_codes(const struct nib_cpu_kv_head *head, uint32_t token, uint32_t g, float *out)
 {
     const uint32_t *words = (const uint32_t *)(const void *)head->numbers;
-    bool is_i8 = head->format == NIB_KV_I8;
+    bool is_i8 = head->format == NIB_KV_I8, is_channel = head->format == NIB_KV_I4_CHANNEL;
     uint32_t n_words = head->token_bytes / 4;
-    uint32_t scales = head->scales[NIB_KV_BY_TOKEN(0, 0, is_i8 ? g / 2 : g, token)];
-    float scale = nib_f32_from_f16(is_i8 ? half_of_word(scales, g) : (uint16_t)scales);
-    float minimum = is_i8 ? -128.0f * scale : nib_f32_from_f16((uint16_t)(scales >> 16));
+    const uint32_t *scales = head->scales + NIB_KV_BY_TOKEN(0, 0, is_i8 ? g / 2 : g, 0);
+    uint32_t pair = scales[token];
+    float scale = nib_f32_from_f16(is_i8 ? half_of_word(pair, g) : (uint16_t)pair);
+    float minimum = is_i8 ? -128.0f * scale : nib_f32_from_f16((uint16_t)(pair >> 16));
     for (uint32_t i = 0; i < GROUP; i++) {
+        if (is_channel) {
+            scale = nib_f32_from_f16((uint16_t)scales[i]);
+            minimum = nib_f32_from_f16((uint16_t)(scales[i] >> 16));
+        }
         uint32_t w = is_i8 ? i / 4 : head->is_key ? i / 8 : i % 16 / 4;
         uint32_t shift = is_i8 || !head->is_key ? i % 4 * 8 : i % 8 * 4;
         if (!is_i8 && !head->is_key)

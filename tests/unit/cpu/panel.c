@@ -38,6 +38,7 @@ static void fill(struct nib_row_block *b, const struct nib_format *format, uint6
 {
     uint64_t groups = b->rows * nib_format_groups(format, b->cols);
     uint64_t scales = format->super ? b->rows * nib_format_supers(format, b->cols) : groups;
+    uint32_t most = format->bits == 2 ? 16 : format->zero == NIB_ZERO_MINIMUM ? 64 : 128;
     for (uint64_t i = 0; b->values && i < b->rows * b->cols; i++)
         b->values[i] = make_number(state, type_of_floats(format), odd);
     for (uint64_t i = 0; b->codes && i < b->rows * b->cols; i++)
@@ -47,9 +48,9 @@ static void fill(struct nib_row_block *b, const struct nib_format *format, uint6
     for (uint64_t i = 0; b->min && i < scales; i++)
         b->min[i] = make_number(state, format->scale, odd);
     for (uint64_t i = 0; b->sub_scale && i < groups; i++)
-        b->sub_scale[i] = (int8_t)(next_random(state) % (format->bits == 2 ? 16 : 128));
+        b->sub_scale[i] = (int8_t)(next_random(state) % most);
     for (uint64_t i = 0; b->sub_min && i < groups; i++)
-        b->sub_min[i] = (uint8_t)(next_random(state) % (format->bits == 2 ? 16 : 256));
+        b->sub_min[i] = (uint8_t)(next_random(state) % most);
     for (uint64_t i = 0; b->zero && i < groups; i++)
         b->zero[i] = (int16_t)(next_random(state) % ((1u << format->bits) + 1));
 }

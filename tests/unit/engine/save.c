@@ -103,7 +103,48 @@ Test(save, newest_tokens_go_along)
                      NIB_ERROR_UNSUPPORTED);
         cr_assert(strstr(error.message, "recent=64"), "%s", error.message);
         rig_close(&rig);
+        // Others do not transform them.
+        struct nib_engine_params plain = params;
+        plain.kv_transform = NIB_KV_TRANSFORM_OFF;
+        rig_open(&rig, plain);
+        cr_assert_eq(nib_session_load(rig.engine, path_in_folder("s"), &session, &error),
+                     NIB_ERROR_UNSUPPORTED);
+        cr_assert(strstr(error.message, "transform=on"), "%s", error.message);
+        rig_close(&rig);
     }
+}
+
+Test(save, a_check_of_the_model_says_what_is_transformed)
+{
+    struct rig rig;
+    struct nib_error error;
+    struct nib_session *session = NULL;
+    uint32_t plain[2][2];
+    const struct nib_engine_params params = {.context = CONTEXT,
+                                             .key_format = NIB_KV_I8,
+                                             .value_format = NIB_KV_I4,
+                                             .kv_transform = NIB_KV_TRANSFORM_AUTO};
+    save_one(61, params);
+    for (int i = 0; i < 2; i++) {
+        rig_open(&rig, params);
+        plain[i][0] = rig.engine->plan->kv_layers[0].plain_keys;
+        plain[i][1] = rig.engine->plan->kv_layers[0].plain_values;
+        cr_assert_eq(nib_session_load(rig.engine, path_in_folder("s"), &session, &error), NIB_OK,
+                     "%s", error.message);
+        nib_session_destroy(&session);
+        rig_close(&rig);
+    }
+    cr_assert_arr_eq(plain[0], plain[1], sizeof plain[0]);
+    // There is nothing to choose where nothing is made codes of.
+    struct nib_model *model = NULL;
+    struct nib_engine *engine = NULL;
+    struct nib_model_params model_params = {0};
+    const struct nib_engine_params none = {.kv_transform = NIB_KV_TRANSFORM_AUTO};
+    cr_assert_eq(nib_shared_model_open(NIB_TEST_DATA "/" RIG_MODEL, &model_params, &model, &error),
+                 NIB_OK);
+    cr_assert_eq(nib_engine_build(model, &none, &engine, &error), NIB_ERROR_ARGUMENT);
+    cr_assert(strstr(error.message, "i8 and i4"), "%s", error.message);
+    nib_model_release(model);
 }
 
 Test(save, every_placement_gets_its_layers)
@@ -221,7 +262,7 @@ Test(save, damaged_files_are_refused)
     static const struct {
         size_t offset;
         uint32_t value;
-    } lies[] = {{64, 0}, {64, 44}, {64, UINT32_MAX}, {68, 64}, {68, 33}, {68, 0}, {72, 320}};
+    } lies[] = {{64, 0}, {64, 44}, {64, UINT32_MAX}, {68, 64}, {68, 33}, {68, 0}, {80, 320}};
     for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
         uint32_t truth = nib_load_u32(bytes + lies[i].offset);
         nib_store_u32(bytes + lies[i].offset, lies[i].value);

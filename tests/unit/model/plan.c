@@ -191,6 +191,10 @@ Test(plan, a_steps_newest_tokens)
     params.recent_tokens = NIB_KV_RECENT_NONE;
     make(&params);
     cr_expect_eq(nib_plan_kv_bytes(plan, 1, true), nib_plan_kv_bytes(plan, 1, false));
+    // Channels are packed from them, whatever the model.
+    open_folder("gemma3");
+    make(&(struct nib_plan_params){.key_format = NIB_KV_I4_CHANNEL});
+    cr_assert_eq(plan->recent_pages, NIB_KV_RECENT_I4 / NIB_KV_PAGE_TOKENS);
 }
 
 Test(plan, pages_hold_any_window)
@@ -232,6 +236,10 @@ Test(plan, wrong_parameters)
         {{.context = 513}, NIB_ERROR_ARGUMENT, "513"},
         {{.max_rows = 3}, NIB_ERROR_ARGUMENT, "3 rows"},
         {{.max_rows = 1024}, NIB_ERROR_ARGUMENT, "1024 rows"},
+        {{.value_format = NIB_KV_I4_CHANNEL}, NIB_ERROR_ARGUMENT, "k=i4c,v=i4"},
+        {{.key_format = NIB_KV_I4_CHANNEL, .recent_tokens = NIB_KV_RECENT_NONE},
+         NIB_ERROR_ARGUMENT,
+         "recent=64"},
     };
     open_folder("qwen2");
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {

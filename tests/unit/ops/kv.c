@@ -32,6 +32,18 @@ Test(ops_kv, sizes_of_integers)
     cr_assert_eq(layer.value_scale_page_size, 32u * 3 * 2 * 4, "scale and minimum");
 }
 
+Test(ops_kv, channels_have_scales_instead_of_tokens_and_bases)
+{
+    struct nib_kv_layer layer = {.n_heads = 3, .key_dim = 64, .value_dim = 64};
+    cr_assert(nib_kv_layer_size(&layer, NIB_KV_I4_CHANNEL, NIB_KV_I4));
+    cr_assert_eq(layer.key_page_size, 32u * 3 * 32);
+    cr_assert_eq(layer.key_scale_page_size, 3u * 64 * 4);
+    cr_assert_eq(layer.recent_key_page_size, 32u * 3 * 64 * 2);
+    cr_assert_not(nib_kv_transforms_keys(&layer, NIB_KV_I4_CHANNEL));
+    cr_assert(nib_kv_transforms_values(&layer, NIB_KV_I4));
+    cr_assert_not(nib_kv_layer_size(&layer, NIB_KV_I4, NIB_KV_I4_CHANNEL), "keys alone");
+}
+
 Test(ops_kv, heads_are_filled_up_to_groups)
 {
     cr_assert_eq(nib_kv_groups(64), 2);
@@ -74,6 +86,28 @@ Test(ops_kv, words_are_where_the_format_says)
     cr_assert_eq(NIB_KV_BY_TOKEN(0u, 16u, 0u, 31u), 31);
     cr_assert_eq(NIB_KV_BY_TOKEN(1u, 16u, 3u, 5u), (16 + 3) * 32 + 5);
     cr_assert_eq(NIB_KV_BY_NUMBER(1u, 16u, 3u, 5u), (32 + 5) * 16 + 3);
+}
+
+Test(ops_kv, losses_with_and_without_the_transform)
+{
+    float x[NIB_KV_GROUP] = {0};
+    struct nib_kv_loss loss = nib_kv_find_loss(NIB_KV_I4, x);
+    cr_assert(loss.size == 0 && loss.plain == 0 && loss.transformed == 0);
+    // A large number makes the steps of all others wide; transformed, all are alike.
+    for (int i = 0; i < NIB_KV_GROUP; i++)
+        x[i] = (float)(i * 7 % 13) / 13.0f - 0.5f;
+    x[5] = 8.0f;
+    loss = nib_kv_find_loss(NIB_KV_I4, x);
+    cr_assert_float_eq(loss.size, 66.5, 1);
+    cr_assert_lt(loss.transformed * 3, loss.plain);
+    // Numbers of two values have codes of their own; transformed, they have many.
+    for (int i = 0; i < NIB_KV_GROUP; i++)
+        x[i] = i * i % 7 < 3 ? 1.0f : 0.0f;
+    loss = nib_kv_find_loss(NIB_KV_I4, x);
+    cr_assert_lt(loss.plain * 10, loss.transformed);
+    // Eight bits lose the square of their steps' ratio less.
+    double four = nib_kv_find_loss(NIB_KV_I4, x).transformed;
+    cr_assert_lt(nib_kv_find_loss(NIB_KV_I8, x).transformed * 50, four);
 }
 
 Test(ops_kv, a_size_that_overflows_is_none)

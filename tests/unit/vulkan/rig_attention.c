@@ -46,6 +46,8 @@ static void make_plan(struct rig_cache *c)
         .key_dim = p->key_dim,
         .value_dim = p->value_dim,
         .window = p->window,
+        .plain_keys = p->is_plain,
+        .plain_values = p->is_plain,
     };
     cr_assert(nib_kv_layer_size(&c->layer, p->key_format, p->value_format));
     c->plan = (struct nib_plan){.values = {{"hidden", width}, {"logits", 1}},
