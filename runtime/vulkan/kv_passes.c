@@ -139,7 +139,7 @@ static struct nib_kv_store_part store_part(const struct builder *b, const struct
     };
 }
 
-/// What a pass stores. All but the range may be NULL.
+/// What a pass stores: keys, values or both, and queries, which may be NULL.
 struct store {
     const struct nib_vk_range *range; ///< holds all that is read
     const struct plane *keys;
@@ -195,8 +195,8 @@ static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer
                              [NIB_KV_STORE_INTERLEAVED] = queries && queries->interleaved}},
         .bind = {.range = {[NIB_BIND_OUT] = store->range,
                            [NIB_BIND_IN] = has_texels ? store->range : NULL,
-                           [NIB_BIND_MATRIX] = keys ? keys->range : NULL,
-                           [NIB_BIND_INPUT] = values ? values->range : NULL},
+                           [NIB_BIND_MATRIX] = (keys ? keys : values)->range,
+                           [NIB_BIND_INPUT] = (values ? values : keys)->range},
                  .has_texels = has_texels},
         .push = &args,
         .push_size = sizeof args,
@@ -212,8 +212,8 @@ static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer
         const struct plane *plane = i == 0 ? keys : values;
         if (plane) {
             reads(pass, plane->view);
-            // Queries could be turned there, for all that validation layers see: nothing else may
-            // read it meanwhile, such as a store of codes.
+            // Queries could be turned there, for all that validation layers see, so that nothing
+            // else, such as a store of codes, may read it meanwhile.
             if (!queries)
                 writes(b, pass, plane->view);
             add_access(pass, plane->resource, 0, 1, true);
