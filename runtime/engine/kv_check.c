@@ -67,7 +67,7 @@ static enum nib_status add_layer(const struct nib_session *session, uint32_t kv_
     const uint32_t *pages = nib_kv_pool_tables(engine->pool) +
                             nib_kv_pool_offset(engine->pool, session->table) +
                             layer->kv_class * nib_kv_pool_stride(engine->pool);
-    struct nib_kv_loss sums[2] = {{0}, {0}};
+    struct nib_kv_loss sums[2] = {{.plain = 0}, {.plain = 0}};
     enum nib_status status = NIB_OK;
     float *bytes = calloc(nib_kv_page_bytes(layer), 1);
     if (!bytes)
