@@ -349,7 +349,9 @@ static void lose(const char *model, uint32_t n_prompts, uint32_t n_places)
         cr_assert_eq(vulkan_fault_objects(), 0);
         cr_assert_eq(life.n_tokens, MAX_TOKENS);
         cr_assert(life.has_kept);
-        cr_assert_eq(life.n_before, life.lost_at);
+        // Of three steps under way two may end before the next is submitted, which then fails.
+        cr_assert(life.n_before >= life.lost_at && life.n_before <= life.lost_at + 2,
+                  "%u tokens before the loss at %u", life.n_before, life.lost_at);
         cr_assert_eq(life.execution.gpu_layers, 0);
         cr_assert_eq(life.execution.n_fallbacks, 1);
         cr_assert(strstr(life.fallback_text, "lost"), "%s", life.fallback_text);
