@@ -38,14 +38,17 @@ bool nib_cpu_is_same_view(const struct nib_view *a, const struct nib_view *b)
     return a->value == b->value && a->offset == b->offset && a->width == b->width;
 }
 
-/// Finds the stretches of rows of one sequence.
+/// Finds the stretches of rows of one sequence, and whether rows are each of another one.
 static void find_spans(struct nib_cpu_exec *e)
 {
     const uint32_t *sequences = e->self->sequences;
     e->n_spans = 0;
+    e->has_lone_rows = true;
     for (uint32_t r = 0; r < e->n_rows; r++) {
         if (r == 0 || sequences[r] != sequences[r - 1])
             e->self->spans[e->n_spans++] = r;
+        if (r > 0 && sequences[r] <= sequences[r - 1])
+            e->has_lone_rows = false;
     }
     e->self->spans[e->n_spans] = e->n_rows;
 }

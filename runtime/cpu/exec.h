@@ -14,6 +14,8 @@ struct nib_cpu_exec {
     const struct nib_step *step;
     uint32_t n_rows;  ///< rows that ops work on now: the step's, those kept, or those gathered
     uint32_t n_spans; ///< stretches of one sequence among them
+    /// Each row is of another sequence: no row attends to what another one of the step stores.
+    bool has_lone_rows;
     /// The op whose input is prepared already, in inputs[prepared_in]; UINT32_MAX: none.
     uint32_t prepared_op;
     uint32_t prepared_in;

@@ -94,17 +94,6 @@ struct nib_cpu_add nib_cpu_begin_add(const struct nib_cpu_exec *e, const struct 
     };
 }
 
-/// Returns whether each row is of another sequence: then no row attends to what another one of the
-/// step stores.
-static bool has_lone_rows(const struct nib_cpu_exec *e)
-{
-    for (uint32_t r = 1; r < e->n_rows; r++) {
-        if (e->self->sequences[r] <= e->self->sequences[r - 1])
-            return false;
-    }
-    return true;
-}
-
 /// Returns how many rows that store keys and values make a piece.
 static uint64_t kv_store_grain(const struct nib_cpu_exec *e, const struct nib_op_kv_store *op)
 {
@@ -115,7 +104,7 @@ static uint64_t kv_store_grain(const struct nib_cpu_exec *e, const struct nib_op
     uint64_t most = e->n_rows / (2 * (uint64_t)nib_thread_pool_size(e->self->device->pool));
     most = most < NIB_KV_PAGE_TOKENS ? most : NIB_KV_PAGE_TOKENS;
     bool has_codes = nib_kv_has_codes(e->self->caches[op->kv_layer].key_format);
-    return has_codes && grain < most && !has_lone_rows(e) ? most : grain;
+    return has_codes && grain < most && !e->has_lone_rows ? most : grain;
 }
 
 /// Sets up an op for all rows; returns how many of them make a piece.
@@ -254,9 +243,9 @@ static bool continues_chain(const struct nib_cpu_exec *e, uint32_t i)
     case NIB_OP_SOFTCAP:
         return true;
     case NIB_OP_KV_STORE:
-        return has_lone_rows(e);
+        return e->has_lone_rows;
     case NIB_OP_ATTENTION: // enough rows, else heads are shared out
-        return has_lone_rows(e) && e->n_rows >= 4 * n_threads && !nib_cpu_ends_cache(e, i - 1);
+        return e->has_lone_rows && e->n_rows >= 4 * n_threads && !nib_cpu_ends_cache(e, i - 1);
     default:
         return false;
     }

@@ -90,3 +90,18 @@ bool nib_kv_layer_size(struct nib_kv_layer *layer, enum nib_kv_format key_format
            (layer->recent_key_page_size != 0) == nib_kv_has_codes(key_format) &&
            (layer->recent_value_page_size != 0) == nib_kv_has_codes(value_format);
 }
+
+void nib_kv_transform_group(float *x, float factor)
+{
+    for (uint32_t step = 1; step < NIB_KV_GROUP; step *= 2) {
+        for (uint32_t i = 0; i < NIB_KV_GROUP; i += 2 * step) {
+            for (uint32_t k = i; k < i + step; k++) {
+                float sum = x[k] + x[k + step];
+                x[k + step] = x[k] - x[k + step];
+                x[k] = sum;
+            }
+        }
+    }
+    for (uint32_t i = 0; i < NIB_KV_GROUP; i++)
+        x[i] *= factor;
+}

@@ -69,6 +69,9 @@ uint32_t nib_kv_base_scale_words(enum nib_kv_format key_format, uint32_t key_dim
 bool nib_kv_layer_size(struct nib_kv_layer *layer, enum nib_kv_format key_format,
                        enum nib_kv_format value_format);
 
+/// Multiplies a group x[NIB_KV_GROUP] by the Hadamard matrix and `factor`, in place.
+void nib_kv_transform_group(float *x, float factor);
+
 /// Sums of squares over some numbers.
 struct nib_kv_loss {
     double size;        ///< of the numbers themselves

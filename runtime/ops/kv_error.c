@@ -1,22 +1,6 @@
 #include "runtime/base/half.h"
 #include "runtime/ops/kv.h"
 
-/// Multiplies a group by the Hadamard matrix and NIB_KV_STORE_FACTOR.
-static void transform(float *x)
-{
-    for (uint32_t step = 1; step < NIB_KV_GROUP; step *= 2) {
-        for (uint32_t i = 0; i < NIB_KV_GROUP; i++) {
-            if (i & step)
-                continue;
-            float sum = x[i] + x[i + step];
-            x[i + step] = x[i] - x[i + step];
-            x[i] = sum;
-        }
-    }
-    for (uint32_t i = 0; i < NIB_KV_GROUP; i++)
-        x[i] *= NIB_KV_STORE_FACTOR;
-}
-
 /// Returns the sum of the squares of what a group loses in `format`.
 static double find_loss(enum nib_kv_format format, const float *x)
 {
@@ -48,7 +32,7 @@ struct nib_kv_loss nib_kv_find_loss(enum nib_kv_format format, const float *x)
         y[i] = x[i];
         loss.size += (double)x[i] * (double)x[i];
     }
-    transform(y);
+    nib_kv_transform_group(y, NIB_KV_STORE_FACTOR);
     loss.transformed = 2 * find_loss(format, y);
     return loss;
 }

@@ -171,26 +171,10 @@ static void write_codes(const struct nib_cpu_kv_head *head, uint32_t token, uint
     }
 }
 
-/// Multiplies a group by the Hadamard matrix and `factor`.
-static void transform_group(float *x, float factor)
-{
-    for (uint32_t step = 1; step < GROUP; step *= 2) {
-        for (uint32_t i = 0; i < GROUP; i += 2 * step) {
-            for (uint32_t k = i; k < i + step; k++) {
-                float sum = x[k] + x[k + step];
-                x[k + step] = x[k] - x[k + step];
-                x[k] = sum;
-            }
-        }
-    }
-    for (uint32_t i = 0; i < GROUP; i++)
-        x[i] *= factor;
-}
-
 void nib_cpu_kv_transform(float *x, uint32_t dim, float factor)
 {
     for (uint32_t d = 0; d + GROUP <= dim; d += GROUP)
-        transform_group(x + d, factor);
+        nib_kv_transform_group(x + d, factor);
 }
 
 /// Writes group g of a head's numbers to out[GROUP] as it is to be stored.
@@ -200,7 +184,7 @@ static void load_group(const struct nib_cpu_kv_head *head, const float *x, uint3
     for (uint32_t i = 0; i < GROUP; i++)
         out[i] = i < n ? tame(x[g * GROUP + i]) : 0.0f;
     if (n == GROUP && head->is_transformed)
-        transform_group(out, NIB_KV_STORE_FACTOR);
+        nib_kv_transform_group(out, NIB_KV_STORE_FACTOR);
 }
 
 /// Writes the numbers that codes of 8 bits stand for. The products are exact.
