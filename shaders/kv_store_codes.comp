@@ -46,7 +46,9 @@ float load(uint from, uint d)
 {
     float value = x[from + min(d, DIM - 1u)];
     bool is_nan = (floatBitsToUint(value) & 0x7fffffffu) > 0x7f800000u;
-    return d >= DIM || is_nan ? 0.0 : clamp(value, -HALF_MAX, HALF_MAX);
+    value = is_nan ? 0.0 : value;
+    value = clamp(value, -HALF_MAX, HALF_MAX);
+    return d >= DIM ? 0.0 : value;
 }
 
 uint half_of(float value)
