@@ -74,6 +74,9 @@ static enum nib_status supports_cache(const struct nib_plan *plan, uint32_t kv_l
                         "the Vulkan backend keeps no newest tokens of heads of odd size in f16; "
                         "use --kv with recent=0");
     }
+    if (plan->first_pages > 0)
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "the Vulkan backend keeps no first tokens in f16; use --kv without first=");
     return NIB_OK;
 }
 
