@@ -212,10 +212,12 @@ static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer
         const struct plane *plane = i == 0 ? keys : values;
         if (plane) {
             reads(pass, plane->view);
-            // Queries could be turned there, for all that validation layers see, so that nothing
-            // else, such as a store of codes, may read it meanwhile.
+            // Queries could be turned anywhere in the value, for all that validation layers see, so
+            // that nothing else, such as a store of codes, may read it meanwhile.
+            const struct nib_view whole = {.value = plane->view->value,
+                                           .width = stride_of(b, plane->view)};
             if (!queries)
-                writes(b, pass, plane->view);
+                writes(b, pass, &whole);
             add_access(pass, plane->resource, 0, 1, true);
         }
     }
