@@ -52,10 +52,10 @@ struct nib_kv_pool_usage nib_kv_pool_get_usage(const struct nib_kv_pool *pool, u
 
 /// Gives table `table` pages of its own for the tokens from those it has up to `n_tokens` <=
 /// context, and gives back the pages that no token from there on can see through the class's
-/// window. Of new pages of newest tokens only those that tokens from `n_tokens` on see are taken;
-/// those before them become pages of the step, numbered from n_pages on, which commit and truncate
-/// drop and begin deals out anew. Errors: KV full, those of the copy (the table is as it was, but
-/// for pages behind its window).
+/// window. Of new pages of newest tokens only the first ones that its reach names, and those that
+/// tokens from `n_tokens` on see, are taken; those between them become pages of the step, numbered
+/// from n_pages on, which commit and truncate drop and begin deals out anew. Errors: KV full, those
+/// of the copy (the table is as it was, but for pages behind its window).
 enum nib_status nib_kv_pool_extend(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
                                    struct nib_error *err);
 /// Returns the number of tokens up to which `table` can be extended without another page: at least
