@@ -302,8 +302,9 @@ static bool make_all_matmuls(struct model *m, void *device, const struct request
     return is_good;
 }
 
+/// Newest and first tokens lie in f16 beside their codes where `has_floats`.
 static bool make_attention(struct model *m, void *device, enum nib_kv_format keys,
-                           enum nib_kv_format values)
+                           enum nib_kv_format values, bool has_floats)
 {
     static const uint32_t dims[] = {32, 64, 80, 96, 128, 192, 256, MAX_DIM};
     static const uint32_t groups[] = {1, 2, 3, 4, 5, 6, 7, 8, MAX_HEADS};
@@ -335,7 +336,9 @@ static bool make_attention(struct model *m, void *device, enum nib_kv_format key
     m->plan.ropes = &angles;
     m->plan.n_ropes = 1;
     m->plan.n_kv_layers = n_dims * n_groups;
-    m->plan.n_kv_classes = 1;
+    m->plan.n_kv_classes = has_floats ? 2 : 1;
+    m->plan.recent_pages = has_floats ? 2 : 0;
+    m->plan.first_pages = has_floats ? 1 : 0;
     m->plan.key_format = keys;
     m->plan.value_format = values;
     m->segments[m->plan.n_segments - 1].first_op = m->plan.n_ops;
@@ -345,11 +348,14 @@ static bool make_attention(struct model *m, void *device, enum nib_kv_format key
 static bool make_all_attention(struct model *m, void *device, bool is_quick)
 {
     static const enum nib_kv_format formats[] = {NIB_KV_F32, NIB_KV_F16, NIB_KV_I8, NIB_KV_I4};
+    static const enum nib_kv_format codes[] = {NIB_KV_I4_CHANNEL, NIB_KV_I8, NIB_KV_I4};
     bool is_good = true;
     for (uint32_t i = 0; i < 16; i++) {
         if (!is_quick || i / 4 == i % 4)
-            is_good = make_attention(m, device, formats[i / 4], formats[i % 4]) && is_good;
+            is_good = make_attention(m, device, formats[i / 4], formats[i % 4], false) && is_good;
     }
+    for (uint32_t i = 0; i < 6; i++)
+        is_good = make_attention(m, device, codes[i / 2], codes[1 + i % 2], true) && is_good;
     return is_good;
 }
 
