@@ -58,7 +58,7 @@ static bool prepare_blocks(const struct nib_cpu_exec *e, const struct nib_cpu_ma
     return true;
 }
 
-static void prepare_input(const struct nib_cpu_exec *e, const struct nib_cpu_matmul *args)
+void nib_cpu_prepare_input(const struct nib_cpu_exec *e, const struct nib_cpu_matmul *args)
 {
     const struct nib_cpu_matrix *weight = args->weight;
     if (prepare_blocks(e, args))
@@ -73,6 +73,22 @@ static void prepare_input(const struct nib_cpu_exec *e, const struct nib_cpu_mat
     } else if (args->activation != NIB_ACTIVATION_F32 || weight->permutation) {
         run_prepare(e, args, e->n_rows, nib_cpu_row_grain(e, weight->cols));
     }
+}
+
+struct nib_cpu_matmul nib_cpu_begin_matmul(const struct nib_cpu_exec *e,
+                                           const struct nib_op_matmul *op)
+{
+    const struct nib_cpu_matrix *bias = nib_cpu_instance_weight(e->self, op->bias);
+    return (struct nib_cpu_matmul){
+        .weight = nib_cpu_instance_weight(e->self, op->weight),
+        .bias = bias ? bias->vector : NULL,
+        .activation = op->activation,
+        .n_rows = e->n_rows,
+        .in = nib_cpu_view_rows(e, &op->in),
+        .out = nib_cpu_view_rows(e, &op->out),
+        .input = &e->self->inputs[0],
+        .scratch = e->self->scratch,
+    };
 }
 
 /// Neighbouring matmuls of one input, such as those of queries, keys and values: it is prepared
@@ -115,17 +131,7 @@ static bool add_matmul(const struct nib_cpu_exec *e, const struct nib_op *op,
         !nib_cpu_is_same_view(&op->matmul.in, in) ||
         (group->n > 0 && op->matmul.tap != NIB_NO_WEIGHT))
         return false;
-    const struct nib_cpu_matrix *bias = nib_cpu_instance_weight(e->self, op->matmul.bias);
-    struct nib_cpu_matmul args = {
-        .weight = nib_cpu_instance_weight(e->self, op->matmul.weight),
-        .bias = bias ? bias->vector : NULL,
-        .activation = op->matmul.activation,
-        .n_rows = e->n_rows,
-        .in = nib_cpu_view_rows(e, &op->matmul.in),
-        .out = nib_cpu_view_rows(e, &op->matmul.out),
-        .input = &e->self->inputs[0],
-        .scratch = e->self->scratch,
-    };
+    const struct nib_cpu_matmul args = nib_cpu_begin_matmul(e, &op->matmul);
     const struct nib_cpu_matmul *first = group->args;
     if (group->n > 0 &&
         (args.activation != first->activation || !has_same_input(first->weight, args.weight)))
@@ -369,13 +375,15 @@ uint32_t nib_cpu_exec_matmuls(struct nib_cpu_exec *e, uint32_t i, uint32_t end)
     struct nib_thread_pool *pool = e->self->device->pool;
     struct tail tail = {.kernels = &e->self->device->kernels};
     struct matmul_group *group = &tail.group;
+    if (nib_cpu_draws_at(e, i))
+        return nib_cpu_exec_draw(e, i);
     uint32_t next = find_group(e, i, end, group);
     bool is_prepared = e->prepared_op == i;
     uint32_t in = is_prepared ? e->prepared_in : 0;
     for (uint32_t k = 0; k < group->n; k++)
         group->args[k].input = &e->self->inputs[in];
     if (!is_prepared)
-        prepare_input(e, group->args);
+        nib_cpu_prepare_input(e, group->args);
     next = find_tail(e, i, next, end, 1 - in, &tail);
     e->prepared_op = tail.has_next ? next : UINT32_MAX;
     e->prepared_in = 1 - in;
