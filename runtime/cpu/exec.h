@@ -73,6 +73,11 @@ uint32_t nib_cpu_exec_rows(struct nib_cpu_exec *e, uint32_t i, uint32_t end);
 struct nib_cpu_add nib_cpu_begin_add(const struct nib_cpu_exec *e, const struct nib_op_add *op);
 struct nib_cpu_activate nib_cpu_begin_activate(const struct nib_cpu_exec *e,
                                                const struct nib_op_activate *op);
+/// Sets up attention of all rows.
+struct nib_cpu_attention nib_cpu_begin_attention(const struct nib_cpu_exec *e,
+                                                 const struct nib_op_attention *op);
+/// Returns whether op `i` is attention that runs in a chain, each row by itself.
+bool nib_cpu_attends_by_rows(const struct nib_cpu_exec *e, uint32_t i);
 /// Returns whether op `i` is the last to store keys and values, so that the rest of its segment is
 /// of use only to rows that want logits.
 bool nib_cpu_ends_cache(const struct nib_cpu_exec *e, uint32_t i);

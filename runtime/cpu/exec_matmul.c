@@ -12,6 +12,10 @@
 /// their codes fill the first cache.
 #define TALL_GRAIN 128u
 #define TALL_ROWS 64u
+/// What a thread fetches at most of pages that attention reads next: a part of its second cache
+/// beside the weights.
+#define FETCH_BYTES (UINT64_C(512) << 10)
+#define CACHE_LINE 64u
 /// Matmuls that are run as one loop.
 #define MAX_GROUP 4
 
@@ -98,6 +102,8 @@ struct matmul_group {
     struct nib_cpu_matmul args[MAX_GROUP];
     uint64_t end[MAX_GROUP]; ///< items of the loop up to this matmul's last
     uint32_t n;
+    const struct nib_cpu_attention *attention; ///< whose pages are fetched meanwhile, or NULL
+    uint64_t fetch_bytes;                      ///< of each KV head of a row, at most
 };
 
 /// What goes on with a group's outputs column by column: it is done with each piece's, while they
@@ -142,10 +148,57 @@ static bool add_matmul(const struct nib_cpu_exec *e, const struct nib_op *op,
     return true;
 }
 
+static void fetch_far(const uint8_t *address)
+{
+#ifdef __GNUC__
+    __builtin_prefetch(address, 0, 2);
+#else
+    (void)address;
+#endif
+}
+
+/// Fetches the first pages of one KV head of a row to the second cache.
+static void fetch_head(const struct nib_cpu_attention *a, uint32_t r, uint32_t kv_head,
+                       uint64_t most)
+{
+    const struct nib_step_row *row = &a->step->rows[r];
+    const uint32_t window = a->cache->layer->window;
+    if (row->sequence == NIB_NONE)
+        return;
+    uint64_t end = (uint64_t)row->position + 1;
+    uint64_t token = window && window < end ? end - window : 0;
+    for (token = token / NIB_KV_PAGE_TOKENS * NIB_KV_PAGE_TOKENS; token < end && most > 0;
+         token += NIB_KV_PAGE_TOKENS) {
+        uint64_t page = nib_cpu_kv_find_page(a->cache, a->step, row, token), bytes = 0;
+        for (int is_key = 0; is_key < 2; is_key++) {
+            struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, is_key, page, kv_head);
+            uint64_t n = end - token < NIB_KV_PAGE_TOKENS ? end - token : NIB_KV_PAGE_TOKENS;
+            for (uint64_t i = 0; i < n * head.token_bytes; i += CACHE_LINE)
+                fetch_far(head.numbers + i);
+            bytes += n * head.token_bytes;
+        }
+        most -= bytes < most ? bytes : most;
+    }
+}
+
+/// Fetches what attention reads first of rows, all of whose KV heads are cut as the loop's `count`
+/// items are: the threads have the same share of both. The matmuls wait for arithmetic, attention
+/// for memory.
+static void fetch_pages(const struct matmul_group *group, uint64_t first, uint64_t last)
+{
+    const struct nib_cpu_attention *a = group->attention;
+    const uint64_t count = group->end[group->n - 1];
+    const uint64_t n_heads = a->cache->layer->n_heads, n = n_heads * a->n_rows;
+    for (uint64_t i = first * n / count; i < last * n / count; i++)
+        fetch_head(a, (uint32_t)(i / n_heads), (uint32_t)(i % n_heads), group->fetch_bytes);
+}
+
 static void group_body(void *user, uint64_t first, uint64_t last, uint32_t thread)
 {
     const struct matmul_group *group = user;
     uint64_t begin = 0;
+    if (group->attention)
+        fetch_pages(group, first, last);
     for (uint32_t i = 0; i < group->n && begin < last; begin = group->end[i++]) {
         uint64_t from = first > begin ? first : begin;
         uint64_t to = last < group->end[i] ? last : group->end[i];
@@ -370,6 +423,20 @@ static void expect_matmuls(const struct nib_cpu_exec *e, uint32_t i)
     nib_thread_pool_expect(e->self->device->pool, &memory);
 }
 
+/// Finds the attention that comes in the chain behind op `i` - 1, if there is one.
+static bool finds_attention(const struct nib_cpu_exec *e, uint32_t i, uint32_t end,
+                            struct nib_cpu_attention *out)
+{
+    const struct nib_op *ops = e->plan->ops;
+    while (i < end && (ops[i].kind == NIB_OP_NORM || ops[i].kind == NIB_OP_ROPE ||
+                       ops[i].kind == NIB_OP_KV_STORE))
+        i++;
+    if (i >= end || !nib_cpu_attends_by_rows(e, i))
+        return false;
+    *out = nib_cpu_begin_attention(e, &ops[i].attention);
+    return true;
+}
+
 uint32_t nib_cpu_exec_matmuls(struct nib_cpu_exec *e, uint32_t i, uint32_t end)
 {
     struct nib_thread_pool *pool = e->self->device->pool;
@@ -385,6 +452,12 @@ uint32_t nib_cpu_exec_matmuls(struct nib_cpu_exec *e, uint32_t i, uint32_t end)
     if (!is_prepared)
         nib_cpu_prepare_input(e, group->args);
     next = find_tail(e, i, next, end, 1 - in, &tail);
+    struct nib_cpu_attention attention;
+    if (tail.kind == NIB_OP_COUNT && finds_attention(e, next, end, &attention)) {
+        uint64_t n_heads = (uint64_t)attention.cache->layer->n_heads * e->n_rows;
+        group->attention = &attention;
+        group->fetch_bytes = FETCH_BYTES * nib_thread_pool_size(pool) / n_heads;
+    }
     e->prepared_op = tail.has_next ? next : UINT32_MAX;
     e->prepared_in = 1 - in;
     nib_loop_fn *body = tail.kind == NIB_OP_COUNT ? group_body : tail_body;
