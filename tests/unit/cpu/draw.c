@@ -6,6 +6,7 @@
 
 #include "runtime/base/bytes.h"
 #include "runtime/cpu/cpu_backend.h"
+#include "runtime/cpu/features.h"
 #include "runtime/ops/logits.h"
 #include "runtime/quant/pack.h"
 
@@ -26,6 +27,7 @@ struct head {
     uint8_t *raw;
     uint64_t row_bytes;
     uint64_t random;
+    const char *level; ///< of kernels; NULL: the highest
 };
 
 static float random_float(struct head *h, float size)
@@ -127,7 +129,9 @@ static void run_head(const struct head *h, uint32_t threads, uint32_t n, const f
                                   .drawn = out->drawn};
     const struct nib_instance_params params = {
         .plan = &h->plan, .first_segment = 2, .n_segments = 1, .max_logits = MAX_LINES};
-    cr_assert_eq(cpu->device_open(nib_device_params(.threads = threads), &device, &error), NIB_OK);
+    cr_assert_eq(cpu->device_open(nib_device_params(.threads = threads, .cpu_mask = h->level),
+                                  &device, &error),
+                 NIB_OK);
     struct nib_instance_params on = params;
     on.device = device;
     cr_assert_eq(cpu->create(&on, &self, &error), NIB_OK, "%s", error.message);
@@ -176,6 +180,29 @@ Test(cpu_draw, likeliest)
         make_hidden(&h, hidden);
         for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
             assert_likeliest(&h, 1 + (uint32_t)i % 3, counts[i], hidden);
+        free(h.raw);
+    }
+}
+
+Test(cpu_draw, levels)
+{
+    static const char *const levels[] = {
+#define X(id, name) name,
+        NIB_CPU_LEVELS(X)
+#undef X
+    };
+    float hidden[MAX_LINES * COLS];
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+        void *device;
+        struct head h;
+        if (nib_cpu_backend.device_open(nib_device_params(.cpu_mask = levels[i]), &device, NULL) !=
+            NIB_OK)
+            continue; // this machine has none
+        nib_cpu_backend.device_close(device);
+        make_head(&h, NIB_FORMAT_Q4_1, NIB_ACTIVATION_INT16_GROUP);
+        h.level = levels[i];
+        make_hidden(&h, hidden);
+        assert_likeliest(&h, 2, 16, hidden);
         free(h.raw);
     }
 }
