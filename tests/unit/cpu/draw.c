@@ -6,7 +6,7 @@
 
 #include "runtime/base/bytes.h"
 #include "runtime/cpu/cpu_backend.h"
-#include "runtime/cpu/features.h"
+#include "runtime/cpu/kernels.h"
 #include "runtime/ops/logits.h"
 #include "runtime/quant/pack.h"
 
@@ -182,6 +182,38 @@ Test(cpu_draw, likeliest)
             assert_likeliest(&h, 1 + (uint32_t)i % 3, counts[i], hidden);
         free(h.raw);
     }
+}
+
+Test(cpu_draw, row_along_lower_halves)
+{
+    // All that the bound allows: one row lies along what the upper halves leave, and has nothing else.
+    enum { WINNER = 901, STRETCH = NIB_CPU_LARGEST_ROWS };
+    float hidden[MAX_LINES * COLS], along[COLS], others[COLS] = {0}, zeros[COLS] = {0};
+    struct head h;
+    make_head(&h, NIB_FORMAT_Q8_0, NIB_ACTIVATION_INT16_GROUP);
+    make_hidden(&h, hidden);
+    float sum = 0;
+    for (int i = 0; i < COLS; i++) {
+        hidden[i] = i % LARGE == 0 ? 40.0f : hidden[i];
+        along[i] = i % LARGE == 0 ? 0.0f : hidden[i];
+        sum += along[i] * along[i];
+    }
+    for (int i = 0; i < COLS; i += LARGE)
+        others[i] = 0.97f * sum / (40.0f * (COLS / LARGE));
+    for (int r = 1; r < MAX_LINES; r++)
+        memcpy(hidden + r * COLS, hidden, COLS * sizeof *hidden);
+    for (int r = 0; r < VOCABULARY; r++) {
+        bool is_near = r / STRETCH == WINNER / STRETCH; // zeros, so that it is alone there
+        const float *row = r == WINNER ? along : is_near ? zeros : others;
+        cr_assert(nib_row_pack(&h.reader.format, row, COLS, h.raw + r * h.row_bytes));
+    }
+    assert_likeliest(&h, 2, 16, hidden);
+    struct lines *lines = calloc(1, sizeof *lines);
+    cr_assert_not_null(lines);
+    run_head(&h, 1, 16, hidden, true, lines);
+    cr_assert_eq(lines->drawn[0], WINNER);
+    free(lines);
+    free(h.raw);
 }
 
 Test(cpu_draw, levels)
