@@ -4,8 +4,8 @@
 // fastest of its runs), multiply-adds and bytes of weights a second. The bytes are also given as
 // a part of the bandwidth at which the same threads read memory, measured first, and the
 // multiply-adds as a part of what the level's instructions for bytes can do on as many threads with
-// exact sums: AVX2 and AVX-512 without VNNI take twice the instructions where codes have more than
-// four bits, so that there are two such peaks.
+// exact sums: AVX2 and AVX-512 without VNNI widen 16-bit sums after each 32 columns, and take twice
+// the instructions where codes have more than four bits, so that there are two such peaks.
 // With one thread, its processor time is measured, so that other programs disturb little.
 #ifndef _WIN32
 #define _POSIX_C_SOURCE 199309L

@@ -31,6 +31,7 @@ layout(constant_id = NIB_ATTENTION_THREADS) const uint THREADS = 128;
 // For sequences with one row in the step; else for those with more.
 layout(constant_id = NIB_ATTENTION_IS_SINGLE) const bool IS_SINGLE = false;
 layout(constant_id = NIB_ATTENTION_RECENT) const uint RECENT = 0;
+layout(constant_id = NIB_ATTENTION_FIRST) const uint FIRST = 0;
 layout(local_size_x_id = NIB_ATTENTION_THREADS) in;
 
 const uint WIDTH = THREADS / LANES; // sets of invocations
@@ -157,7 +158,7 @@ struct KvUnit {
 #define UNIT_WORDS value_words
 #define UNIT_QUADS VALUE_QUAD
 #include "lib/kv_unit.glsl"
-// Newest tokens, which are read beside codes.
+// Newest and first tokens, which are read beside codes.
 #define UNIT_LOAD load_recent_key
 #define UNIT_FORMAT uint(NIB_KV_CODE_F16)
 #define UNIT_DIM KEY_DIM
@@ -583,7 +584,7 @@ void score_channels(uint head, uint page, uint lane, uint place)
     }
 }
 
-// The same for keys of newest tokens, in f16: four units to each of the invocation's groups.
+// The same for keys of tokens in f16: four units to each of the invocation's groups.
 void score_recent(uint head, uint n_heads, uint page, uint lane, uint place, uint last)
 {
     const uint n_units = (KEY_DIM + 7u) / 8u;
@@ -616,7 +617,9 @@ void weigh_scores(Tile tile, uint first_token, bool is_recent)
         uint seen = tile.position + r / HEADS + 1u;
         uint unseen = p.window != 0u && p.window < seen ? seen - p.window : 0u;
         seen -= OWN_TOKENS;
-        if (RECENT > 0u && is_recent != (first_token / PAGE >= first_recent(seen - 1u)))
+        bool is_first = FIRST > 0u && first_token / PAGE < FIRST; // for all rows
+        if (RECENT > 0u && !is_first &&
+            is_recent != (first_token / PAGE >= first_recent(seen - 1u)))
             seen = 0u;
         float next = most[r];
         [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
@@ -767,13 +770,16 @@ void main()
     uint begin = p.window != 0u && p.window <= tile.position ? tile.position + 1u - p.window : 0u;
     uint first_page = begin / PAGE, end_page = (end + PAGE - 1u) / PAGE;
     uint n_pages = end_page - min(first_page, end_page);
-    // Pages that some row reads as they are, then those that some row reads in f16: a few are both.
-    uint n_recent = 0u, n_plain = n_pages;
+    // First pages, which all rows read in f16, then those that some row reads as they are, then
+    // those that some row reads in f16: a few are both.
+    uint n_first = FIRST > first_page ? min(FIRST - first_page, n_pages) : 0u;
+    uint n_recent = 0u, n_older = n_pages;
     if (RECENT > 0u && n_pages > 0u) {
-        n_plain = max(first_recent(end - 1u), first_page) - first_page;
-        n_recent = end_page - max(first_recent(tile.position), first_page);
+        uint least = first_page + n_first;
+        n_older = max(first_recent(end - 1u), least) - first_page;
+        n_recent = end_page - max(first_recent(tile.position), least);
     }
-    uint n_visits = n_plain + n_recent;
+    uint n_visits = n_older + n_recent;
     uint share = max((n_visits + gl_NumWorkGroups.z - 1u) / gl_NumWorkGroups.z, LEAST_PAGES);
     uint visit = gl_WorkGroupID.z * share, end_visit = min(n_visits, visit + share);
     bool begins = OWN_TOKENS > 0u && gl_WorkGroupID.z == 0u; // with the row's own token
@@ -803,8 +809,9 @@ void main()
 
     uint n_heads = p.n_heads / p.heads_per_kv_head;
     for (; visit < end_visit; visit++) {
-        bool is_recent = RECENT > 0u && visit >= n_plain;
-        uint page_index = is_recent ? end_page - (n_visits - visit) : first_page + visit;
+        bool is_newest = RECENT > 0u && visit >= n_older;
+        bool is_recent = is_newest || (FIRST > 0u && visit < n_first);
+        uint page_index = is_newest ? end_page - (n_visits - visit) : first_page + visit;
         uint page = step.rest[table + page_index], base = page_index * PAGE;
         uint recent_page = is_recent ? step.rest[recent_table + page_index] : 0u;
         uint last = end - 1u - base;

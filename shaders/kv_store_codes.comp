@@ -17,6 +17,7 @@ layout(constant_id = NIB_KV_STORE_IS_KEY) const bool IS_KEY = true;
 layout(constant_id = NIB_KV_STORE_DIM) const uint DIM = 64;
 layout(constant_id = NIB_KV_STORE_HAS_RECENT) const bool HAS_RECENT = false;
 layout(constant_id = NIB_KV_STORE_TRANSFORMS) const bool TRANSFORMS = true;
+layout(constant_id = NIB_KV_STORE_FIRST_ALONE) const uint FIRST_ALONE = 0;
 layout(local_size_x = 64) in;
 
 const bool IS_I8 = FORMAT == NIB_KV_CODE_I8;
@@ -46,7 +47,9 @@ float load(uint from, uint d)
 {
     float value = x[from + min(d, DIM - 1u)];
     bool is_nan = (floatBitsToUint(value) & 0x7fffffffu) > 0x7f800000u;
-    return d >= DIM || is_nan ? 0.0 : clamp(value, -HALF_MAX, HALF_MAX);
+    value = is_nan ? 0.0 : value;
+    value = clamp(value, -HALF_MAX, HALF_MAX);
+    return d >= DIM ? 0.0 : value;
 }
 
 uint half_of(float value)
@@ -65,7 +68,7 @@ struct Place {
     uint head;
     uint slot;
     uint page;
-    uint recent; // its page among those of newest tokens
+    uint recent; // its page among those in f16, or NIB_NONE
 };
 
 // Four neighbours of a group of numbers are a vector.
@@ -214,7 +217,7 @@ void store_recent(Place place, uint group, vec4 numbers[QUADS])
 void load_relative(Place place, uint from, uint group, out vec4 numbers[QUADS])
 {
     load_group(from, group, numbers);
-    if (HAS_RECENT)
+    if (HAS_RECENT && (FIRST_ALONE == 0u || place.recent != NIB_NONE))
         store_recent(place, group, numbers);
     [[unroll]] for (uint i = 0u; i < QUADS; i++) {
         if (IS_KEY)
@@ -290,6 +293,8 @@ void main()
     uint apart = (p.recent.kv_class - p.kv_class) * step.header.page_table_stride;
     if (HAS_RECENT)
         recent = step.rest[index + apart];
+    if (FIRST_ALONE > 0u && r.position / NIB_KV_PAGE_TOKENS >= FIRST_ALONE)
+        recent = NIB_NONE;
     uint pair = i % PAIRS, slot = r.position % NIB_KV_PAGE_TOKENS, bits = 0u;
     Place place = Place(i / PAIRS, slot, page, recent);
     for (uint k = 0u; k < 2u && 2u * pair + k < GROUPS; k++) {

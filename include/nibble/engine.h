@@ -67,6 +67,9 @@ struct nib_engine_params {
                                  ///< nib_execution.fallbacks is to begin with; copied; NULL: none
     uint32_t kv_recent; ///< newest tokens in f16 beside i8 and i4; 0: NIB_KV_RECENT_DEFAULT
     enum nib_kv_transform kv_transform; ///< of i8 and i4
+    uint32_t kv_first; ///< first tokens of each session, whose keys and values are kept in f16
+                       ///< beside their codes of i8 or i4 and read there: a multiple of 32 up to
+                       ///< 256; 0: none. docs/kv-cache.md says what they gain
 };
 #define nib_engine_params(...) \
     (&(struct nib_engine_params){.struct_size = sizeof(struct nib_engine_params), __VA_ARGS__})
@@ -132,6 +135,7 @@ struct nib_engine_info {
     uint32_t kv_recent;       ///< newest tokens in f16 beside i8 and i4; 0: none
     bool kv_keys_transformed; ///< by the Hadamard matrix, in i8 and i4
     bool kv_values_transformed;
+    uint32_t kv_first; ///< first tokens in f16 beside i8 and i4; 0: none
 };
 /// Describes the engine. While a thread of nib_engine_prepare loads, what the devices have taken
 /// and done is not known, and 0.

@@ -132,6 +132,7 @@ struct nib_memory_params {
     /// On a Vulkan device, where each layer has its own pages for the newest tokens of a step; the
     /// CPU's layers take turns with theirs.
     bool on_vulkan;
+    uint32_t kv_first; ///< first tokens in f16, as nib_engine_params.kv_first; 0: none
 };
 #define nib_memory_params(...) \
     (&(struct nib_memory_params){.struct_size = sizeof(struct nib_memory_params), __VA_ARGS__})

@@ -9,7 +9,7 @@
 static uint32_t own_pages(const struct nib_cpu_instance *instance, uint32_t kv_class)
 {
     const struct nib_plan *plan = instance->plan;
-    bool is_recent = plan->recent_pages > 0 && kv_class == plan->n_kv_classes - 1;
+    bool is_recent = nib_plan_keeps_f16(plan) && kv_class == plan->n_kv_classes - 1;
     return instance->n_pages[kv_class] - (is_recent ? nib_plan_step_pages(plan) : 0);
 }
 
@@ -18,7 +18,7 @@ static void add_layer(struct nib_cpu_instance *instance, const struct nib_kv_lay
     const struct nib_plan *plan = instance->plan;
     uint64_t recent = nib_kv_recent_bytes(layer);
     instance->page_stride[layer->kv_class] += nib_kv_page_bytes(layer);
-    if (plan->recent_pages == 0)
+    if (!nib_plan_keeps_f16(plan))
         return;
     instance->page_stride[plan->n_kv_classes - 1] += recent;
     if (instance->step_stride < recent)
@@ -57,12 +57,13 @@ static uint64_t pages_size(const struct nib_cpu_instance *instance, uint32_t kv_
     return own * instance->page_stride[kv_class] + step * instance->step_stride;
 }
 
-/// Finds where the newest tokens of a layer lie; `offset` is where its part of a page begins.
+/// Finds where the tokens in f16 of a layer lie; `offset` is where its part of a page begins.
 static void find_recent(const struct nib_cpu_instance *instance, uint64_t offset,
                         struct nib_cpu_cache *cache)
 {
     uint32_t c = instance->plan->n_kv_classes - 1;
     cache->recent_pages = instance->plan->recent_pages;
+    cache->first_pages = instance->plan->first_pages;
     cache->recent_class = c;
     cache->n_recent = own_pages(instance, c);
     cache->recent = instance->pages[c] + offset;
@@ -103,7 +104,7 @@ enum nib_status nib_cpu_caches_create(struct nib_cpu_instance *instance, struct 
         cache->pages = instance->pages[kv_class] + offset[kv_class];
         cache->page_stride = instance->page_stride[kv_class];
         offset[kv_class] += nib_kv_page_bytes(cache->layer);
-        if (plan->recent_pages > 0) {
+        if (nib_plan_keeps_f16(plan)) {
             find_recent(instance, offset[plan->n_kv_classes - 1], cache);
             offset[plan->n_kv_classes - 1] += nib_kv_recent_bytes(cache->layer);
         }

@@ -170,8 +170,9 @@ struct nib_cpu_cache {
     enum nib_kv_format value_format;
     uint8_t *pages; ///< this layer's part of page 0
     uint64_t page_stride;
-    uint32_t recent_pages; ///< as nib_plan.recent_pages; 0: what follows is not there
-    uint32_t recent_class; ///< of newest tokens
+    uint32_t recent_pages; ///< as nib_plan.recent_pages
+    uint32_t first_pages;  ///< as nib_plan.first_pages; where both are 0, what follows is not there
+    uint32_t recent_class; ///< of tokens in f16
     uint32_t n_recent;     ///< pages; those behind are of the step, and shared by all layers
     uint8_t *recent;       ///< as `pages`
     uint64_t recent_stride;
@@ -188,13 +189,20 @@ static inline const uint32_t *nib_cpu_kv_find_table(const struct nib_step *step,
            (uint64_t)kv_class * step->header.page_table_stride;
 }
 
-/// Returns the first token that a row at `position` reads in f16; UINT64_MAX: none.
+/// Returns the first of the newest tokens, which a row at `position` reads in f16; UINT64_MAX:
+/// there are none.
 static inline uint64_t nib_cpu_kv_first_recent(const struct nib_cpu_cache *cache, uint32_t position)
 {
     uint32_t page = position / NIB_KV_PAGE_TOKENS;
     if (cache->recent_pages == 0)
         return UINT64_MAX;
     return (uint64_t)NIB_KV_FIRST_RECENT(page, cache->recent_pages) * NIB_KV_PAGE_TOKENS;
+}
+
+/// Tells whether all rows read a token in f16.
+static inline bool nib_cpu_kv_is_first(const struct nib_cpu_cache *cache, uint64_t token)
+{
+    return token / NIB_KV_PAGE_TOKENS < cache->first_pages;
 }
 
 /// Returns the number of the page that holds a position of a row's sequence.
@@ -220,7 +228,7 @@ struct nib_cpu_kv_head {
 struct nib_cpu_kv_head nib_cpu_kv_find_head(const struct nib_cpu_cache *cache, bool is_key,
                                             uint64_t page, uint32_t kv_head);
 
-/// Returns the head in a page of newest tokens; where the format has no codes, which such pages do
+/// Returns the head in a page of tokens in f16; where the format has no codes, which such pages do
 /// not hold, in page `page` instead.
 struct nib_cpu_kv_head nib_cpu_kv_find_recent(const struct nib_cpu_cache *cache, bool is_key,
                                               uint64_t recent_page, uint64_t page,
@@ -237,7 +245,7 @@ struct nib_cpu_kv_rows {
     uint64_t first;
     uint32_t n;
     uint64_t page;        ///< of the cache
-    uint64_t recent_page; ///< of newest tokens, where they are kept
+    uint64_t recent_page; ///< of tokens in f16; NIB_NONE: these are not kept there
 };
 /// Returns those that begin with row r, which is no padding, and end before `last`.
 struct nib_cpu_kv_rows nib_cpu_kv_find_rows(const struct nib_cpu_kv_store *a, uint64_t r,

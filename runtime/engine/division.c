@@ -18,7 +18,7 @@ static double bytes_of(const struct nib_engine *engine, uint32_t first, uint32_t
         const struct nib_kv_layer *layer = &plan->kv_layers[plan->segments[s].layer];
         uint32_t n_pages = nib_plan_pages(plan, layer->kv_class, engine->max_sessions);
         bytes += (double)n_pages * (double)nib_kv_page_bytes(layer);
-        if (plan->recent_pages > 0) {
+        if (nib_plan_keeps_f16(plan)) {
             n_pages = nib_plan_pages(plan, plan->n_kv_classes - 1, engine->max_sessions);
             bytes += (double)n_pages * (double)nib_kv_recent_bytes(layer);
         }

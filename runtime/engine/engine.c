@@ -41,6 +41,7 @@ static enum nib_status make_plan(struct nib_engine *engine, const struct nib_eng
         .key_format = params->key_format,
         .value_format = params->value_format,
         .recent_tokens = params->kv_recent,
+        .first_tokens = params->kv_first,
         .precise = params->precise,
     };
     NIB_TRY(choose_transform(engine, params, &plan_params, err));
@@ -116,8 +117,9 @@ enum nib_status nib_engine_make_pool(struct nib_engine *engine, struct nib_kv_po
     }
     for (uint32_t c = 0; c < plan->n_kv_classes; c++)
         reach[c].window = everything[c] ? 0 : reach[c].window;
-    if (plan->recent_pages > 0) {
+    if (nib_plan_keeps_f16(plan)) {
         reach[plan->n_kv_classes - 1].recent = plan->recent_pages;
+        reach[plan->n_kv_classes - 1].first = plan->first_pages;
         params.n_step_pages = nib_plan_step_pages(plan);
         params.n_pages[plan->n_kv_classes - 1] -= params.n_step_pages;
     }
@@ -308,7 +310,7 @@ static void add_pool(const struct nib_engine *engine, struct nib_engine_info *in
         uint64_t page_bytes = nib_kv_page_bytes(layer);
         info->kv_used_bytes += (usage.n_pages - usage.n_free - usage.n_idle) * page_bytes;
         info->kv_idle_bytes += usage.n_idle * page_bytes;
-        if (engine->plan->recent_pages == 0)
+        if (!nib_plan_keeps_f16(engine->plan))
             continue;
         usage = nib_kv_pool_get_usage(engine->pool, engine->plan->n_kv_classes - 1);
         page_bytes = nib_kv_recent_bytes(layer);
@@ -327,6 +329,7 @@ void nib_engine_get_info(const struct nib_engine *engine, struct nib_engine_info
         .n_segments = engine->plan->n_segments,
         .n_placements = engine->n_parts,
         .kv_recent = engine->plan->recent_pages * NIB_KV_PAGE_TOKENS,
+        .kv_first = engine->plan->first_pages * NIB_KV_PAGE_TOKENS,
         .kv_keys_transformed =
             nib_kv_transforms_keys(engine->plan->kv_layers, engine->plan->key_format),
         .kv_values_transformed =

@@ -21,13 +21,19 @@ static uint32_t pages_for(uint32_t n_tokens)
     return n_tokens / NIB_KV_PAGE_TOKENS + (n_tokens % NIB_KV_PAGE_TOKENS != 0);
 }
 
+/// Tells whether a class is of tokens that are kept in f16 beside their codes.
+static bool is_in_f16(struct nib_kv_reach reach)
+{
+    return reach.recent > 0 || reach.first > 0;
+}
+
 static enum nib_status take_memory(struct nib_kv_pool *pool, uint64_t n_entries,
                                    struct nib_error *err)
 {
     const struct nib_kv_pool_params *params = &pool->params;
     uint32_t anchor = NIB_NONE;
     for (uint32_t c = 0; c < params->n_classes && anchor == NIB_NONE; c++)
-        anchor = params->reach[c].window == 0 && params->reach[c].recent == 0 ? c : NIB_NONE;
+        anchor = params->reach[c].window || is_in_f16(params->reach[c]) ? NIB_NONE : c;
     enum nib_status status =
         nib_kv_pages_init(&pool->pages, params->n_classes, params->n_pages, anchor, err);
     if (status != NIB_OK)
@@ -100,17 +106,20 @@ static void drop_page(struct nib_kv_pool *pool, uint32_t kv_class, uint32_t *ent
     *entry = NIB_NONE;
 }
 
-/// Drops the table's pages outside [first, end).
+/// Drops the table's pages outside [first, end), but keeps those below `end` that all rows see.
 static void narrow(struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class, uint32_t first,
                    uint32_t end)
 {
     struct nib_kv_range *held = &pool->states[table].held[kv_class];
     uint32_t *pages = nib_kv_table(pool, table, kv_class);
     // The last ones first: what they follow stays known longer.
-    while (held->end > held->first && held->end > end)
+    while (held->end > end)
         drop_page(pool, kv_class, &pages[--held->end]);
-    while (held->first < min_u32(first, held->end))
-        drop_page(pool, kv_class, &pages[held->first++]);
+    held->first = min_u32(held->first, held->end);
+    for (; held->first < min_u32(first, held->end); held->first++) {
+        if (held->first >= pool->params.reach[kv_class].first)
+            drop_page(pool, kv_class, &pages[held->first]);
+    }
 }
 
 void nib_kv_drop_step_pages(struct nib_kv_pool *pool, uint32_t table)
@@ -128,29 +137,33 @@ void nib_kv_drop_step_pages(struct nib_kv_pool *pool, uint32_t table)
 static uint32_t shared_end(const struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class)
 {
     const struct nib_kv_table_state *state = &pool->states[table];
-    if (state->n_tokens % NIB_KV_PAGE_TOKENS == 0)
+    uint32_t place = state->n_tokens / NIB_KV_PAGE_TOKENS;
+    if (state->n_tokens % NIB_KV_PAGE_TOKENS == 0 || place >= state->held[kv_class].end)
         return NIB_NONE;
-    uint32_t page = nib_kv_table(pool, table, kv_class)[state->n_tokens / NIB_KV_PAGE_TOKENS];
+    uint32_t page = nib_kv_table(pool, table, kv_class)[place];
     bool is_shared = pool->pages.classes[kv_class].pages[page].references > 1;
     return is_shared ? page : NIB_NONE;
 }
 
-/// Returns how many of `n` new pages can be those of the step: newest tokens' that no token behind
-/// them sees.
-static uint32_t step_pages(const struct nib_kv_pool *pool, uint32_t kv_class, uint32_t n)
+/// Returns how many of the new pages [begin, end) can be those of the step: newest tokens' that no
+/// token behind them sees.
+static uint32_t step_pages(const struct nib_kv_pool *pool, uint32_t kv_class, uint32_t begin,
+                           uint32_t end)
 {
-    uint32_t recent = pool->params.reach[kv_class].recent;
+    const struct nib_kv_reach *reach = &pool->params.reach[kv_class];
     uint32_t left = pool->params.n_step_pages - pool->n_step_pages;
-    return recent > 0 && n > recent ? min_u32(n - recent, left) : 0;
+    begin = max_u32(begin, reach->first);
+    bool has_any = reach->recent > 0 && end > begin && end - begin > reach->recent;
+    return has_any ? min_u32(end - begin - reach->recent, left) : 0;
 }
 
-/// Returns the number of pages that the table must take to hold tokens up to page `end`.
+/// Returns the number of pages that the table must take to hold `n_tokens` tokens.
 static uint32_t pages_needed(const struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class,
-                             uint32_t end)
+                             uint32_t n_tokens)
 {
-    uint32_t held_end = pool->states[table].held[kv_class].end;
-    uint32_t n = end > held_end ? end - held_end : 0;
-    return n - step_pages(pool, kv_class, n) +
+    uint32_t begin = pool->states[table].held[kv_class].end;
+    uint32_t end = max_u32(begin, nib_kv_end(pool->params.reach[kv_class], n_tokens));
+    return end - begin - step_pages(pool, kv_class, begin, end) +
            (shared_end(pool, table, kv_class) != NIB_NONE ? 1 : 0);
 }
 
@@ -160,19 +173,19 @@ static uint32_t pages_left(const struct nib_kv_pool *pool, uint32_t kv_class)
     return page_class->n_free + page_class->n_idle;
 }
 
-/// Makes sure of the pages for tokens up to page `end`. Where nothing is left and the page to be
-/// copied is the table's but for its block, the block is forgotten instead.
-static enum nib_status require_pages(struct nib_kv_pool *pool, uint32_t table, uint32_t end,
+/// Makes sure of the pages for `n_tokens` tokens. Where nothing is left and the page to be copied
+/// is the table's but for its block, the block is forgotten instead.
+static enum nib_status require_pages(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
                                      struct nib_error *err)
 {
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
         uint32_t page = shared_end(pool, table, c);
-        if (page != NIB_NONE && pages_needed(pool, table, c, end) > pages_left(pool, c)) {
+        if (page != NIB_NONE && pages_needed(pool, table, c, n_tokens) > pages_left(pool, c)) {
             const struct nib_kv_page_state *state = &pool->pages.classes[c].pages[page];
             if (state->references == 2 && state->block != NIB_NONE)
                 nib_kv_pages_detach(&pool->pages, c, page);
         }
-        uint32_t needed = pages_needed(pool, table, c, end);
+        uint32_t needed = pages_needed(pool, table, c, n_tokens);
         if (needed > pages_left(pool, c))
             return nib_fail(err, NIB_ERROR_KV_FULL,
                             "the KV pool has %u free pages, %u are needed; end a session or lower "
@@ -206,33 +219,36 @@ static void take_until(struct nib_kv_pool *pool, uint32_t table, uint32_t kv_cla
 {
     struct nib_kv_range *held = &pool->states[table].held[kv_class];
     uint32_t *pages = nib_kv_table(pool, table, kv_class);
-    uint32_t n_step = end > held->end ? step_pages(pool, kv_class, end - held->end) : 0;
-    for (; n_step > 0; n_step--) {
-        pages[held->end++] = pool->params.n_pages[kv_class] + pool->n_step_pages++;
+    uint32_t n_step = step_pages(pool, kv_class, held->end, end);
+    while (held->end < end) {
+        uint32_t *page = &pages[held->end++];
+        if (n_step == 0 || held->end <= pool->params.reach[kv_class].first) {
+            *page = nib_kv_pages_take(&pool->pages, kv_class);
+            continue;
+        }
+        *page = pool->params.n_pages[kv_class] + pool->n_step_pages++;
         pool->states[table].step_end = held->end;
+        n_step--;
     }
-    while (held->end < end)
-        pages[held->end++] = nib_kv_pages_take(&pool->pages, kv_class);
 }
 
 enum nib_status nib_kv_pool_extend(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
                                    struct nib_error *err)
 {
     struct nib_kv_table_state *state = &pool->states[table];
-    uint32_t end = pages_for(n_tokens);
     if (n_tokens <= state->n_tokens)
         return NIB_OK;
     // What the last whole page's end sees stays, so that a sequence can be saved from there.
     uint32_t whole = state->n_tokens - state->n_tokens % NIB_KV_PAGE_TOKENS;
     for (uint32_t c = 0; c < pool->params.n_classes; c++)
-        narrow(pool, table, c, nib_kv_first_seen(pool->params.reach[c], whole), end);
-    enum nib_status status = require_pages(pool, table, end, err);
+        narrow(pool, table, c, nib_kv_first_seen(pool->params.reach[c], whole), UINT32_MAX);
+    enum nib_status status = require_pages(pool, table, n_tokens, err);
     for (uint32_t c = 0; c < pool->params.n_classes && status == NIB_OK; c++)
         status = own_end(pool, table, c, err);
     if (status != NIB_OK)
         return status;
     for (uint32_t c = 0; c < pool->params.n_classes; c++)
-        take_until(pool, table, c, end);
+        take_until(pool, table, c, nib_kv_end(pool->params.reach[c], n_tokens));
     state->n_tokens = n_tokens;
     return NIB_OK;
 }
@@ -262,22 +278,32 @@ static void find_known(struct nib_kv_pool *pool, uint32_t table)
     state->is_private = state->is_private || (n > 0 && state->serial == 0);
 }
 
+/// Tells whether the table has the pages of a class that its first `n_tokens` tokens need.
+static bool has_needed(const struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class,
+                       uint32_t n_tokens)
+{
+    struct nib_kv_places needed = nib_kv_needed(pool->params.reach[kv_class], n_tokens);
+    return needed.first == needed.end || pool->states[table].held[kv_class].first <= needed.first;
+}
+
+bool nib_kv_pool_can_resume(const struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens)
+{
+    bool can = true;
+    for (uint32_t c = 0; c < pool->params.n_classes; c++)
+        can = can && has_needed(pool, table, c, n_tokens);
+    return can;
+}
+
 /// Returns how many of the table's first `n_tokens` tokens have all pages that the next one sees.
 static uint32_t usable(const struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens)
 {
     const struct nib_kv_pool_params *params = &pool->params;
-    const struct nib_kv_range *held = pool->states[table].held;
     for (uint32_t c = 0; c < params->n_classes; c++) {
-        if (params->reach[c].recent > 0 &&
-            held[c].first > nib_kv_first_seen(params->reach[c], n_tokens))
-            n_tokens -= n_tokens % (NIB_KV_RECENT_STRIDE * NIB_KV_PAGE_TOKENS);
+        if (is_in_f16(params->reach[c]) && !has_needed(pool, table, c, n_tokens))
+            n_tokens = max_u32(params->reach[c].first * NIB_KV_PAGE_TOKENS,
+                               n_tokens - n_tokens % (NIB_KV_RECENT_STRIDE * NIB_KV_PAGE_TOKENS));
     }
-    for (uint32_t c = 0; c < params->n_classes; c++) {
-        if (params->reach[c].recent == 0 &&
-            held[c].first > nib_kv_first_seen(params->reach[c], n_tokens))
-            return 0;
-    }
-    return n_tokens;
+    return nib_kv_pool_can_resume(pool, table, n_tokens) ? n_tokens : 0;
 }
 
 uint32_t nib_kv_pool_truncate(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens)
@@ -286,10 +312,7 @@ uint32_t nib_kv_pool_truncate(struct nib_kv_pool *pool, uint32_t table, uint32_t
     nib_kv_drop_step_pages(pool, table);
     uint32_t kept = usable(pool, table, min_u32(n_tokens, state->n_tokens));
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
-        struct nib_kv_range *held = &state->held[c];
-        narrow(pool, table, c, 0, pages_for(kept));
-        if (held->end > pages_for(kept))
-            *held = (struct nib_kv_range){pages_for(kept), pages_for(kept)};
+        narrow(pool, table, c, 0, nib_kv_end(pool->params.reach[c], kept));
     }
     if (kept == 0)
         *state = (struct nib_kv_table_state){0};
@@ -305,17 +328,19 @@ void nib_kv_pool_fork(struct nib_kv_pool *pool, uint32_t from, uint32_t to)
         const struct nib_kv_range *held = &pool->states[from].held[c];
         const uint32_t *source = nib_kv_table(pool, from, c);
         uint32_t *target = nib_kv_table(pool, to, c);
-        for (uint32_t i = held->first; i < held->end; i++) {
+        for (uint32_t i = 0; i < held->end; i++) {
             target[i] = source[i];
-            nib_kv_pages_retain(&pool->pages, c, source[i]);
+            if (source[i] != NIB_NONE)
+                nib_kv_pages_retain(&pool->pages, c, source[i]);
         }
     }
 }
 
-struct nib_kv_range nib_kv_needed(struct nib_kv_reach reach, uint32_t n_tokens)
+struct nib_kv_places nib_kv_needed(struct nib_kv_reach reach, uint32_t n_tokens)
 {
-    uint32_t end = pages_for(n_tokens);
-    return (struct nib_kv_range){min_u32(nib_kv_first_seen(reach, n_tokens), end), end};
+    uint32_t end = nib_kv_end(reach, n_tokens), n_first = min_u32(reach.first, end);
+    uint32_t first = max_u32(nib_kv_first_seen(reach, n_tokens), n_first);
+    return (struct nib_kv_places){n_first, min_u32(first, end), end};
 }
 
 enum nib_status nib_kv_pool_restore(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
@@ -323,16 +348,17 @@ enum nib_status nib_kv_pool_restore(struct nib_kv_pool *pool, uint32_t table, ui
 {
     struct nib_kv_table_state *state = &pool->states[table];
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
-        struct nib_kv_range range = nib_kv_needed(pool->params.reach[c], n_tokens);
-        if (range.end - range.first > pages_left(pool, c))
+        struct nib_kv_places needed = nib_kv_needed(pool->params.reach[c], n_tokens);
+        if (nib_kv_count(&needed) > pages_left(pool, c))
             return nib_fail(err, NIB_ERROR_KV_FULL,
                             "the KV pool has %u free pages, %u are needed; end a session",
-                            pages_left(pool, c), range.end - range.first);
+                            pages_left(pool, c), nib_kv_count(&needed));
     }
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
-        struct nib_kv_range range = nib_kv_needed(pool->params.reach[c], n_tokens);
-        state->held[c] = (struct nib_kv_range){range.first, range.first};
-        take_until(pool, table, c, range.end);
+        struct nib_kv_places needed = nib_kv_needed(pool->params.reach[c], n_tokens);
+        take_until(pool, table, c, needed.n_first);
+        state->held[c] = (struct nib_kv_range){needed.first, needed.first};
+        take_until(pool, table, c, needed.end);
     }
     state->n_tokens = n_tokens;
     state->is_private = n_tokens > 0;
@@ -352,10 +378,4 @@ uint32_t nib_kv_pool_offset(const struct nib_kv_pool *pool, uint32_t table)
 uint32_t nib_kv_pool_stride(const struct nib_kv_pool *pool)
 {
     return pool->stride;
-}
-
-struct nib_kv_range nib_kv_pool_held(const struct nib_kv_pool *pool, uint32_t table,
-                                     uint32_t kv_class)
-{
-    return pool->states[table].held[kv_class];
 }

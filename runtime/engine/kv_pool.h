@@ -17,6 +17,8 @@
 struct nib_kv_reach {
     uint32_t window; ///< tokens, itself included; 0: all before it
     uint32_t recent; ///< the class is of newest tokens: what NIB_KV_FIRST_RECENT takes; or 0
+    uint32_t first;  ///< pages from the start on that every row sees besides; without newest tokens
+                     ///< the class has no others. Or 0
 };
 
 struct nib_kv_pool_params {
@@ -50,10 +52,10 @@ struct nib_kv_pool_usage nib_kv_pool_get_usage(const struct nib_kv_pool *pool, u
 
 /// Gives table `table` pages of its own for the tokens from those it has up to `n_tokens` <=
 /// context, and gives back the pages that no token from there on can see through the class's
-/// window. Of new pages of newest tokens only those that tokens from `n_tokens` on see are taken;
-/// those before them become pages of the step, numbered from n_pages on, which commit and truncate
-/// drop and begin deals out anew. Errors: KV full, those of the copy (the table is as it was, but
-/// for pages behind its window).
+/// window. Of new pages of newest tokens only the first ones that its reach names, and those that
+/// tokens from `n_tokens` on see, are taken; those between them become pages of the step, numbered
+/// from n_pages on, which commit and truncate drop and begin deals out anew. Errors: KV full, those
+/// of the copy (the table is as it was, but for pages behind its window).
 enum nib_status nib_kv_pool_extend(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,
                                    struct nib_error *err);
 /// Returns the number of tokens up to which `table` can be extended without another page: at least
@@ -61,7 +63,8 @@ enum nib_status nib_kv_pool_extend(struct nib_kv_pool *pool, uint32_t table, uin
 uint32_t nib_kv_pool_room(const struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens);
 /// Cuts table `table` down to `n_tokens` tokens. Returns how many of its tokens are still usable:
 /// min(n_tokens, those it had), or 0 where a window's pages that the next token would see are gone;
-/// where newest tokens' pages are gone, the last multiple of NIB_KV_RECENT_STRIDE pages.
+/// where newest tokens' pages are gone, the last multiple of NIB_KV_RECENT_STRIDE pages, or the
+/// class's first ones where these are more.
 uint32_t nib_kv_pool_truncate(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens);
 /// Makes table `to`, which is empty, hold what `from` holds.
 void nib_kv_pool_fork(struct nib_kv_pool *pool, uint32_t from, uint32_t to);
@@ -95,14 +98,25 @@ const uint32_t *nib_kv_pool_tables(const struct nib_kv_pool *pool);
 uint32_t nib_kv_pool_offset(const struct nib_kv_pool *pool, uint32_t table);
 uint32_t nib_kv_pool_stride(const struct nib_kv_pool *pool);
 
-/// Pages [first, end) of a table are held in `kv_class`.
-struct nib_kv_range {
+/// Pages [0, n_first) and [first, end) of a sequence; n_first <= first.
+struct nib_kv_places {
+    uint32_t n_first;
     uint32_t first;
     uint32_t end;
 };
-struct nib_kv_range nib_kv_pool_held(const struct nib_kv_pool *pool, uint32_t table,
-                                     uint32_t kv_class);
-/// The pages that a sequence of `n_tokens` tokens needs to go on, in a class with this reach.
-struct nib_kv_range nib_kv_needed(struct nib_kv_reach reach, uint32_t n_tokens);
+/// Returns those that a sequence of `n_tokens` tokens needs to go on, in a class with this reach.
+struct nib_kv_places nib_kv_needed(struct nib_kv_reach reach, uint32_t n_tokens);
+/// Returns how many they are, and the one at `index` of them.
+static inline uint32_t nib_kv_count(const struct nib_kv_places *places)
+{
+    return places->n_first + places->end - places->first;
+}
+static inline uint32_t nib_kv_place(const struct nib_kv_places *places, uint32_t index)
+{
+    return index < places->n_first ? index : places->first + index - places->n_first;
+}
+/// Tells whether table `table` has those that its first `n_tokens` tokens need to go on, in every
+/// class.
+bool nib_kv_pool_can_resume(const struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens);
 
 #endif

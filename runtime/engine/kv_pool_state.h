@@ -5,6 +5,13 @@
 #include "runtime/engine/kv_pages.h"
 #include "runtime/engine/kv_pool.h"
 
+/// A table has pages [first, end) of a class, and below `end` those that its reach names as first.
+/// In a class of these alone `end` is not beyond them.
+struct nib_kv_range {
+    uint32_t first;
+    uint32_t end;
+};
+
 struct nib_kv_table_state {
     uint32_t n_tokens;
     uint32_t n_known; ///< pages from the start on whose blocks are known
@@ -40,7 +47,7 @@ static inline uint32_t *nib_kv_table(const struct nib_kv_pool *pool, uint32_t ta
     return pool->tables + nib_kv_pool_offset(pool, table) + (size_t)kv_class * pool->stride;
 }
 
-/// The first page that a row at `position` sees.
+/// The first page that a row at `position` sees behind those that all rows see.
 static inline uint32_t nib_kv_first_seen(struct nib_kv_reach reach, uint32_t position)
 {
     uint32_t page = position / NIB_KV_PAGE_TOKENS;
@@ -49,6 +56,14 @@ static inline uint32_t nib_kv_first_seen(struct nib_kv_reach reach, uint32_t pos
     if (reach.window == 0 || position < reach.window)
         return 0;
     return (position - reach.window + 1) / NIB_KV_PAGE_TOKENS;
+}
+
+/// One behind the last page that a class has for `n_tokens` tokens.
+static inline uint32_t nib_kv_end(struct nib_kv_reach reach, uint32_t n_tokens)
+{
+    uint32_t end = n_tokens / NIB_KV_PAGE_TOKENS + (n_tokens % NIB_KV_PAGE_TOKENS != 0);
+    bool has_first_alone = reach.first > 0 && reach.recent == 0;
+    return has_first_alone && end > reach.first ? reach.first : end;
 }
 
 /// Drops the pages of a step that the table has, which has ended.

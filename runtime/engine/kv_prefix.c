@@ -79,7 +79,7 @@ static uint32_t find_blocks(struct nib_kv_pool *pool, uint32_t table, const int3
     uint32_t best = 0;
     uint32_t run[NIB_KV_MAX_CLASSES]; // pages that are there in a row, up to the last one
     for (uint32_t c = 0; c < pool->params.n_classes; c++)
-        run[c] = state->n_known - state->held[c].first;
+        run[c] = state->n_known > state->held[c].first ? state->n_known - state->held[c].first : 0;
     uint64_t serial = state->serial;
     for (uint32_t i = state->n_known; i < limit / NIB_KV_PAGE_TOKENS; i++) {
         uint32_t block =
@@ -90,9 +90,13 @@ static uint32_t find_blocks(struct nib_kv_pool *pool, uint32_t table, const int3
         serial = pool->pages.blocks[block].serial;
         bool complete = true;
         for (uint32_t c = 0; c < pool->params.n_classes; c++) {
-            run[c] = pool->pages.blocks[block].pages[c] == NIB_NONE ? 0 : run[c] + 1;
-            uint32_t first = nib_kv_first_seen(pool->params.reach[c], (i + 1) * NIB_KV_PAGE_TOKENS);
-            complete = complete && run[c] >= i + 1 - first;
+            bool is_there = pool->pages.blocks[block].pages[c] != NIB_NONE;
+            if (!is_there && i < pool->params.reach[c].first)
+                return best; // what all rows behind it see is gone
+            run[c] = is_there ? run[c] + 1 : 0;
+            struct nib_kv_places needed =
+                nib_kv_needed(pool->params.reach[c], (i + 1) * NIB_KV_PAGE_TOKENS);
+            complete = complete && run[c] >= needed.end - needed.first;
         }
         best = complete ? i + 1 : best;
     }
@@ -111,10 +115,12 @@ uint32_t nib_kv_pool_attach(struct nib_kv_pool *pool, uint32_t table, const int3
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
         struct nib_kv_range *held = &state->held[c];
         uint32_t *pages = nib_kv_table(pool, table, c);
-        uint32_t first = nib_kv_first_seen(pool->params.reach[c], end * NIB_KV_PAGE_TOKENS);
+        struct nib_kv_places needed =
+            nib_kv_needed(pool->params.reach[c], end * NIB_KV_PAGE_TOKENS);
         // Retained before others are released, so that none is taken for idle in between.
-        uint32_t from = first > state->n_known ? first : state->n_known;
-        for (uint32_t i = from; i < end; i++) {
+        for (uint32_t i = state->n_known; i < needed.end; i++) {
+            if (i >= needed.n_first && i < needed.first)
+                continue;
             uint32_t page = pool->pages.blocks[pool->found[i]].pages[c];
             if (i < held->end) {
                 swap_page(pool, c, &pages[i], page);
@@ -123,12 +129,14 @@ uint32_t nib_kv_pool_attach(struct nib_kv_pool *pool, uint32_t table, const int3
                 pages[i] = page;
             }
         }
-        for (uint32_t i = held->first; i < held->end && i < first; i++) {
+        for (uint32_t i = held->first; i < held->end && i < needed.first; i++) {
+            if (i < needed.n_first)
+                continue;
             nib_kv_pages_release(&pool->pages, c, pages[i]);
             pages[i] = NIB_NONE;
         }
-        held->first = held->first > first ? held->first : first;
-        held->end = end;
+        held->first = held->first > needed.first ? held->first : needed.first;
+        held->end = needed.end;
     }
     state->serial = pool->pages.blocks[pool->found[end - 1]].serial;
     state->n_known = end;

@@ -4,7 +4,7 @@
 #include "runtime/base/status.h"
 #include "runtime/ops/backend.h"
 
-#define VERSION 5
+#define VERSION 6
 /// Places of a tensor, and bytes at each, that go into a model's fingerprint.
 #define N_SAMPLES 8
 #define SAMPLE_SIZE 64
@@ -105,8 +105,8 @@ struct nib_session_run nib_session_find_run(const struct nib_session_shape *shap
         .page_size = (bytes + 7) / 8 * 8,
         .is_recent = is_recent,
     };
-    if (!is_recent || plan->recent_pages > 0)
-        run.range = nib_kv_needed(shape->reach[run.kv_class], n_computed);
+    if (!is_recent || nib_plan_keeps_f16(plan))
+        run.places = nib_kv_needed(shape->reach[run.kv_class], n_computed);
     return run;
 }
 
@@ -116,7 +116,7 @@ static uint64_t pages_size(const struct nib_session_shape *shape, uint32_t n_com
     uint64_t size = 0;
     for (uint32_t i = 0; i < 2 * shape->plan->n_kv_layers; i++) {
         struct nib_session_run run = nib_session_find_run(shape, i / 2, i % 2, n_computed);
-        size += (uint64_t)(run.range.end - run.range.first) * run.page_size;
+        size += (uint64_t)nib_kv_count(&run.places) * run.page_size;
     }
     return size;
 }
@@ -159,7 +159,7 @@ void nib_session_write_header(const struct nib_session_shape *shape,
     nib_store_u32(out_header + 64, content->n_tokens);
     nib_store_u32(out_header + 68, content->n_computed);
     nib_store_u32(out_header + 72, plain_planes(shape->plan));
-    nib_store_u32(out_header + 76, 0);
+    nib_store_u32(out_header + 76, shape->plan->first_pages);
 }
 
 /// Checks that the file is whole.
@@ -190,6 +190,19 @@ static const char *format_name(uint32_t format)
     return names[format < sizeof names / sizeof names[0] ? format : 0];
 }
 
+/// Fails: other tokens are in f16, pages of newest ones `recent` and of first ones `first`.
+static enum nib_status refuse_in_f16(const struct nib_plan *plan, uint32_t recent, uint32_t first,
+                                     const char *name, struct nib_error *err)
+{
+    bool is_recent = recent != plan->recent_pages;
+    unsigned long long n = (is_recent ? recent : first) * (unsigned long long)NIB_KV_PAGE_TOKENS;
+    return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                    "%s: its cache keeps %llu %s tokens in f16, this one %u; use --kv with %s=%llu",
+                    name, n, is_recent ? "newest" : "first",
+                    (is_recent ? plan->recent_pages : plan->first_pages) * NIB_KV_PAGE_TOKENS,
+                    is_recent ? "recent" : "first", n);
+}
+
 /// Checks that the file comes from such an engine.
 static enum nib_status check_origin(const struct nib_session_shape *shape, const uint8_t *data,
                                     const char *name, struct nib_error *err)
@@ -197,7 +210,7 @@ static enum nib_status check_origin(const struct nib_session_shape *shape, const
     const struct nib_plan *plan = shape->plan;
     uint32_t keys = nib_load_u32(data + 48), values = nib_load_u32(data + 52);
     uint32_t precise = nib_load_u32(data + 56), recent = nib_load_u32(data + 60);
-    uint32_t plain = nib_load_u32(data + 72);
+    uint32_t plain = nib_load_u32(data + 72), first = nib_load_u32(data + 76);
     if (nib_load_u64(data + 32) != shape->model)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "%s: was saved with another model; open that one", name);
@@ -206,13 +219,8 @@ static enum nib_status check_origin(const struct nib_session_shape *shape, const
                         "%s: its cache is k=%s,v=%s, this one k=%s,v=%s; use --kv k=%s,v=%s", name,
                         format_name(keys), format_name(values), format_name(plan->key_format),
                         format_name(plan->value_format), format_name(keys), format_name(values));
-    if (recent != plan->recent_pages)
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "%s: its cache keeps %llu newest tokens in f16, this one %u; use --kv "
-                        "with recent=%llu",
-                        name, (unsigned long long)recent * NIB_KV_PAGE_TOKENS,
-                        plan->recent_pages * NIB_KV_PAGE_TOKENS,
-                        (unsigned long long)recent * NIB_KV_PAGE_TOKENS);
+    if (recent != plan->recent_pages || first != plan->first_pages)
+        return refuse_in_f16(plan, recent, first, name, err);
     if (plain != plain_planes(plan))
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
                         "%s: its keys are %s and its values %s, which is otherwise here; use --kv "

@@ -2,11 +2,11 @@
 ///
 /// Little-endian. The header is followed by the tokens, padded to 8 bytes, then, layer by layer,
 /// the pages that the sequence needs to go on from its computed tokens, each as kv_export gives it
-/// and padded to 8 bytes, and behind them, likewise, those of newest tokens.
+/// and padded to 8 bytes, and behind them, likewise, those of first and of newest tokens in f16.
 ///
 ///     offset  size  what
 ///          0     8  "NIBSESS" and a zero byte
-///          8     8  version of the layout and of the pages, 5
+///          8     8  version of the layout and of the pages, 6
 ///         16     8  bytes of the file
 ///         24     8  checksum of the bytes from 32 on
 ///         32     8  fingerprint of the model
@@ -18,7 +18,7 @@
 ///         64     4  number of tokens
 ///         68     4  computed tokens, a multiple of 32
 ///         72     4  1 where keys are codes that are not transformed, 2 for values, or both, or 0
-///         76     4  0
+///         76     4  pages of first tokens that are kept, 0: none
 ///
 /// Thread-safety: safe.
 #ifndef RUNTIME_ENGINE_SESSION_FILE_H
@@ -67,13 +67,13 @@ void nib_session_write_header(const struct nib_session_shape *shape,
                               uint8_t out_header[NIB_SESSION_HEADER_SIZE]);
 /// Some pages of a layer that a file holds, one after the other.
 struct nib_session_run {
-    struct nib_kv_range range; ///< of the sequence's pages
+    struct nib_kv_places places; ///< of the sequence's pages
     uint32_t kv_class;
     size_t page_size; ///< with its padding; a page has kv_export's bytes
     bool is_recent;
 };
-/// Returns those of layer `kv_layer` for `n_computed` tokens: codes or numbers, and newest tokens'
-/// (`is_recent`), of which there may be none.
+/// Returns those of layer `kv_layer` for `n_computed` tokens: codes or numbers, and those of tokens
+/// in f16 beside codes (`is_recent`), of which there may be none.
 struct nib_session_run nib_session_find_run(const struct nib_session_shape *shape,
                                             uint32_t kv_layer, bool is_recent, uint32_t n_computed);
 /// Returns the bytes of the tokens with their padding.

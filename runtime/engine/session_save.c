@@ -31,10 +31,11 @@ static const struct nib_part *part_of(const struct nib_engine *engine, uint32_t 
     return &engine->parts[part];
 }
 
-/// The page at `place` of the session's table, of layer `kv_layer` and the class of `run`.
+/// The page of the session's table that is number `index` of `run`, of layer `kv_layer`.
 static struct nib_kv_page page_at(const struct nib_session *session, uint32_t kv_layer,
-                                  const struct nib_session_run *run, uint32_t place)
+                                  const struct nib_session_run *run, uint32_t index)
 {
+    uint32_t place = nib_kv_place(&run->places, index);
     const struct nib_kv_pool *pool = session->engine->pool;
     uint32_t table = nib_kv_pool_offset(pool, session->table);
     return (struct nib_kv_page){
@@ -48,14 +49,8 @@ static struct nib_kv_page page_at(const struct nib_session *session, uint32_t kv
 /// needed to go on from there. The rest is computed anew: the end of a page holds bytes of others.
 static uint32_t savable(const struct nib_session *session)
 {
-    const struct nib_engine *engine = session->engine;
     uint32_t n = session->n_computed - session->n_computed % NIB_KV_PAGE_TOKENS;
-    for (uint32_t c = 0; c < engine->plan->n_kv_classes; c++) {
-        uint32_t first = nib_kv_needed(engine->reach[c], n).first;
-        if (nib_kv_pool_held(engine->pool, session->table, c).first > first)
-            return 0;
-    }
-    return n;
+    return nib_kv_pool_can_resume(session->engine->pool, session->table, n) ? n : 0;
 }
 
 /// Bytes on their way into a file.
@@ -94,7 +89,7 @@ static enum nib_status put_run(struct sink *sink, const struct nib_session *sess
     uint8_t *bytes = calloc(run->page_size ? run->page_size : 1, 1);
     if (!bytes)
         return nib_fail_memory(err);
-    for (uint32_t i = run->range.first; i < run->range.end && status == NIB_OK; i++) {
+    for (uint32_t i = 0; i < nib_kv_count(&run->places) && status == NIB_OK; i++) {
         struct nib_kv_page page = page_at(session, kv_layer, run, i);
         status = part->device->backend->kv_export(part->instance, page, bytes, err);
         if (status == NIB_OK)
@@ -170,7 +165,7 @@ static enum nib_status get_pages(const struct nib_session *session,
     for (uint32_t l = 0; l < 2 * shape->plan->n_kv_layers; l++) {
         const struct nib_part *part = part_of(session->engine, l / 2);
         struct nib_session_run run = nib_session_find_run(shape, l / 2, l % 2, content->n_computed);
-        for (uint32_t i = run.range.first; i < run.range.end; i++) {
+        for (uint32_t i = 0; i < nib_kv_count(&run.places); i++) {
             struct nib_kv_page page = page_at(session, l / 2, &run, i);
             enum nib_status status =
                 part->device->backend->kv_import(part->instance, page, bytes, err);

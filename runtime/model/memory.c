@@ -8,9 +8,11 @@ uint32_t nib_plan_pages(const struct nib_plan *plan, uint32_t kv_class, uint32_t
     const uint32_t page = NIB_KV_PAGE_TOKENS;
     uint32_t pages = plan->context / page + (plan->context % page != 0);
     uint32_t window = 0;
-    if (plan->recent_pages > 0 && kv_class == plan->n_kv_classes - 1) {
-        // Those that a step's first row reads, and those that the rows behind its last one will.
-        uint64_t total = UINT64_C(2) * plan->recent_pages * n_sessions + nib_plan_step_pages(plan);
+    if (nib_plan_keeps_f16(plan) && kv_class == plan->n_kv_classes - 1) {
+        // Those that a step's first row reads, those that the rows behind its last one will, and
+        // the first ones, which all of them read.
+        uint64_t own = UINT64_C(2) * plan->recent_pages + plan->first_pages;
+        uint64_t total = own * n_sessions + nib_plan_step_pages(plan);
         return total < UINT32_MAX ? (uint32_t)total : UINT32_MAX;
     }
     for (uint32_t i = 0; i < plan->n_kv_layers; i++) {
@@ -34,8 +36,9 @@ uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions, boo
     for (uint32_t i = 0; i < plan->n_kv_classes; i++)
         pages[i] = nib_plan_pages(plan, i, n_sessions);
     // The CPU's layers take turns with the pages of a step.
-    uint64_t step_pages = plan->recent_pages && !on_vulkan ? nib_plan_step_pages(plan) : 0;
-    uint64_t recent_pages = plan->recent_pages ? pages[plan->n_kv_classes - 1] - step_pages : 0;
+    uint64_t step_pages = on_vulkan ? 0 : nib_plan_step_pages(plan);
+    uint64_t recent_pages =
+        nib_plan_keeps_f16(plan) ? pages[plan->n_kv_classes - 1] - step_pages : 0;
     uint64_t bytes = 0, step_page = 0;
     for (uint32_t i = 0; i < plan->n_kv_layers; i++) {
         const struct nib_kv_layer *layer = &plan->kv_layers[i];
@@ -84,6 +87,7 @@ enum nib_status nib_plan_predict_memory(const struct nib_source *source,
         .key_format = params->key_format,
         .value_format = params->value_format,
         .recent_tokens = params->kv_recent,
+        .first_tokens = params->kv_first,
     };
     NIB_TRY(nib_plan_create(source, &plan_params, &plan, err));
     out_memory->weights_bytes = weights_bytes(plan, format);

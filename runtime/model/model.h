@@ -12,6 +12,7 @@ struct nib_plan_params {
     enum nib_kv_format key_format; ///< NIB_KV_DEFAULT: f16
     enum nib_kv_format value_format;
     uint32_t recent_tokens; ///< as nib_engine_params.kv_recent
+    uint32_t first_tokens;  ///< as nib_engine_params.kv_first
     bool plain_keys;        ///< not transformed in i8 and i4
     bool plain_values;
     bool precise; ///< fp32 activations except where the checkpoint asks for int8

@@ -220,7 +220,7 @@ static enum nib_status plan_cache(struct nib_plan_builder *b)
         if (layers[i].kv_class == 1)
             b->plan->n_kv_classes = 2;
     }
-    if (b->params.recent_tokens > 0)
+    if (b->params.recent_tokens > 0 || b->params.first_tokens > 0)
         b->plan->n_kv_classes++;
     b->plan->kv_layers = layers;
     b->plan->n_kv_layers = c->n_layers;
@@ -266,6 +266,20 @@ static enum nib_status resolve_recent(const struct nib_model_config *config,
     return NIB_OK;
 }
 
+static enum nib_status check_first(const struct nib_plan_params *params, struct nib_error *err)
+{
+    uint32_t n = params->first_tokens;
+    if (n % NIB_KV_PAGE_TOKENS != 0 || n > NIB_KV_MAX_FIRST * NIB_KV_PAGE_TOKENS)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "%u first tokens cannot be kept in f16: a multiple of %d up to %d can", n,
+                        NIB_KV_PAGE_TOKENS, NIB_KV_MAX_FIRST * NIB_KV_PAGE_TOKENS);
+    if (n > 0 && !nib_kv_has_codes(params->key_format) && !nib_kv_has_codes(params->value_format))
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "first tokens are kept in f16 beside i8 and i4 alone; choose one of these "
+                        "for keys or values");
+    return NIB_OK;
+}
+
 static enum nib_status resolve_params(const struct nib_model_config *config,
                                       const struct nib_plan_params *params,
                                       struct nib_plan_params *out, struct nib_error *err)
@@ -290,7 +304,8 @@ static enum nib_status resolve_params(const struct nib_model_config *config,
     if (out->value_format == NIB_KV_I4_CHANNEL)
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "values cannot be i4c, which packs channels of keys; use --kv k=i4c,v=i4");
-    return resolve_recent(config, out, err);
+    enum nib_status status = check_first(out, err);
+    return status == NIB_OK ? resolve_recent(config, out, err) : status;
 }
 
 /// Makes the plan in `b->plan`, from the embedding to the head.
@@ -334,6 +349,7 @@ enum nib_status nib_plan_create(const struct nib_source *source,
         .key_format = b.params.key_format,
         .value_format = b.params.value_format,
         .recent_pages = b.params.recent_tokens / NIB_KV_PAGE_TOKENS,
+        .first_pages = b.params.first_tokens / NIB_KV_PAGE_TOKENS,
     };
     NIB_TRY(make_plan(&b));
     *out_plan = b.plan;

@@ -76,7 +76,7 @@ struct nib_op_times {
 struct nib_kv_page {
     uint32_t kv_layer;
     uint32_t page;
-    bool is_recent; ///< of newest tokens
+    bool is_recent; ///< of tokens that are kept in f16 beside their codes
 };
 
 struct nib_attach_params; // of <nibble/vulkan.h>, as is the next one
@@ -186,7 +186,7 @@ struct nib_backend {
     enum nib_status (*kv_copy)(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
                                struct nib_error *err);
     /// Copies one page out of or into the cache: keys, values, key scales, value scales, one after
-    /// the other, nib_kv_page_bytes in all, or of newest tokens nib_kv_recent_bytes; the bytes are
+    /// the other, nib_kv_page_bytes in all, or of tokens in f16 nib_kv_recent_bytes; the bytes are
     /// the same on every backend. Called between runs. Only pages whose tokens are all stored are
     /// exported. Errors: state (the layer's cache lies elsewhere), those of the device.
     enum nib_status (*kv_export)(void *self, struct nib_kv_page page, void *out_bytes,

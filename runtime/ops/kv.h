@@ -16,7 +16,7 @@ struct nib_kv_layer {
     uint32_t value_page_size;
     uint32_t key_scale_page_size; ///< 0: the format has no scales
     uint32_t value_scale_page_size;
-    uint32_t recent_key_page_size; ///< of the newest tokens' pages; 0: keys are no codes
+    uint32_t recent_key_page_size; ///< of pages of tokens in f16; 0: keys are no codes
     uint32_t recent_value_page_size;
     uint32_t plain_keys; ///< 1: groups are not transformed where keys are codes; else 0
     uint32_t plain_values;
@@ -29,7 +29,7 @@ static inline size_t nib_kv_page_bytes(const struct nib_kv_layer *layer)
            layer->value_scale_page_size;
 }
 
-/// Returns the bytes of one page of newest tokens of `layer`, keys and values.
+/// Returns the bytes of one page of tokens in f16 of `layer`, keys and values.
 static inline size_t nib_kv_recent_bytes(const struct nib_kv_layer *layer)
 {
     return (size_t)layer->recent_key_page_size + layer->recent_value_page_size;

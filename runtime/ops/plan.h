@@ -110,15 +110,22 @@ struct nib_plan {
     uint32_t max_rows;
     enum nib_kv_format key_format; ///< never NIB_KV_DEFAULT
     enum nib_kv_format value_format;
-    uint32_t recent_pages; ///< of newest tokens that are kept in f16 beside their codes; 0: none.
-                           ///< They have the last of the classes to themselves
+    uint32_t recent_pages; ///< of newest tokens that are kept in f16 beside their codes; 0: none
+    uint32_t first_pages;  ///< of a sequence's first tokens that are. The two have the last of the
+                           ///< classes to themselves, where there is one of them
 };
+
+/// Returns whether tokens are kept in f16 beside their codes.
+static inline bool nib_plan_keeps_f16(const struct nib_plan *plan)
+{
+    return plan->recent_pages > 0 || plan->first_pages > 0;
+}
 
 /// Returns the pages of newest tokens that are of use to one step alone: whole pages of its rows
 /// but the newest ones. They come behind the class's others.
 static inline uint32_t nib_plan_step_pages(const struct nib_plan *plan)
 {
-    return plan->max_rows / NIB_KV_PAGE_TOKENS;
+    return plan->recent_pages > 0 ? plan->max_rows / NIB_KV_PAGE_TOKENS : 0;
 }
 
 /// Checks a plan once for all backends: every view inside its value, every weight's shape what its

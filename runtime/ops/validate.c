@@ -96,7 +96,7 @@ static enum nib_status check_kv_layer(const struct nib_plan *plan, uint32_t inde
     const struct nib_kv_layer *layer = &plan->kv_layers[index];
     if (layer->n_heads == 0 || layer->n_heads > MAX_HEADS || layer->key_dim == 0 ||
         layer->key_dim > MAX_DIM || layer->value_dim == 0 || layer->value_dim > MAX_DIM ||
-        layer->kv_class >= plan->n_kv_classes - (plan->recent_pages > 0)) {
+        layer->kv_class >= plan->n_kv_classes - nib_plan_keeps_f16(plan)) {
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "KV layer %u has %u heads of %u and %u numbers in class %u", index,
                         layer->n_heads, layer->key_dim, layer->value_dim, layer->kv_class);
@@ -165,11 +165,13 @@ enum nib_status nib_plan_validate(const struct nib_plan *plan, struct nib_error 
         return nib_fail(err, NIB_ERROR_ARGUMENT, "plan has %u KV classes; at most %d are allowed",
                         plan->n_kv_classes, NIB_KV_MAX_CLASSES);
     }
-    if (plan->recent_pages > NIB_KV_RECENT_STRIDE || (plan->recent_pages && !plan->n_kv_classes)) {
+    if (plan->recent_pages > NIB_KV_RECENT_STRIDE || plan->first_pages > NIB_KV_MAX_FIRST ||
+        (nib_plan_keeps_f16(plan) && !plan->n_kv_classes)) {
         return nib_fail(err, NIB_ERROR_ARGUMENT,
-                        "plan keeps %u pages of newest tokens in %u KV classes; at most %d pages "
-                        "are possible",
-                        plan->recent_pages, plan->n_kv_classes, NIB_KV_RECENT_STRIDE);
+                        "plan keeps %u pages of newest and %u of first tokens in %u KV classes; at "
+                        "most %d and %d are possible",
+                        plan->recent_pages, plan->first_pages, plan->n_kv_classes,
+                        NIB_KV_RECENT_STRIDE, NIB_KV_MAX_FIRST);
     }
     if (plan->key_format == NIB_KV_I4_CHANNEL && plan->recent_pages == 0)
         NIB_TRY(nib_fail(err, NIB_ERROR_ARGUMENT,

@@ -69,10 +69,10 @@ static enum nib_status supports_cache(const struct nib_plan *plan, uint32_t kv_l
             err, NIB_ERROR_UNSUPPORTED,
             "the Vulkan backend keeps no heads of odd size in f16; use --kv f32, i8 or i4");
     }
-    if (plan->recent_pages > 0 && (layer->key_dim | layer->value_dim) % 2) {
+    if (nib_plan_keeps_f16(plan) && (layer->key_dim | layer->value_dim) % 2) {
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the Vulkan backend keeps no newest tokens of heads of odd size in f16; "
-                        "use --kv with recent=0");
+                        "the Vulkan backend keeps no newest or first tokens of heads of odd size "
+                        "in f16; use --kv with recent=0,first=0");
     }
     return NIB_OK;
 }

@@ -93,7 +93,7 @@ enum nib_status nib_vk_kv_copy(void *self, uint32_t kv_class, uint32_t source, u
     enum nib_status status = NIB_OK;
     struct nib_vk_instance *instance = self;
     const struct nib_plan *plan = instance->plan;
-    bool is_recent = plan->recent_pages > 0 && kv_class == plan->n_kv_classes - 1;
+    bool is_recent = nib_plan_keeps_f16(plan) && kv_class == plan->n_kv_classes - 1;
     NIB_TRY(nib_vk_instance_wait(instance, err));
     for (uint32_t l = 0; l < plan->n_kv_layers; l++) {
         struct part parts[N_PARTS];

@@ -106,8 +106,9 @@ static enum nib_status reserve_cache(struct nib_vk_instance *instance, uint32_t 
         return nib_fail(err, NIB_ERROR_ARGUMENT, "the cache has no pages of class %u",
                         layer->kv_class);
     }
-    uint64_t n_recent =
-        instance->plan->recent_pages ? instance->n_pages[instance->plan->n_kv_classes - 1] : 0;
+    uint64_t n_recent = nib_plan_keeps_f16(instance->plan)
+                            ? instance->n_pages[instance->plan->n_kv_classes - 1]
+                            : 0;
     NIB_TRY(reserve_bound(instance,
                           n * layer->key_page_size + n_recent * layer->recent_key_page_size,
                           "the cache of a layer's keys", &cache->keys, err));

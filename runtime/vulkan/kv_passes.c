@@ -47,11 +47,11 @@ static enum nib_status add_store(struct builder *b, const struct plane *plane,
     return NIB_OK;
 }
 
-/// Where pages of newest tokens lie in a plane that has `n_pages` pages of codes.
+/// Where pages of tokens in f16 lie in a plane that has `n_pages` pages of codes.
 static struct nib_kv_recent_args recent_args(const struct builder *b, uint32_t n_pages,
                                              uint32_t page_size)
 {
-    if (b->plan->recent_pages == 0)
+    if (!nib_plan_keeps_f16(b->plan))
         return (struct nib_kv_recent_args){.at = 0};
     return (struct nib_kv_recent_args){.at = n_pages * (page_size / 4),
                                        .kv_class = b->plan->n_kv_classes - 1};
@@ -78,8 +78,10 @@ static enum nib_status store_codes(struct builder *b, const struct nib_kv_layer 
                    .specs = {[NIB_KV_STORE_FORMAT] = kernel_format(plane->format),
                              [NIB_KV_STORE_IS_KEY] = plane->is_key,
                              [NIB_KV_STORE_DIM] = plane->dim,
-                             [NIB_KV_STORE_HAS_RECENT] = b->plan->recent_pages > 0,
-                             [NIB_KV_STORE_TRANSFORMS] = plane->is_transformed}},
+                             [NIB_KV_STORE_HAS_RECENT] = nib_plan_keeps_f16(b->plan),
+                             [NIB_KV_STORE_TRANSFORMS] = plane->is_transformed,
+                             [NIB_KV_STORE_FIRST_ALONE] =
+                                 b->plan->recent_pages > 0 ? 0 : b->plan->first_pages}},
         .bind.range = {[NIB_BIND_IN] = value_of(b, plane->view),
                        [NIB_BIND_MATRIX] = plane->range,
                        [NIB_BIND_INPUT] = plane->scales},
@@ -212,10 +214,12 @@ static enum nib_status store_floats(struct builder *b, const struct nib_kv_layer
         const struct plane *plane = i == 0 ? keys : values;
         if (plane) {
             reads(pass, plane->view);
-            // Queries could be turned there, for all that validation layers see, so that nothing
-            // else, such as a store of codes, may read it meanwhile.
+            // Queries could be turned anywhere in the value, for all that validation layers see, so
+            // that nothing else, such as a store of codes, may read it meanwhile.
+            const struct nib_view whole = {.value = plane->view->value,
+                                           .width = stride_of(b, plane->view)};
             if (!queries)
-                writes(b, pass, plane->view);
+                writes(b, pass, &whole);
             add_access(pass, plane->resource, 0, 1, true);
         }
     }
@@ -456,7 +460,8 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
                              [NIB_ATTENTION_IS_SINGLE] = is_single,
                              [NIB_ATTENTION_CHUNK] = tiling.chunk,
                              [NIB_ATTENTION_IS_ALIGNED] = is_aligned,
-                             [NIB_ATTENTION_RECENT] = b->plan->recent_pages}},
+                             [NIB_ATTENTION_RECENT] = b->plan->recent_pages,
+                             [NIB_ATTENTION_FIRST] = b->plan->first_pages}},
         .bind = {.range = {[NIB_BIND_IN] = own.store ? &own.range : value_of(b, &op->query),
                            [NIB_BIND_IN_2] = &self->partials,
                            [NIB_BIND_OUT] = value_of(b, &op->out),

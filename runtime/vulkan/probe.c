@@ -17,7 +17,7 @@
 /// Rows of a weight: no multiple of a tile.
 #define N_OUTPUTS 37u
 /// Pages of a cache.
-#define N_PAGES 3u
+#define N_PAGES 4u
 #define N_HIDDEN_ROWS 64u // as many as kernels for many rows of input take at once
 /// Values of a probe's plan besides the hidden state.
 #define VALUE_IN 1
@@ -350,15 +350,23 @@ enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention 
         return nib_fail(err, NIB_ERROR_UNSUPPORTED, "a cache of heads of %u", layer.key_dim);
     probe->kv_layer = layer;
     probe->plan.n_kv_layers = 1;
-    probe->plan.n_kv_classes = params->recent_pages ? 2 : 1;
     probe->plan.recent_pages = params->recent_pages;
+    probe->plan.first_pages = params->first_pages > 0; // more would leave no page as it is
+    probe->plan.n_kv_classes = nib_plan_keeps_f16(&probe->plan) ? 2 : 1;
     probe->plan.max_rows = NIB_KV_PAGE_TOKENS * 2;
     probe->plan.key_format = params->key_format;
     probe->plan.value_format = params->value_format;
-    // With newest tokens, rows behind two pages read the first one as it is, others in f16.
-    const uint32_t first = params->recent_pages ? 2 * NIB_KV_PAGE_TOKENS : NIB_KV_PAGE_TOKENS + 1;
-    const uint32_t n_rows[NIB_VK_PROBE_STEPS] = {first, 1, 3};
-    memcpy(probe->n_rows, n_rows, sizeof n_rows);
+    // With newest tokens, rows behind two pages read the first one as it is, others in f16. With
+    // first tokens too, rows behind three pages read the second one as it is.
+    static const uint32_t n_rows[3][NIB_VK_PROBE_STEPS] = {
+        {NIB_KV_PAGE_TOKENS + 1, 1, 3},
+        {2 * NIB_KV_PAGE_TOKENS, 1, 3},
+        {2 * NIB_KV_PAGE_TOKENS, NIB_KV_PAGE_TOKENS + 1, 1, 3}};
+    memcpy(probe->n_rows,
+           n_rows[params->first_pages    ? 2
+                  : params->recent_pages ? 1
+                                         : 0],
+           sizeof probe->n_rows);
     probe->limit = params->key_format >= NIB_KV_I8 || params->value_format >= NIB_KV_I8
                        ? LIMIT_CODES
                        : LIMIT_FLOATS * 4; // f16 rounds what differs
@@ -368,6 +376,8 @@ enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention 
                 params->softcap > 0 ? ", capped" : "");
     if (params->recent_pages)
         append_name(probe, ", %u newest pages in f16", params->recent_pages);
+    if (params->first_pages)
+        append_name(probe, ", first pages in f16");
     bool is_plain[2] = {nib_kv_has_codes(params->key_format) && layer.plain_keys,
                         nib_kv_has_codes(params->value_format) && layer.plain_values};
     if (is_plain[0] || is_plain[1])
@@ -540,7 +550,7 @@ static enum nib_status run_step(const struct nib_vk_probe *probe, struct runner 
                                 struct nib_error *err)
 {
     uint32_t position = chunk.position, n_rows = chunk.n_rows;
-    static const uint32_t pages[2][N_PAGES] = {{1, 0, 2}, {2, 0, 1}};
+    static const uint32_t pages[2][N_PAGES] = {{1, 0, 2, 3}, {2, 0, 1, 3}};
     struct nib_step_row rows[2 * NIB_KV_PAGE_TOKENS] = {0};
     struct nib_step_sequence sequence = {.kv_length = position + n_rows, .n_rows = n_rows};
     uint32_t bucket = 1u << nib_vk_bucket(n_rows);

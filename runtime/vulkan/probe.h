@@ -31,6 +31,7 @@ struct nib_vk_probe_attention {
     enum nib_kv_format key_format;
     enum nib_kv_format value_format;
     uint32_t recent_pages;
+    uint32_t first_pages;
     uint32_t n_heads;
     float scale;
     float softcap;

@@ -273,6 +273,7 @@ static enum nib_status make_probe(const struct nib_vk_instance *instance, uint32
     const struct nib_vk_probe_attention params = {.layer = plan->kv_layers[o->attention.kv_layer],
                                                   .key_format = plan->key_format,
                                                   .recent_pages = plan->recent_pages,
+                                                  .first_pages = plan->first_pages,
                                                   .value_format = plan->value_format,
                                                   .n_heads = o->attention.n_heads,
                                                   .scale = o->attention.scale,

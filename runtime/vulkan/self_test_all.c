@@ -133,6 +133,7 @@ static enum nib_status check_attention(struct all *all, struct nib_error *err)
     for (uint32_t i = 0; i < 4 * 5 * 2; i++) {
         enum nib_kv_format format = formats[i / 2 % 5];
         bool is_channel = format == NIB_KV_I4_CHANNEL;
+        bool has_first = nib_kv_has_codes(format) && i / 10 % 2 == 1;
         const struct nib_vk_probe_attention params = {.layer = {.n_heads = 2,
                                                                 .key_dim = dims[i / 10],
                                                                 .value_dim = dims[i / 10],
@@ -141,6 +142,7 @@ static enum nib_status check_attention(struct all *all, struct nib_error *err)
                                                       .value_format =
                                                           is_channel ? NIB_KV_I4 : format,
                                                       .recent_pages = is_channel,
+                                                      .first_pages = has_first,
                                                       .n_heads = i / 10 % 2 ? 6 : 8,
                                                       .scale = 0.125f,
                                                       .softcap = i % 5 == 0 ? 50.0f : 0,

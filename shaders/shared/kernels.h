@@ -114,8 +114,9 @@
 #define NIB_KV_STORE_FORMAT 0
 #define NIB_KV_STORE_IS_KEY 1
 #define NIB_KV_STORE_DIM 2
-#define NIB_KV_STORE_HAS_RECENT 3 // stored in f16 as well
-#define NIB_KV_STORE_TRANSFORMS 4 // whole groups
+#define NIB_KV_STORE_HAS_RECENT 3  // stored in f16 as well
+#define NIB_KV_STORE_TRANSFORMS 4  // whole groups
+#define NIB_KV_STORE_FIRST_ALONE 5 // of what is stored in f16: the first pages, 0: all
 
 // attention
 #define NIB_ATTENTION_MAX_DIM 512
@@ -134,6 +135,7 @@
 #define NIB_ATTENTION_RECENT 11 // pages of newest tokens, 0: none are kept
 #define NIB_ATTENTION_OWN 12    // quads of a step's only row that it turns and stores
 #define NIB_ATTENTION_INTERLEAVED 13
+#define NIB_ATTENTION_FIRST 14 // pages of first tokens that are in f16
 
 // draw
 #define NIB_DRAW_HAS_SAMPLING 0 // constant: some line is not just the largest logit
@@ -276,7 +278,7 @@ struct nib_kv_store_args {
     nib_uint angles_at;
 };
 
-// Where pages of newest tokens lie: behind a plane's pages of codes.
+// Where pages of tokens in f16 lie: behind a plane's pages of codes.
 struct nib_kv_recent_args {
     nib_uint at;
     nib_uint kv_class;

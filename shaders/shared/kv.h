@@ -64,6 +64,8 @@
 // p of its sequence reads pages from NIB_KV_FIRST_RECENT(p, n) on there, n being the number of
 // pages that are kept, and codes before them. That is p - n + 1, but nothing before the last
 // multiple of NIB_KV_RECENT_STRIDE pages: a sequence can go on from there without such pages.
+// The first pages of a sequence may be kept there as well, up to NIB_KV_MAX_FIRST of them, and
+// every row reads these in f16.
 //
 #ifndef SHADERS_SHARED_KV_H
 #define SHADERS_SHARED_KV_H
@@ -77,7 +79,8 @@
 #define NIB_KV_BASE_SHARE 0.25f  // what a page's first token adds to the base of the one before
 #define NIB_KV_BASE_BEGIN 1      // until this page each has a base of its own
 #define NIB_KV_RECENT_STRIDE 8
-#define NIB_KV_MAX_CLASSES 3 // layers that see everything, layers with a window, newest tokens
+#define NIB_KV_MAX_FIRST 8
+#define NIB_KV_MAX_CLASSES 3 // layers that see everything, layers with a window, tokens in f16
 
 #define NIB_KV_FIRST_RECENT(page, n) \
     ((page) - ((page) % NIB_KV_RECENT_STRIDE < (n) ? (page) % NIB_KV_RECENT_STRIDE : (n)-1))

@@ -17,7 +17,7 @@ struct shape {
     enum nib_kv_format key_format, value_format;
     float softcap;
     float query_size; ///< large: one score takes all
-    uint32_t recent_pages;
+    uint32_t recent_pages, first_pages;
     bool is_plain; ///< codes are not transformed
 };
 
@@ -25,7 +25,7 @@ struct shape {
 struct test {
     struct nib_kv_layer layer;
     struct nib_cpu_cache cache;
-    uint32_t tables[3 * SEQUENCES * TABLE]; ///< the second class is ours, the third newest tokens'
+    uint32_t tables[3 * SEQUENCES * TABLE]; ///< the second class is ours, the third that in f16
     struct nib_step_sequence sequences[SEQUENCES];
     uint32_t lengths[SEQUENCES];
     float *keys, *values;                ///< [SEQUENCES][TABLE · PAGE][heads · dim]
@@ -94,11 +94,12 @@ static void create_cache(struct test *t, const struct shape *s)
     }
     memset(pages, SENTINEL, (size_t)cache_bytes(t));
     t->cache.pages = pages + OTHER_LAYER;
-    if (s->recent_pages == 0)
+    if (s->recent_pages == 0 && s->first_pages == 0)
         return;
     // A part of the pages is the step's.
     uint64_t size = nib_kv_recent_bytes(&t->layer);
     t->cache.recent_pages = s->recent_pages;
+    t->cache.first_pages = s->first_pages;
     t->cache.recent_class = 2;
     t->cache.n_recent = PAGES / 2;
     t->cache.recent_stride = 2 * size;
@@ -279,7 +280,7 @@ static void check_stored(struct check *c, const struct test *t)
 }
 
 /// Writes the key or value of a row's token `p` to out[] as the row sees it: where it is among the
-/// newest, the number that was stored, rounded to f16 while it was transformed.
+/// newest or the first ones, the number that was stored, rounded to f16 while it was transformed.
 static void load_seen(const struct test *t, bool is_key, const struct nib_step_row *row, uint32_t p,
                       uint32_t kv_head, double *out)
 {
@@ -292,7 +293,8 @@ static void load_seen(const struct test *t, bool is_key, const struct nib_step_r
         first = page + 1 > recent ? page + 1 - recent : 0;
         first = first < page / 8 * 8 ? page / 8 * 8 : first;
     }
-    if (p / PAGE < first || !nib_kv_has_codes(format)) {
+    bool is_first = p / PAGE < t->cache.first_pages;
+    if ((p / PAGE < first && !is_first) || !nib_kv_has_codes(format)) {
         memcpy(out, (is_key ? t->stored_keys : t->stored_values) + at, dim * sizeof *out);
         return;
     }
@@ -398,11 +400,12 @@ static void check_blocks(struct check *c, const struct test *t, uint32_t n_rows)
 static void check_shape(struct check *c, const struct shape *s, const uint32_t *lengths)
 {
     if (!check_begin(c,
-                     "attention heads %u/%u dims %u/%u window %u cache %d/%d%s newest %u cap %g "
-                     "query %g at %u",
+                     "attention heads %u/%u dims %u/%u window %u cache %d/%d%s newest %u first %u "
+                     "cap %g query %g at %u",
                      s->n_heads, s->n_kv_heads, s->key_dim, s->value_dim, s->window,
                      (int)s->key_format, (int)s->value_format, s->is_plain ? " plain" : "",
-                     s->recent_pages, (double)s->softcap, (double)s->query_size, lengths[0]))
+                     s->recent_pages, s->first_pages, (double)s->softcap, (double)s->query_size,
+                     lengths[0]))
         return;
     struct test t = {0};
     memcpy(t.lengths, lengths, sizeof t.lengths);
@@ -492,6 +495,9 @@ void check_attention(struct check *c)
             s.is_plain = i % 2;
             s.recent_pages = 1 + (i + w) % 3;
             check_shape(c, &s, lengths[(i + 2 * w) % 4]);
+            s.first_pages = 1 + (i + w) % 2;
+            s.recent_pages = (i + w) % 3 == 0 && s.key_format != NIB_KV_I4_CHANNEL ? 0 : 1 + w % 2;
+            check_shape(c, &s, lengths[3 - (i + w) % 2]);
         }
     }
 }

@@ -310,7 +310,9 @@ void check_matmul(struct check *c)
                 struct shape s = {.rows = 9, .cols = cols, .n = 3, .has_bias = style == 0};
                 check_one(c, listed, activation, (enum weights_style)style, &s);
             }
-            struct shape tall = {.rows = 35, .cols = 2 * cols, .n = 31, .has_bias = true};
+            // More blocks and rows than kernels of many rows take at once.
+            struct shape tall = {
+                .rows = 35, .cols = (unit > 1 ? 2 : 6) * cols, .n = 57, .has_bias = true};
             check_one(c, listed, activation, WEIGHTS_RANDOM, &tall);
             struct shape narrow = {.rows = 1, .cols = unit, .n = 1};
             check_one(c, listed, activation, WEIGHTS_RANDOM, &narrow);

@@ -49,7 +49,7 @@ class BenchTest(cli.Case):
                              recent)
         half, full = (self.bench("--batch", "1", "--ctx", "64", "--kv", kv) for kv in
                       ("f16", "f32"))
-        self.assertEqual(half["kv"], {"keys": "f16", "values": "f16", "recent": 0,
+        self.assertEqual(half["kv"], {"keys": "f16", "values": "f16", "recent": 0, "first": 0,
                                       "keys_transformed": False, "values_transformed": False})
         self.assertEqual(2 * half["results"][0]["kv_bytes"], full["results"][0]["kv_bytes"])
 

@@ -52,7 +52,7 @@ class DevicesTest(cli.Case):
 
     def test_predicted_cache(self):
         """What inspect says of a GPU's cache is what the run takes."""
-        for kv in ("f16", "i4", "i4,recent=0", "k=i8,v=i4,recent=32"):
+        for kv in ("f16", "i4", "i4,recent=0", "k=i8,v=i4,recent=32", "i8,first=32"):
             flags = (cli.tiny(), "--kv", kv, "--ctx", "256", "--device", self.first["device"],
                      "--json")
             predicted = [entry["kv_bytes"] for entry in self.good("inspect", *flags).json["memory"]

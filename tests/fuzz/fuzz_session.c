@@ -30,13 +30,14 @@ static const struct nib_plan plan = {
     .n_kv_layers = 2,
     .n_kv_classes = 3,
     .recent_pages = 2,
+    .first_pages = 1,
     .vocabulary = 1000,
     .context = 256,
     .key_format = NIB_KV_I8,
     .value_format = NIB_KV_F16,
 };
 static const struct nib_kv_reach reach[NIB_KV_MAX_CLASSES] = {
-    {.window = 0}, {.window = 20}, {.recent = 2}};
+    {.window = 0}, {.window = 20}, {.recent = 2, .first = 1}};
 
 /// Reads all that a file is said to hold, the end of its pages being that of the file.
 static void read_content(const struct nib_session_content *content, const uint8_t *data,
@@ -51,12 +52,12 @@ static void read_content(const struct nib_session_content *content, const uint8_
     }
     const uint8_t *end = content->pages;
     for (uint32_t l = 0; l < plan.n_kv_layers; l++) {
-        struct nib_kv_range range = nib_kv_needed(reach[layers[l].kv_class], content->n_computed);
-        end += (size_t)(range.end - range.first) *
+        struct nib_kv_places places = nib_kv_needed(reach[layers[l].kv_class], content->n_computed);
+        end += (size_t)nib_kv_count(&places) *
                ((size_t)layers[l].key_page_size + layers[l].value_page_size +
                 layers[l].key_scale_page_size);
-        range = nib_kv_needed(reach[2], content->n_computed);
-        end += (size_t)(range.end - range.first) * layers[l].recent_key_page_size;
+        places = nib_kv_needed(reach[2], content->n_computed);
+        end += (size_t)nib_kv_count(&places) * layers[l].recent_key_page_size;
     }
     for (const uint8_t *byte = content->pages; byte < end; byte++)
         sum += *byte;

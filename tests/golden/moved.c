@@ -34,6 +34,7 @@ static void read_file(const char *path, struct course *out)
 struct cache {
     enum nib_kv_format keys, values;
     enum nib_kv_transform transform;
+    uint32_t first; ///< tokens in f16
 };
 
 /// Which Vulkan device the tests were started for.
@@ -51,7 +52,7 @@ static void open_on(bool is_cpu, const char *model, const struct cache *cache, s
     golden_open(out, path,
                 nib_engine_params(.context = 256, .max_sessions = 2, .precise = true,
                                   .key_format = cache->keys, .value_format = cache->values,
-                                  .kv_transform = cache->transform));
+                                  .kv_transform = cache->transform, .kv_first = cache->first));
 }
 
 static void generate(struct nib_session *session, uint32_t n, int32_t *out_tokens)
@@ -130,7 +131,9 @@ static void check_moves(bool from_cpu)
         {.keys = NIB_KV_I8, .values = NIB_KV_I8},
         {.keys = NIB_KV_I4, .values = NIB_KV_I4},
         {.keys = NIB_KV_I4, .values = NIB_KV_I8, .transform = NIB_KV_TRANSFORM_OFF},
-        {.keys = NIB_KV_I4_CHANNEL, .values = NIB_KV_I4}};
+        {.keys = NIB_KV_I4_CHANNEL, .values = NIB_KV_I4},
+        {.keys = NIB_KV_I4_CHANNEL, .values = NIB_KV_I4, .first = 64},
+        {.keys = NIB_KV_I4, .values = NIB_KV_I8, .first = 32}};
     const char *index = getenv("NIB_TEST_VULKAN");
     if (!index)
         cr_skip_test("no Vulkan device: run as vulkan_moved");

@@ -137,11 +137,16 @@ static void check_company(const char *path, uint32_t n_ids)
 }
 
 /// Caches whose bytes a cut could change: keys that are packed when a page of them is there, codes
-/// that are not transformed.
+/// that are not transformed, first tokens in f16.
 static const struct nib_engine_params caches[] = {
     {.key_format = NIB_KV_I4_CHANNEL, .value_format = NIB_KV_I4},
     {.key_format = NIB_KV_I4_CHANNEL, .value_format = NIB_KV_F16, .kv_recent = 32},
     {.key_format = NIB_KV_I4, .value_format = NIB_KV_I8, .kv_transform = NIB_KV_TRANSFORM_OFF},
+    {.key_format = NIB_KV_I4_CHANNEL, .value_format = NIB_KV_I4, .kv_recent = 32, .kv_first = 64},
+    {.key_format = NIB_KV_I8,
+     .value_format = NIB_KV_I4,
+     .kv_recent = NIB_KV_RECENT_NONE,
+     .kv_first = 32},
 };
 
 static bool expect_row(void *user, uint32_t position, const float *logits, uint32_t vocabulary)
@@ -246,9 +251,10 @@ Test(reproducible, tiny_models_any_company)
 Test(reproducible, tiny_models_any_cache)
 {
     char path[1024];
-    for (size_t i = 0; i < 6; i++) {
-        tiny_path(i < 3 ? "gemma3" : "qwen3", path, sizeof path);
-        check_cache(path, &caches[i % 3]);
+    const size_t n = sizeof caches / sizeof caches[0];
+    for (size_t i = 0; i < 2 * n; i++) {
+        tiny_path(i < n ? "gemma3" : "qwen3", path, sizeof path);
+        check_cache(path, &caches[i % n]);
     }
 }
 

@@ -284,6 +284,7 @@ static void write_json(const struct bench *bench, const struct profile *profile)
     json_put_string(&json, "keys", options_kv_name(options->kv.keys));
     json_put_string(&json, "values", options_kv_name(options->kv.values));
     json_put_size(&json, "recent", info.kv_recent);
+    json_put_size(&json, "first", info.kv_first);
     json_put_boolean(&json, "keys_transformed", info.kv_keys_transformed);
     json_put_boolean(&json, "values_transformed", info.kv_values_transformed);
     json_close_object(&json);

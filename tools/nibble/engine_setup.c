@@ -215,10 +215,10 @@ enum nib_status engine_create(struct nib_model *model, struct setup *setup, uint
                           .fallback_reason = left_out->status != NIB_OK ? left_out->message : NULL,
                           .context = context, .max_sessions = setup->max_sessions,
                           .key_format = options->kv.keys, .value_format = options->kv.values,
-                          .kv_recent = options->kv.recent, .kv_transform = options->kv.transform,
-                          .precise = options->precise, .fallback = setup->fallback,
-                          .profile = options->profile, .fallback_device = setup->cpu,
-                          .fit = setup->fit);
+                          .kv_recent = options->kv.recent, .kv_first = options->kv.first,
+                          .kv_transform = options->kv.transform, .precise = options->precise,
+                          .fallback = setup->fallback, .profile = options->profile,
+                          .fallback_device = setup->cpu, .fit = setup->fit);
     return nib_engine_create(model, params, out_engine, err);
 }
 

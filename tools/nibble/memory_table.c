@@ -11,9 +11,9 @@ static const char *const weight_names[N_WEIGHTS] = {"file", "f16", "int8", "int4
 
 /// The formats of keys and values.
 struct cache_format {
-    char name[40];
+    char name[56];
     enum nib_kv_format keys, values;
-    uint32_t recent;
+    uint32_t recent, first;
 };
 
 /// One prediction; the cache format may not be there yet.
@@ -64,21 +64,25 @@ static void choose_axes(struct memory_table *table, const struct nib_model *mode
         *cache = (struct cache_format){.keys = formats[i], .values = formats[i]};
         snprintf(cache->name, sizeof cache->name, "%s", options_kv_name(formats[i]));
         listed = listed || (kv->keys == formats[i] && kv->values == formats[i] &&
-                            kv->recent == NIB_KV_RECENT_DEFAULT);
+                            kv->recent == NIB_KV_RECENT_DEFAULT && kv->first == 0);
     }
     if (listed)
         return;
     struct cache_format *cache = &table->caches[table->n_caches++];
-    *cache = (struct cache_format){.keys = kv->keys, .values = kv->values, .recent = kv->recent};
-    char recent[24] = "";
+    *cache = (struct cache_format){
+        .keys = kv->keys, .values = kv->values, .recent = kv->recent, .first = kv->first};
+    char recent[20] = "", first[20] = "";
     if (kv->recent != NIB_KV_RECENT_DEFAULT)
         snprintf(recent, sizeof recent, ",recent=%" PRIu32,
                  kv->recent == NIB_KV_RECENT_NONE ? 0 : kv->recent);
+    if (kv->first > 0)
+        snprintf(first, sizeof first, ",first=%" PRIu32, kv->first);
     if (kv->keys == kv->values)
-        snprintf(cache->name, sizeof cache->name, "%s%s", options_kv_name(kv->keys), recent);
+        snprintf(cache->name, sizeof cache->name, "%s%s%s", options_kv_name(kv->keys), recent,
+                 first);
     else
-        snprintf(cache->name, sizeof cache->name, "k=%s,v=%s%s", options_kv_name(kv->keys),
-                 options_kv_name(kv->values), recent);
+        snprintf(cache->name, sizeof cache->name, "k=%s,v=%s%s%s", options_kv_name(kv->keys),
+                 options_kv_name(kv->values), recent, first);
 }
 
 static enum nib_status predict(const struct nib_model *model,
@@ -103,13 +107,14 @@ static enum nib_status make_table(const struct nib_model *model, const struct op
         for (size_t k = 0; k < table->n_caches; k++) {
             const struct cache_format *cache = &table->caches[k];
             for (size_t c = 0; c < table->n_contexts; c++)
-                TRY(predict(
-                    model,
-                    nib_memory_params(.weight_format = w == 0 ? NULL : weight_names[w],
-                                      .context = table->contexts[c], .key_format = cache->keys,
-                                      .value_format = cache->values, .kv_recent = cache->recent,
-                                      .on_vulkan = options->device.choice >= DEVICE_VULKAN),
-                    &table->cells[w][k][c], err));
+                TRY(predict(model,
+                            nib_memory_params(.weight_format = w == 0 ? NULL : weight_names[w],
+                                              .context = table->contexts[c],
+                                              .key_format = cache->keys,
+                                              .value_format = cache->values,
+                                              .kv_recent = cache->recent, .kv_first = cache->first,
+                                              .on_vulkan = options->device.choice >= DEVICE_VULKAN),
+                            &table->cells[w][k][c], err));
         }
     }
     *out_table = table;

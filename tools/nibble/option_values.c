@@ -132,6 +132,16 @@ static bool parse_recent(const char *text, const char *end, struct option_kv *kv
     return true;
 }
 
+static bool parse_first(const char *text, const char *end, struct option_kv *kv)
+{
+    uint64_t n;
+    if (kv->has_first || parse_digits(text, &n) != end || n > UINT32_MAX)
+        return false;
+    kv->has_first = true;
+    kv->first = (uint32_t)n;
+    return true;
+}
+
 static bool parse_transform(const char *text, const char *end, struct option_kv *kv)
 {
     static const char *const names[] = {
@@ -149,12 +159,15 @@ static bool parse_transform(const char *text, const char *end, struct option_kv 
     return kv->transform != NIB_KV_TRANSFORM_DEFAULT;
 }
 
-/// Reads `k=FORMAT`, `v=FORMAT`, `recent=N` or `transform=on|off|auto`, each of them once.
+/// Reads `k=FORMAT`, `v=FORMAT`, `recent=N`, `first=N` or `transform=on|off|auto`, each once.
 static bool parse_kv_part(const char *part, size_t length, struct option_kv *kv)
 {
     const char *value = value_behind(part, length, "recent=");
     if (value)
         return parse_recent(value, part + length, kv);
+    value = value_behind(part, length, "first=");
+    if (value)
+        return parse_first(value, part + length, kv);
     value = value_behind(part, length, "transform=");
     if (value)
         return parse_transform(value, part + length, kv);

@@ -148,7 +148,7 @@ static const struct option table[] = {
     {"ctx", 0, OPTION_COUNT, (ENGINE & ~COMMAND_BENCH) | COMMAND_INSPECT, FIELD(context), "N",
      "tokens of context (default: at most 8192; of a window: 512)", 4, MAX_CONTEXT},
     {"kv", 0, OPTION_KV, ENGINE | COMMAND_INSPECT, FIELD(kv), "FORMAT",
-     "KV cache: f32, f16, i8, i4, k=...,v=...; more: docs/kv-cache.md", 0, 0},
+     "f32, f16, i8, i4, k=..,v=..; recent=N, first=N: docs/kv-cache.md", 0, 0},
     {"precise", 0, OPTION_FLAG, ENGINE, FIELD(precise), NULL, "activations in fp32", 0, 0},
     {"device", 0, OPTION_DEVICE, ENGINE, FIELD(device), "auto|cpu|vulkan[:N]",
      "where to run (default: auto); vulkan:0,vulkan:1 share the layers", 0, 0},

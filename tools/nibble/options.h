@@ -51,6 +51,8 @@ struct option_kv {
     enum nib_kv_format keys;
     enum nib_kv_format values;
     uint32_t recent; ///< as nib_engine_params.kv_recent
+    uint32_t first;  ///< as nib_engine_params.kv_first
+    bool has_first;  ///< it was given
     enum nib_kv_transform transform;
 };
 

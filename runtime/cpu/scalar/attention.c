@@ -144,7 +144,7 @@ static void attend_row(const struct nib_cpu_attention *a, const struct nib_step_
         uint64_t page = pages[begin / PAGE];
         struct nib_cpu_kv_head keys = nib_cpu_kv_find_head(cache, true, page, kv_head);
         struct nib_cpu_kv_head values = nib_cpu_kv_find_head(cache, false, page, kv_head);
-        if (begin >= recent) {
+        if (begin >= recent || nib_cpu_kv_is_first(cache, begin)) {
             uint64_t recent_page = recent_pages[begin / PAGE];
             keys = nib_cpu_kv_find_recent(cache, true, recent_page, page, kv_head);
             values = nib_cpu_kv_find_recent(cache, false, recent_page, page, kv_head);

@@ -321,10 +321,10 @@ struct nib_cpu_kv_rows nib_cpu_kv_find_rows(const struct nib_cpu_kv_store *a, ui
                                             uint64_t last)
 {
     const struct nib_step_row *row = &a->step->rows[r];
-    struct nib_cpu_kv_rows rows = {
-        .first = r, .n = 1, .page = nib_cpu_kv_find_page(a->cache, a->step, row, row->position)};
+    struct nib_cpu_kv_rows rows = {.first = r, .n = 1, .recent_page = NIB_NONE};
+    rows.page = nib_cpu_kv_find_page(a->cache, a->step, row, row->position);
     uint32_t left = PAGE - row->position % PAGE;
-    if (a->cache->recent_pages > 0)
+    if (a->cache->recent_pages > 0 || nib_cpu_kv_is_first(a->cache, row->position))
         rows.recent_page =
             nib_cpu_kv_find_table(a->step, row, a->cache->recent_class)[row->position / PAGE];
     while (rows.n < left && r + rows.n < last && has_row(a->step, r + rows.n, rows.n))
@@ -417,7 +417,7 @@ void nib_cpu_kv_store_integers(const struct nib_cpu_kv_store *a, const struct ni
         struct nib_cpu_kv_head recent = {.dim = 0};
         struct base_source source = {0};
         struct base_group base;
-        if (a->cache->recent_pages > 0)
+        if (rows->recent_page != NIB_NONE)
             recent = nib_cpu_kv_find_recent(a->cache, is_key, rows->recent_page, rows->page, h);
         if (head.base)
             source = find_source(a, rows->first, h, x);

@@ -33,14 +33,15 @@ static uint32_t first_seen(const struct nib_kv_layer *layer, uint32_t position)
     return layer->window && position >= layer->window ? position - layer->window + 1 : 0;
 }
 
-/// Tells whether a row at `position` reads token `p` among the newest.
+/// Tells whether a row at `position` reads token `p` among those in f16.
 static bool is_recent(const struct nib_plan *plan, uint32_t position, uint32_t p)
 {
-    const uint32_t n = plan->recent_pages;
-    return n > 0 && p / NIB_KV_PAGE_TOKENS >= NIB_KV_FIRST_RECENT(position / NIB_KV_PAGE_TOKENS, n);
+    const uint32_t n = plan->recent_pages, page = p / NIB_KV_PAGE_TOKENS;
+    return page < plan->first_pages ||
+           (n > 0 && page >= NIB_KV_FIRST_RECENT(position / NIB_KV_PAGE_TOKENS, n));
 }
 
-/// What is kept of a hash among the newest tokens.
+/// What is kept of a hash among the tokens in f16.
 static uint32_t recent_of(uint32_t hash)
 {
     return mix(hash, 7);
@@ -170,7 +171,7 @@ static enum nib_status ready(void *self, uint64_t budget_ns, bool *out_ready, st
 }
 
 /// Returns where cache `cache` keeps `position` of the sequence, or NULL: that of layer cache / 2,
-/// of newest tokens where the number is odd.
+/// of tokens in f16 where the number is odd.
 static float *slot(struct fake_instance *instance, const struct nib_step *step, uint32_t cache,
                    uint32_t sequence, uint32_t position)
 {
@@ -194,9 +195,10 @@ static void run_layer(struct fake_instance *instance, const struct nib_step *ste
         float *place = slot(instance, step, 2 * layer, row->sequence, row->position);
         if (place)
             *place = instance->hidden[r];
-        if (instance->plan->recent_pages > 0)
-            place = slot(instance, step, 2 * layer + 1, row->sequence, row->position);
-        if (place && instance->plan->recent_pages > 0)
+        if (!is_recent(instance->plan, row->position, row->position))
+            continue;
+        place = slot(instance, step, 2 * layer + 1, row->sequence, row->position);
+        if (place)
             *place = (float)recent_of((uint32_t)instance->hidden[r]);
     }
     for (uint32_t r = 0; r < step->header.n_used_rows; r++) {
@@ -291,9 +293,9 @@ static enum nib_status kv_copy(void *self, uint32_t kv_class, uint32_t source, u
         return nib_fail(err, fake->copy_status, "the fake device cannot copy");
     fake->n_copied++;
     for (uint32_t l = 0; l < 2 * instance->plan->n_kv_layers; l++) {
-        bool is_of_class =
-            l % 2 ? instance->plan->recent_pages > 0 && kv_class == instance->plan->n_kv_classes - 1
-                  : instance->plan->kv_layers[l / 2].kv_class == kv_class;
+        bool is_of_class = l % 2 ? nib_plan_keeps_f16(instance->plan) &&
+                                       kv_class == instance->plan->n_kv_classes - 1
+                                 : instance->plan->kv_layers[l / 2].kv_class == kv_class;
         if (is_of_class)
             memcpy(&instance->cache[l][target * NIB_KV_PAGE_TOKENS],
                    &instance->cache[l][source * NIB_KV_PAGE_TOKENS],

@@ -266,13 +266,66 @@ Test(kv_pool, restored_tables_are_not_shared)
     int32_t tokens[320];
     write_tokens(tokens, 320, 1);
     cr_assert_eq(nib_kv_pool_restore(pool, 0, 320, NULL), NIB_OK);
-    cr_assert_eq(nib_kv_pool_held(pool, 0, 1).first, 8);
+    cr_assert_eq(page_at(pool, 0, 1, 7), NIB_NONE);
+    cr_assert_neq(page_at(pool, 0, 1, 8), NIB_NONE);
     nib_kv_pool_commit(pool, 0, tokens, 320);
     cr_assert_eq(nib_kv_pool_attach(pool, 1, tokens, 320), 0);
     cr_assert_eq(nib_kv_pool_truncate(pool, 0, 0), 0);
     cr_assert_eq(nib_kv_pool_get_usage(pool, 0).n_free, N_PAGES);
     cr_assert_eq(nib_kv_pool_extend(pool, 2, 400, NULL), NIB_ERROR_KV_FULL);
     cr_assert_eq(nib_kv_pool_restore(pool, 2, 384, NULL), NIB_OK);
+    assert_sound(pool);
+    nib_kv_pool_destroy(&pool);
+}
+
+Test(kv_pool, first_pages_stay)
+{
+    const struct nib_kv_pool_params params = {
+        .n_classes = 3,
+        .n_pages = {N_PAGES, 6 * N_TABLES, 2 * N_TABLES},
+        .n_step_pages = 6,
+        .reach = {{.window = 0}, {.recent = 2, .first = 2}, {.first = 2}},
+        .n_tables = N_TABLES,
+        .context = CONTEXT,
+        .share = true,
+        .copy = copy,
+        .user = &copied,
+    };
+    struct nib_kv_pool *pool = NULL;
+    cr_assert_eq(nib_kv_pool_create(&params, &pool, NULL), NIB_OK);
+    int32_t tokens[400];
+    write_tokens(tokens, 400, 1);
+    nib_kv_pool_begin(pool);
+    cr_assert_eq(nib_kv_pool_extend(pool, 0, 192, NULL), NIB_OK);
+    for (uint32_t i = 0; i < 6; i++) {
+        // Between the first ones and the newest ones lie those of the step.
+        cr_assert_eq(page_at(pool, 0, 1, i) < params.n_pages[1], i < 2 || i > 3);
+        cr_assert_eq(page_at(pool, 0, 2, i) != NIB_NONE, i < 2);
+    }
+    nib_kv_pool_commit(pool, 0, tokens, 192);
+    cr_assert(nib_kv_pool_can_resume(pool, 0, 192) && !nib_kv_pool_can_resume(pool, 0, 150));
+    cr_assert(nib_kv_pool_can_resume(pool, 0, 64) && nib_kv_pool_can_resume(pool, 0, 40));
+    assert_sound(pool);
+    // Others get them with the prefix, wherever it ends.
+    cr_assert_eq(nib_kv_pool_attach(pool, 1, tokens, 200), 192);
+    cr_assert_eq(nib_kv_pool_attach(pool, 2, tokens, 159), 64);
+    for (uint32_t c = 1; c < 3; c++) {
+        cr_assert_eq(page_at(pool, 1, c, 1), page_at(pool, 0, c, 1));
+        cr_assert_eq(page_at(pool, 2, c, 0), page_at(pool, 0, c, 0));
+    }
+    // Where newest ones are gone, they are left.
+    cr_assert_eq(nib_kv_pool_truncate(pool, 0, 130), 64);
+    cr_assert_neq(page_at(pool, 0, 1, 1), NIB_NONE);
+    cr_assert_eq(nib_kv_pool_truncate(pool, 0, 40), 40);
+    nib_kv_pool_fork(pool, 0, 3);
+    cr_assert_eq(nib_kv_pool_extend(pool, 3, 41, NULL), NIB_OK);
+    for (uint32_t c = 1; c < 3; c++) {
+        cr_assert_eq(page_at(pool, 3, c, 0), page_at(pool, 0, c, 0));
+        cr_assert_neq(page_at(pool, 3, c, 1), page_at(pool, 0, c, 1));
+    }
+    cr_assert_eq(nib_kv_pool_truncate(pool, 1, 0), 0);
+    cr_assert_eq(nib_kv_pool_restore(pool, 1, 320, NULL), NIB_OK);
+    cr_assert(page_at(pool, 1, 1, 1) != NIB_NONE && page_at(pool, 1, 1, 2) == NIB_NONE);
     assert_sound(pool);
     nib_kv_pool_destroy(&pool);
 }

@@ -76,12 +76,24 @@ static uint64_t *slot(struct run *run, uint32_t t, uint32_t c, uint32_t position
     return &run->cache[c][page][position % NIB_KV_PAGE_TOKENS];
 }
 
-static uint32_t first_seen(const struct run *run, uint32_t c, uint32_t position)
+/// Tells whether a row at `position` sees token `p`, which is not behind it, in a class.
+static bool sees(const struct run *run, uint32_t c, uint32_t position, uint32_t p)
 {
-    uint32_t window = run->params.reach[c].window, recent = run->params.reach[c].recent;
-    if (recent)
-        return NIB_KV_FIRST_RECENT(position / NIB_KV_PAGE_TOKENS, recent) * NIB_KV_PAGE_TOKENS;
-    return window == 0 || position < window ? 0 : position - window + 1;
+    const struct nib_kv_reach *reach = &run->params.reach[c];
+    uint32_t row_page = position / NIB_KV_PAGE_TOKENS, page = p / NIB_KV_PAGE_TOKENS;
+    if (reach->first > 0 || reach->recent > 0)
+        return page < reach->first ||
+               (reach->recent > 0 && page >= NIB_KV_FIRST_RECENT(row_page, reach->recent));
+    return reach->window == 0 || position - p < reach->window;
+}
+
+/// Stores `hash` for a token in every class that has tokens like it.
+static void store(struct run *run, uint32_t t, uint32_t p, uint64_t hash)
+{
+    for (uint32_t c = 0; c < run->params.n_classes; c++) {
+        if (sees(run, c, p, p))
+            *slot(run, t, c, p) = hash;
+    }
 }
 
 /// Everything that token `n` of a table sees before itself is what its tokens make it.
@@ -89,8 +101,10 @@ static void check_seen(struct run *run, uint32_t t, uint32_t n)
 {
     const struct table *table = &run->tables[t];
     for (uint32_t c = 0; c < run->params.n_classes; c++) {
-        for (uint32_t p = first_seen(run, c, n); p < n; p++)
-            require(run, *slot(run, t, c, p) == table->hashes[p], "a page holds other tokens");
+        for (uint32_t p = 0; p < n; p++) {
+            if (sees(run, c, n, p))
+                require(run, *slot(run, t, c, p) == table->hashes[p], "a page holds other tokens");
+        }
     }
 }
 
@@ -148,10 +162,8 @@ static void step(struct run *run, uint32_t t, uint32_t n)
             return;
     }
     run->n_evicted += nib_kv_pool_get_usage(run->pool, 0).n_idle < idle;
-    for (uint32_t p = table->n_computed; p < end; p++) {
-        for (uint32_t c = 0; c < run->params.n_classes; c++)
-            *slot(run, t, c, p) = table->hashes[p];
-    }
+    for (uint32_t p = table->n_computed; p < end; p++)
+        store(run, t, p, table->hashes[p]);
     for (uint32_t p = table->n_computed; p < end; p++)
         check_seen(run, t, p);
     table->n_computed = end;
@@ -162,7 +174,9 @@ static void step(struct run *run, uint32_t t, uint32_t n)
 static bool is_cut(const struct run *run, uint32_t kept, uint32_t wanted)
 {
     const uint32_t stride = NIB_KV_RECENT_STRIDE * NIB_KV_PAGE_TOKENS;
-    bool is_recent = run->params.n_step_pages > 0 && kept == wanted - wanted % stride;
+    uint32_t first = run->params.reach[run->params.n_classes - 1].first * NIB_KV_PAGE_TOKENS;
+    bool is_recent = run->params.n_step_pages > 0 &&
+                     kept == (wanted - wanted % stride > first ? wanted - wanted % stride : first);
     return kept == wanted || kept == 0 || is_recent;
 }
 
@@ -175,7 +189,7 @@ static void truncate(struct run *run, uint32_t t, uint32_t n)
     require(run, is_cut(run, table->n_computed, wanted), "truncated elsewhere");
     run->n_gone += table->n_computed != wanted;
     for (uint32_t c = 0; c < run->params.n_classes && table->n_computed == 0; c++)
-        require(run, nib_kv_pool_held(run->pool, t, c).end == 0, "an empty table has pages");
+        require(run, run->pool->states[t].held[c].end == 0, "an empty table has pages");
 }
 
 /// Drops tokens out of the middle.
@@ -197,16 +211,14 @@ static void save(struct run *run, uint32_t t, struct file *file)
     file->table = run->tables[t];
     file->table.n_computed -= file->table.n_computed % NIB_KV_PAGE_TOKENS;
     // After a cut, the pages that the last whole page's end sees may be gone.
+    if (!nib_kv_pool_can_resume(run->pool, t, file->table.n_computed))
+        file->table.n_computed = 0;
     for (uint32_t c = 0; c < run->params.n_classes; c++) {
-        uint32_t first = nib_kv_needed(run->params.reach[c], file->table.n_computed).first;
-        if (nib_kv_pool_held(run->pool, t, c).first > first)
-            file->table.n_computed = 0;
-    }
-    uint32_t n = file->table.n_computed;
-    for (uint32_t c = 0; c < run->params.n_classes; c++) {
-        for (uint32_t p = nib_kv_needed(run->params.reach[c], n).first * NIB_KV_PAGE_TOKENS; p < n;
-             p++)
-            file->pages[c][p] = *slot(run, t, c, p);
+        struct nib_kv_places places = nib_kv_needed(run->params.reach[c], file->table.n_computed);
+        for (uint32_t i = 0; i < nib_kv_count(&places); i++)
+            memcpy(&file->pages[c][i * NIB_KV_PAGE_TOKENS],
+                   slot(run, t, c, nib_kv_place(&places, i) * NIB_KV_PAGE_TOKENS),
+                   NIB_KV_PAGE_TOKENS * sizeof file->pages[c][0]);
     }
 }
 
@@ -218,9 +230,11 @@ static void load(struct run *run, uint32_t t, const struct file *file)
         return;
     run->tables[t] = file->table;
     for (uint32_t c = 0; c < run->params.n_classes; c++) {
-        for (uint32_t p = nib_kv_needed(run->params.reach[c], n).first * NIB_KV_PAGE_TOKENS; p < n;
-             p++)
-            *slot(run, t, c, p) = file->pages[c][p];
+        struct nib_kv_places places = nib_kv_needed(run->params.reach[c], n);
+        for (uint32_t i = 0; i < nib_kv_count(&places); i++)
+            memcpy(slot(run, t, c, nib_kv_place(&places, i) * NIB_KV_PAGE_TOKENS),
+                   &file->pages[c][i * NIB_KV_PAGE_TOKENS],
+                   NIB_KV_PAGE_TOKENS * sizeof file->pages[c][0]);
     }
 }
 
@@ -240,10 +254,8 @@ static void give_up(struct run *run, uint32_t t, uint32_t n)
     uint32_t end = table->n_computed + n < CONTEXT ? table->n_computed + n : CONTEXT;
     nib_kv_pool_begin(run->pool);
     if (nib_kv_pool_extend(run->pool, t, end, NULL) == NIB_OK) {
-        for (uint32_t p = table->n_computed; p < end; p++) {
-            for (uint32_t c = 0; c < run->params.n_classes; c++)
-                *slot(run, t, c, p) = 7;
-        }
+        for (uint32_t p = table->n_computed; p < end; p++)
+            store(run, t, p, 7);
     }
     uint32_t kept = nib_kv_pool_truncate(run->pool, t, table->n_computed);
     bool is_kept = run->params.n_step_pages > 0 ? is_cut(run, kept, table->n_computed)
@@ -385,13 +397,28 @@ int main(void)
                                                   .n_pages = {40, 3 * N_TABLES},
                                                   .n_step_pages = 3,
                                                   .reach = {{.window = 0}, {.recent = 2}}};
+    const struct nib_kv_pool_params first = {
+        .n_classes = 2, .n_pages = {40, 2 * N_TABLES}, .reach = {{.window = 0}, {.first = 2}}};
+    const struct nib_kv_pool_params first_and_recent = {
+        .n_classes = 3,
+        .n_pages = {40, 30, (2 * 2 + 2) * N_TABLES},
+        .n_step_pages = 3,
+        .reach = {{.window = 0}, {.window = 200}, {.recent = 2, .first = 2}}};
+    const struct nib_kv_pool_params first_few = {
+        .n_classes = 2,
+        .n_pages = {40, 4 * N_TABLES},
+        .n_step_pages = 3,
+        .reach = {{.window = 0}, {.recent = 1, .first = 3}}};
     const struct nib_kv_pool_params whole = {.n_classes = 1, .n_pages = {40}};
     int failed = property(run, &both, 1, N_OPERATIONS) ||
                  property(run, &window_first, 2, N_OPERATIONS / 4) ||
                  property(run, &window_only, 3, N_OPERATIONS / 4) ||
                  property(run, &whole, 4, N_OPERATIONS / 4) ||
                  property(run, &recent, 5, N_OPERATIONS / 2) ||
-                 property(run, &recent_few, 6, N_OPERATIONS / 4);
+                 property(run, &recent_few, 6, N_OPERATIONS / 4) ||
+                 property(run, &first, 7, N_OPERATIONS / 4) ||
+                 property(run, &first_and_recent, 8, N_OPERATIONS / 2) ||
+                 property(run, &first_few, 9, N_OPERATIONS / 4);
     wear(run);
     free(run);
     return failed;

@@ -11,7 +11,8 @@ static const char *count_references(const struct nib_kv_pool *pool, uint32_t c, 
         const struct nib_kv_range *held = &pool->states[t].held[c];
         const uint32_t *pages = nib_kv_table(pool, t, c);
         for (uint32_t i = 0; i < pool->stride; i++) {
-            bool is_held = i >= held->first && i < held->end;
+            bool is_first = i < pool->params.reach[c].first;
+            bool is_held = (i >= held->first || is_first) && i < held->end;
             if (is_held != (pages[i] != NIB_NONE))
                 return "a table and its range differ";
             if (is_held && pages[i] >= n_pages)

@@ -74,7 +74,8 @@ Test(save, a_session_goes_on_from_its_file)
     }
 }
 
-Test(save, newest_tokens_go_along)
+/// Saves sessions that have tokens in f16, and loads them.
+static void check_in_f16(uint32_t recent, uint32_t n_first, const char *recent_flag)
 {
     static const uint32_t lengths[] = {20, 61, 90, 270, 300};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
@@ -84,7 +85,8 @@ Test(save, newest_tokens_go_along)
         const struct nib_engine_params params = {.context = CONTEXT,
                                                  .key_format = NIB_KV_I4,
                                                  .value_format = NIB_KV_I4,
-                                                 .kv_recent = 64};
+                                                 .kv_recent = recent,
+                                                 .kv_first = n_first};
         save_one(lengths[i], params);
         rig_open(&rig, params);
         cr_assert_eq(nib_session_load(rig.engine, path_in_folder("s"), &session, &error), NIB_OK,
@@ -95,13 +97,22 @@ Test(save, newest_tokens_go_along)
         nib_session_destroy(&session);
         rig_close(&rig);
         // Others keep more of them, or none.
-        rig_open(&rig, (struct nib_engine_params){.context = CONTEXT,
-                                                  .key_format = NIB_KV_I4,
-                                                  .value_format = NIB_KV_I4,
-                                                  .kv_recent = NIB_KV_RECENT_NONE});
+        struct nib_engine_params others = params;
+        others.kv_recent = 96;
+        rig_open(&rig, others);
         cr_assert_eq(nib_session_load(rig.engine, path_in_folder("s"), &session, &error),
                      NIB_ERROR_UNSUPPORTED);
-        cr_assert(strstr(error.message, "recent=64"), "%s", error.message);
+        cr_assert(strstr(error.message, recent_flag), "%s", error.message);
+        rig_close(&rig);
+        others = params;
+        others.kv_first = 128;
+        rig_open(&rig, others);
+        char first_flag[64];
+        snprintf(first_flag, sizeof first_flag, "keeps %u first tokens in f16, this one 128",
+                 n_first);
+        cr_assert_eq(nib_session_load(rig.engine, path_in_folder("s"), &session, &error),
+                     NIB_ERROR_UNSUPPORTED);
+        cr_assert(strstr(error.message, first_flag), "%s", error.message);
         rig_close(&rig);
         // Others do not transform them.
         struct nib_engine_params plain = params;
@@ -112,6 +123,17 @@ Test(save, newest_tokens_go_along)
         cr_assert(strstr(error.message, "transform=on"), "%s", error.message);
         rig_close(&rig);
     }
+}
+
+Test(save, newest_tokens_go_along)
+{
+    check_in_f16(64, 0, "recent=64");
+}
+
+Test(save, first_tokens_go_along)
+{
+    check_in_f16(NIB_KV_RECENT_NONE, 64, "recent=0");
+    check_in_f16(64, 32, "recent=64");
 }
 
 Test(save, a_check_of_the_model_says_what_is_transformed)

@@ -375,8 +375,8 @@ Test(share, a_generation_goes_on_in_a_full_context)
     }
 }
 
-/// Newest tokens in f16: whatever sessions share, copy or take back, rows read what is theirs.
-Test(share, newest_tokens_follow_their_sessions)
+/// Tokens in f16: whatever sessions share, copy or take back, rows read what is theirs.
+static void check_in_f16(uint32_t recent, uint32_t n_first)
 {
     struct rig rig;
     struct nib_error error;
@@ -385,9 +385,10 @@ Test(share, newest_tokens_follow_their_sessions)
                                               .max_sessions = 8,
                                               .max_rows = 256,
                                               .key_format = NIB_KV_I4,
-                                              .kv_recent = 64,
+                                              .kv_recent = recent,
+                                              .kv_first = n_first,
                                               .value_format = NIB_KV_I8});
-    cr_assert_eq(rig.engine->plan->recent_pages, 2);
+    cr_assert_eq(rig.engine->plan->first_pages, n_first / NIB_KV_PAGE_TOKENS);
     for (uint32_t i = 0; i < 6; i++) {
         sessions[i] = rig_session(&rig);
         rig_append(sessions[i], 300 + 17 * i, 1);
@@ -402,7 +403,7 @@ Test(share, newest_tokens_follow_their_sessions)
         rig_append(sessions[i], i, i);
         begin(sessions[i], 30);
     }
-    // To where the newest tokens are gone, and to where they are not.
+    // To where a window's or the newest tokens are gone, and to where they are not.
     cr_assert_eq(nib_session_truncate(sessions[2], 290, &error), NIB_OK);
     cr_assert_lt(sessions[2]->n_computed, 290);
     cr_assert_eq(nib_session_truncate(sessions[3], sessions[3]->n_tokens - 2, &error), NIB_OK);
@@ -422,4 +423,16 @@ Test(share, newest_tokens_follow_their_sessions)
     }
     cr_assert_eq(held_pages(&rig, rig.engine->plan->n_kv_classes - 1), 0);
     rig_close(&rig);
+}
+
+Test(share, newest_tokens_follow_their_sessions)
+{
+    check_in_f16(64, 0);
+}
+
+Test(share, first_tokens_follow_their_sessions)
+{
+    check_in_f16(NIB_KV_RECENT_NONE, 64);
+    check_in_f16(32, 32);
+    check_in_f16(64, 96);
 }

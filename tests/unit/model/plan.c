@@ -197,6 +197,27 @@ Test(plan, a_steps_newest_tokens)
     cr_assert_eq(plan->recent_pages, NIB_KV_RECENT_I4 / NIB_KV_PAGE_TOKENS);
 }
 
+Test(plan, first_tokens)
+{
+    struct nib_plan_params params = {
+        .key_format = NIB_KV_I8, .value_format = NIB_KV_I8, .first_tokens = 64};
+    open_folder("qwen3");
+    make(&params);
+    uint32_t c = plan->n_kv_classes - 1;
+    cr_assert(c == 1 && plan->first_pages == 2 && plan->recent_pages == 0);
+    cr_expect(nib_plan_step_pages(plan) == 0 && nib_plan_pages(plan, c, 3) == 6);
+    uint64_t own = 2 * plan->n_kv_layers * nib_kv_recent_bytes(&plan->kv_layers[0]);
+    uint64_t bytes = nib_plan_kv_bytes(plan, 1, false);
+    cr_expect_eq(nib_plan_kv_bytes(plan, 1, true), bytes);
+    params.first_tokens = 0;
+    make(&params);
+    cr_expect_eq(nib_plan_kv_bytes(plan, 1, false) + own, bytes);
+    params.first_tokens = 32;
+    params.recent_tokens = 96;
+    make(&params);
+    cr_expect_eq(nib_plan_pages(plan, 1, 2), 2 * (2 * 3 + 1) + nib_plan_step_pages(plan));
+}
+
 Test(plan, pages_hold_any_window)
 {
     const struct nib_plan_params params = {.max_rows = 32};
@@ -240,6 +261,9 @@ Test(plan, wrong_parameters)
         {{.key_format = NIB_KV_I4_CHANNEL, .recent_tokens = NIB_KV_RECENT_NONE},
          NIB_ERROR_ARGUMENT,
          "recent=64"},
+        {{.key_format = NIB_KV_I8, .first_tokens = 40}, NIB_ERROR_ARGUMENT, "40 first tokens"},
+        {{.key_format = NIB_KV_I8, .first_tokens = 288}, NIB_ERROR_ARGUMENT, "up to 256"},
+        {{.first_tokens = 32}, NIB_ERROR_ARGUMENT, "i8 and i4"},
     };
     open_folder("qwen2");
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {

@@ -13,6 +13,7 @@ struct rig_attention {
     uint32_t context; ///< a multiple of 32
     uint32_t n_sequences;
     uint32_t recent_pages; ///< of newest tokens
+    uint32_t first_pages;  ///< of first tokens that are in f16
     bool is_plain;         ///< codes are not transformed
 };
 /// Rows [first, first + n) of a sequence.

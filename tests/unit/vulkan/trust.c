@@ -95,7 +95,7 @@ static struct said hear(enum nib_self_test self_test, const char *variant, bool 
     cr_assert_eq(
         nib_engine_create(model,
                           nib_engine_params(.placements = &placement, .n_placements = 1,
-                                            .context = 64, .max_rows = 8, .fallback = fallback),
+                                            .context = 64, .max_rows = 32, .fallback = fallback),
                           &engine, &said.error),
         NIB_OK, "%s", said.error.message);
     speak(engine, &said);
@@ -121,7 +121,7 @@ static bool says_the_same(const struct said *a, const struct said *b)
 
 static void expect_replaced(const struct said *said, const char *name)
 {
-    cr_assert_eq(said->n_replaced, 1);
+    cr_assert_eq(said->n_replaced, 1, "%u replaced, %s first", said->n_replaced, said->replaced);
     cr_assert_str_eq(said->replaced, name);
     cr_assert_eq(said->n_fallbacks, 0);
 }
@@ -170,6 +170,19 @@ Test(vulkan_trust, a_broken_kernel_of_cooperative_matrices_is_replaced)
     struct said mended = hear(NIB_SELF_TEST_CACHED, "coop8", false);
     cr_assert(says_the_same(&good, &mended));
     expect_replaced(&mended, "matmul coop8");
+}
+
+/// Of prompts; what turns and stores single rows is checked with it, and distrusted with it. What
+/// multiplies cooperative matrices beside it stays.
+Test(vulkan_trust, broken_attention_by_cooperative_matrices_is_replaced)
+{
+    struct said good = hear(NIB_SELF_TEST_OFF, "half", false);
+    break_shader("attention_coop");
+    struct said mended = hear(NIB_SELF_TEST_CACHED, "half", false);
+    cr_assert(says_the_same(&good, &mended));
+    cr_assert_eq(mended.n_replaced, 2);
+    cr_assert_str_eq(mended.replaced, "attention coop");
+    cr_assert_eq(mended.n_fallbacks, 0);
 }
 
 /// What turns and stores single rows is distrusted before it.
