@@ -186,7 +186,7 @@ Test(cpu_draw, likeliest)
 
 Test(cpu_draw, row_along_lower_halves)
 {
-    // All that the bound allows: one row lies along what the upper halves leave, and has nothing else.
+    // All that the bound allows: one row lies along what upper halves leave, and has nothing else.
     enum { WINNER = 901, STRETCH = NIB_CPU_LARGEST_ROWS };
     float hidden[MAX_LINES * COLS], along[COLS], others[COLS] = {0}, zeros[COLS] = {0};
     struct head h;
