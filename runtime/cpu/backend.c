@@ -99,6 +99,12 @@ static void profile(const void *self, struct nib_op_times *times)
     memcpy(times->ns + first, instance->profile_ns + first, (end - first) * sizeof *times->ns);
 }
 
+static uint32_t count_draws(const void *self)
+{
+    (void)self;
+    return 1; // a run is done when it returns
+}
+
 const struct nib_backend nib_cpu_backend = {
     .name = "cpu",
     .device_list = list,
@@ -111,6 +117,8 @@ const struct nib_backend nib_cpu_backend = {
     .destroy = nib_cpu_instance_destroy,
     .pack = nib_cpu_instance_pack,
     .run = nib_cpu_run,
+    .most_runs = count_draws,
+    .draws_likeliest_only = true,
     .kv_copy = nib_cpu_kv_copy,
     .kv_export = nib_cpu_kv_export,
     .kv_import = nib_cpu_kv_import,

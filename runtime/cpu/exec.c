@@ -26,7 +26,7 @@ uint64_t nib_cpu_row_grain(const struct nib_cpu_exec *e, uint64_t width)
 
 struct nib_cpu_rows nib_cpu_view_rows(const struct nib_cpu_exec *e, const struct nib_view *view)
 {
-    uint64_t stride = e->plan->values[view->value].width;
+    uint64_t stride = nib_cpu_stride(e->plan, view->value);
     float *base =
         view->value == e->plan->logits_value ? e->step->logits : e->self->values[view->value];
     // A step without lines has no logits, but may look ahead to their matmul.
@@ -105,10 +105,10 @@ static void move_lines(struct nib_cpu_exec *e, bool is_upward)
     const uint32_t *kept = e->self->kept;
     for (uint32_t v = 0; v < e->plan->n_values; v++) {
         float *lines = e->self->values[v];
-        size_t width = e->plan->values[v].width;
+        size_t width = e->plan->values[v].width, stride = nib_cpu_stride(e->plan, v);
         for (uint32_t i = 0; lines && i < e->n_rows; i++) {
             uint32_t k = is_upward ? e->n_rows - 1 - i : i;
-            float *near = lines + k * width, *far = lines + kept[k] * width;
+            float *near = lines + k * stride, *far = lines + kept[k] * stride;
             if (near != far)
                 memcpy(is_upward ? far : near, is_upward ? near : far, width * sizeof *lines);
         }
@@ -251,6 +251,8 @@ enum nib_status nib_cpu_run(void *self, uint32_t first, uint32_t last, const str
         if (!exec_segment(&e, &e.plan->segments[s]))
             break;
     }
+    if (step->draws)
+        nib_cpu_draw_logits(&e);
     if (hidden_out)
         memcpy(hidden_out, hidden, hidden_size);
     return NIB_OK;

@@ -19,6 +19,7 @@ struct nib_cpu_exec {
     /// The op whose input is prepared already, in inputs[prepared_in]; UINT32_MAX: none.
     uint32_t prepared_op;
     uint32_t prepared_in;
+    bool has_drawn; ///< step->drawn is filled
 };
 
 /// run_NAME(e, args, count, grain) runs a kernel's loop on the device's threads.
@@ -51,6 +52,20 @@ bool nib_cpu_is_same_view(const struct nib_view *a, const struct nib_view *b);
 
 /// Runs matmul `i` and ops up to `end` that can be done with it; returns the number of the next.
 uint32_t nib_cpu_exec_matmuls(struct nib_cpu_exec *e, uint32_t i, uint32_t end);
+/// Sets up a matmul of all rows whose input is to be in inputs[0].
+struct nib_cpu_matmul nib_cpu_begin_matmul(const struct nib_cpu_exec *e,
+                                           const struct nib_op_matmul *op);
+/// Quantizes the input of a matmul, or puts its columns in order, where it wants that.
+void nib_cpu_prepare_input(const struct nib_cpu_exec *e, const struct nib_cpu_matmul *args);
+
+/// Returns whether op `i` is the matmul that makes the logits of a step that draws, and the tokens
+/// can be found without all of them.
+bool nib_cpu_draws_at(const struct nib_cpu_exec *e, uint32_t i);
+/// Draws the tokens at such an op; returns the number of the next.
+uint32_t nib_cpu_exec_draw(struct nib_cpu_exec *e, uint32_t i);
+/// Draws the tokens from the step's logits, which are there, unless it has been done.
+void nib_cpu_draw_logits(struct nib_cpu_exec *e);
+
 /// Runs op `i`, which works on each row by itself, or attention, and those up to `end` that can be
 /// done with it; returns the number of the next.
 uint32_t nib_cpu_exec_rows(struct nib_cpu_exec *e, uint32_t i, uint32_t end);
@@ -58,6 +73,11 @@ uint32_t nib_cpu_exec_rows(struct nib_cpu_exec *e, uint32_t i, uint32_t end);
 struct nib_cpu_add nib_cpu_begin_add(const struct nib_cpu_exec *e, const struct nib_op_add *op);
 struct nib_cpu_activate nib_cpu_begin_activate(const struct nib_cpu_exec *e,
                                                const struct nib_op_activate *op);
+/// Sets up attention of all rows.
+struct nib_cpu_attention nib_cpu_begin_attention(const struct nib_cpu_exec *e,
+                                                 const struct nib_op_attention *op);
+/// Returns whether op `i` is attention that runs in a chain, each row by itself.
+bool nib_cpu_attends_by_rows(const struct nib_cpu_exec *e, uint32_t i);
 /// Returns whether op `i` is the last to store keys and values, so that the rest of its segment is
 /// of use only to rows that want logits.
 bool nib_cpu_ends_cache(const struct nib_cpu_exec *e, uint32_t i);

@@ -12,6 +12,10 @@
 /// their codes fill the first cache.
 #define TALL_GRAIN 128u
 #define TALL_ROWS 64u
+/// What a thread fetches at most of pages that attention reads next: a part of its second cache
+/// beside the weights.
+#define FETCH_BYTES (UINT64_C(512) << 10)
+#define CACHE_LINE 64u
 /// Matmuls that are run as one loop.
 #define MAX_GROUP 4
 
@@ -58,7 +62,7 @@ static bool prepare_blocks(const struct nib_cpu_exec *e, const struct nib_cpu_ma
     return true;
 }
 
-static void prepare_input(const struct nib_cpu_exec *e, const struct nib_cpu_matmul *args)
+void nib_cpu_prepare_input(const struct nib_cpu_exec *e, const struct nib_cpu_matmul *args)
 {
     const struct nib_cpu_matrix *weight = args->weight;
     if (prepare_blocks(e, args))
@@ -75,6 +79,22 @@ static void prepare_input(const struct nib_cpu_exec *e, const struct nib_cpu_mat
     }
 }
 
+struct nib_cpu_matmul nib_cpu_begin_matmul(const struct nib_cpu_exec *e,
+                                           const struct nib_op_matmul *op)
+{
+    const struct nib_cpu_matrix *bias = nib_cpu_instance_weight(e->self, op->bias);
+    return (struct nib_cpu_matmul){
+        .weight = nib_cpu_instance_weight(e->self, op->weight),
+        .bias = bias ? bias->vector : NULL,
+        .activation = op->activation,
+        .n_rows = e->n_rows,
+        .in = nib_cpu_view_rows(e, &op->in),
+        .out = nib_cpu_view_rows(e, &op->out),
+        .input = &e->self->inputs[0],
+        .scratch = e->self->scratch,
+    };
+}
+
 /// Neighbouring matmuls of one input, such as those of queries, keys and values: it is prepared
 /// once, and they are shared out to the threads as one loop.
 struct matmul_group {
@@ -82,6 +102,8 @@ struct matmul_group {
     struct nib_cpu_matmul args[MAX_GROUP];
     uint64_t end[MAX_GROUP]; ///< items of the loop up to this matmul's last
     uint32_t n;
+    const struct nib_cpu_attention *attention; ///< whose pages are fetched meanwhile, or NULL
+    uint64_t fetch_bytes;                      ///< of each KV head of a row, at most
 };
 
 /// What goes on with a group's outputs column by column: it is done with each piece's, while they
@@ -115,17 +137,7 @@ static bool add_matmul(const struct nib_cpu_exec *e, const struct nib_op *op,
         !nib_cpu_is_same_view(&op->matmul.in, in) ||
         (group->n > 0 && op->matmul.tap != NIB_NO_WEIGHT))
         return false;
-    const struct nib_cpu_matrix *bias = nib_cpu_instance_weight(e->self, op->matmul.bias);
-    struct nib_cpu_matmul args = {
-        .weight = nib_cpu_instance_weight(e->self, op->matmul.weight),
-        .bias = bias ? bias->vector : NULL,
-        .activation = op->matmul.activation,
-        .n_rows = e->n_rows,
-        .in = nib_cpu_view_rows(e, &op->matmul.in),
-        .out = nib_cpu_view_rows(e, &op->matmul.out),
-        .input = &e->self->inputs[0],
-        .scratch = e->self->scratch,
-    };
+    const struct nib_cpu_matmul args = nib_cpu_begin_matmul(e, &op->matmul);
     const struct nib_cpu_matmul *first = group->args;
     if (group->n > 0 &&
         (args.activation != first->activation || !has_same_input(first->weight, args.weight)))
@@ -136,10 +148,57 @@ static bool add_matmul(const struct nib_cpu_exec *e, const struct nib_op *op,
     return true;
 }
 
+static void fetch_far(const uint8_t *address)
+{
+#ifdef __GNUC__
+    __builtin_prefetch(address, 0, 2);
+#else
+    (void)address;
+#endif
+}
+
+/// Fetches the first pages of one KV head of a row to the second cache.
+static void fetch_head(const struct nib_cpu_attention *a, uint32_t r, uint32_t kv_head,
+                       uint64_t most)
+{
+    const struct nib_step_row *row = &a->step->rows[r];
+    const uint32_t window = a->cache->layer->window;
+    if (row->sequence == NIB_NONE)
+        return;
+    uint64_t end = (uint64_t)row->position + 1;
+    uint64_t token = window && window < end ? end - window : 0;
+    for (token = token / NIB_KV_PAGE_TOKENS * NIB_KV_PAGE_TOKENS; token < end && most > 0;
+         token += NIB_KV_PAGE_TOKENS) {
+        uint64_t page = nib_cpu_kv_find_page(a->cache, a->step, row, token), bytes = 0;
+        for (int is_key = 0; is_key < 2; is_key++) {
+            struct nib_cpu_kv_head head = nib_cpu_kv_find_head(a->cache, is_key, page, kv_head);
+            uint64_t n = end - token < NIB_KV_PAGE_TOKENS ? end - token : NIB_KV_PAGE_TOKENS;
+            for (uint64_t i = 0; i < n * head.token_bytes; i += CACHE_LINE)
+                fetch_far(head.numbers + i);
+            bytes += n * head.token_bytes;
+        }
+        most -= bytes < most ? bytes : most;
+    }
+}
+
+/// Fetches what attention reads first of rows, all of whose KV heads are cut as the loop's `count`
+/// items are: the threads have the same share of both. The matmuls wait for arithmetic, attention
+/// for memory.
+static void fetch_pages(const struct matmul_group *group, uint64_t first, uint64_t last)
+{
+    const struct nib_cpu_attention *a = group->attention;
+    const uint64_t count = group->end[group->n - 1];
+    const uint64_t n_heads = a->cache->layer->n_heads, n = n_heads * a->n_rows;
+    for (uint64_t i = first * n / count; i < last * n / count; i++)
+        fetch_head(a, (uint32_t)(i / n_heads), (uint32_t)(i % n_heads), group->fetch_bytes);
+}
+
 static void group_body(void *user, uint64_t first, uint64_t last, uint32_t thread)
 {
     const struct matmul_group *group = user;
     uint64_t begin = 0;
+    if (group->attention)
+        fetch_pages(group, first, last);
     for (uint32_t i = 0; i < group->n && begin < last; begin = group->end[i++]) {
         uint64_t from = first > begin ? first : begin;
         uint64_t to = last < group->end[i] ? last : group->end[i];
@@ -364,19 +423,41 @@ static void expect_matmuls(const struct nib_cpu_exec *e, uint32_t i)
     nib_thread_pool_expect(e->self->device->pool, &memory);
 }
 
+/// Finds the attention that comes in the chain behind op `i` - 1, if there is one.
+static bool finds_attention(const struct nib_cpu_exec *e, uint32_t i, uint32_t end,
+                            struct nib_cpu_attention *out)
+{
+    const struct nib_op *ops = e->plan->ops;
+    while (i < end && (ops[i].kind == NIB_OP_NORM || ops[i].kind == NIB_OP_ROPE ||
+                       ops[i].kind == NIB_OP_KV_STORE))
+        i++;
+    if (i >= end || !nib_cpu_attends_by_rows(e, i))
+        return false;
+    *out = nib_cpu_begin_attention(e, &ops[i].attention);
+    return true;
+}
+
 uint32_t nib_cpu_exec_matmuls(struct nib_cpu_exec *e, uint32_t i, uint32_t end)
 {
     struct nib_thread_pool *pool = e->self->device->pool;
     struct tail tail = {.kernels = &e->self->device->kernels};
     struct matmul_group *group = &tail.group;
+    if (nib_cpu_draws_at(e, i))
+        return nib_cpu_exec_draw(e, i);
     uint32_t next = find_group(e, i, end, group);
     bool is_prepared = e->prepared_op == i;
     uint32_t in = is_prepared ? e->prepared_in : 0;
     for (uint32_t k = 0; k < group->n; k++)
         group->args[k].input = &e->self->inputs[in];
     if (!is_prepared)
-        prepare_input(e, group->args);
+        nib_cpu_prepare_input(e, group->args);
     next = find_tail(e, i, next, end, 1 - in, &tail);
+    struct nib_cpu_attention attention;
+    if (tail.kind == NIB_OP_COUNT && finds_attention(e, next, end, &attention)) {
+        uint64_t n_heads = (uint64_t)attention.cache->layer->n_heads * e->n_rows;
+        group->attention = &attention;
+        group->fetch_bytes = FETCH_BYTES * nib_thread_pool_size(pool) / n_heads;
+    }
     e->prepared_op = tail.has_next ? next : UINT32_MAX;
     e->prepared_in = 1 - in;
     nib_loop_fn *body = tail.kind == NIB_OP_COUNT ? group_body : tail_body;

@@ -56,8 +56,8 @@ static struct nib_cpu_rope begin_rope(const struct nib_cpu_exec *e, const struct
     };
 }
 
-static struct nib_cpu_attention begin_attention(const struct nib_cpu_exec *e,
-                                                const struct nib_op_attention *op)
+struct nib_cpu_attention nib_cpu_begin_attention(const struct nib_cpu_exec *e,
+                                                 const struct nib_op_attention *op)
 {
     return (struct nib_cpu_attention){
         .cache = &e->self->caches[op->kv_layer],
@@ -128,7 +128,7 @@ static uint64_t begin_row_op(const struct nib_cpu_exec *e, const struct nib_op *
         };
         return kv_store_grain(e, &op->kv_store);
     case NIB_OP_ATTENTION:
-        out->attention = begin_attention(e, &op->attention);
+        out->attention = nib_cpu_begin_attention(e, &op->attention);
         return nib_cpu_even_grain(e, e->n_rows, 2);
     case NIB_OP_ACTIVATE:
         out->activate = nib_cpu_begin_activate(e, &op->activate);
@@ -214,7 +214,7 @@ static bool split_attention(const struct nib_cpu_exec *e, struct nib_cpu_attenti
 
 static void exec_attention(const struct nib_cpu_exec *e, const struct nib_op_attention *op)
 {
-    struct nib_cpu_attention args = begin_attention(e, op);
+    struct nib_cpu_attention args = nib_cpu_begin_attention(e, op);
     // Heads of one KV head in one piece share the conversion of its pages, where there are enough.
     uint32_t n_kv_heads = e->plan->kv_layers[op->kv_layer].n_heads;
     uint64_t n_pieces = (uint64_t)e->n_rows * n_kv_heads;
@@ -230,10 +230,17 @@ static void exec_attention(const struct nib_cpu_exec *e, const struct nib_op_att
     run_attention(e, &args, (uint64_t)e->n_rows * op->n_heads, grain);
 }
 
+bool nib_cpu_attends_by_rows(const struct nib_cpu_exec *e, uint32_t i)
+{
+    // Enough rows, else heads are shared out.
+    return e->plan->ops[i].kind == NIB_OP_ATTENTION && e->has_lone_rows &&
+           e->n_rows >= 4 * nib_thread_pool_size(e->self->device->pool) &&
+           !nib_cpu_ends_cache(e, i - 1);
+}
+
 /// Returns whether op `i` can follow the one before it in a chain.
 static bool continues_chain(const struct nib_cpu_exec *e, uint32_t i)
 {
-    const uint32_t n_threads = nib_thread_pool_size(e->self->device->pool);
     switch (e->plan->ops[i].kind) {
     case NIB_OP_NORM:
     case NIB_OP_ROPE:
@@ -244,8 +251,8 @@ static bool continues_chain(const struct nib_cpu_exec *e, uint32_t i)
         return true;
     case NIB_OP_KV_STORE:
         return e->has_lone_rows;
-    case NIB_OP_ATTENTION: // enough rows, else heads are shared out
-        return e->has_lone_rows && e->n_rows >= 4 * n_threads && !nib_cpu_ends_cache(e, i - 1);
+    case NIB_OP_ATTENTION:
+        return nib_cpu_attends_by_rows(e, i);
     default:
         return false;
     }

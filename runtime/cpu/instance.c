@@ -9,6 +9,11 @@
 /// Buffers begin on a cache line, so that threads do not share one.
 #define BUFFER_ALIGNMENT 64
 
+/// Floats of a cache line.
+#define LINE_FLOATS 16u
+/// Rows that are this many lines apart, or a multiple of that, share few places in the first cache.
+#define CROWDED_LINES 8u
+
 /// The largest sizes among our ops, which buffers are made for.
 struct needs {
     uint64_t cols;
@@ -23,8 +28,17 @@ struct needs {
     bool has_values;
     bool has_outliers;
     bool has_wide_codes; ///< INT16_GROUP
+    uint64_t stretches;  ///< of the head's weight, see nib_cpu_largest
     bool is_too_large;
 };
+
+uint64_t nib_cpu_stride(const struct nib_plan *plan, uint32_t value)
+{
+    uint64_t width = plan->values[value].width;
+    bool is_crowded = width > 0 && width % (CROWDED_LINES * LINE_FLOATS) == 0;
+    bool is_packed = value == NIB_VALUE_HIDDEN || value == plan->logits_value;
+    return is_crowded && !is_packed ? width + LINE_FLOATS : width;
+}
 
 static void raise_to(uint64_t *most, uint64_t n)
 {
@@ -60,6 +74,15 @@ static uint64_t part_floats(const struct nib_cpu_instance *instance,
     return rows * op->n_heads * n_blocks * NIB_CPU_PART_SIZE((uint64_t)layer->value_dim);
 }
 
+bool nib_cpu_wants_largest(const struct nib_cpu_instance *instance, uint32_t i)
+{
+    const struct nib_plan *plan = instance->plan;
+    const struct nib_op *op = &plan->ops[i];
+    return instance->device->kernels.find_largest && i + 1 == plan->n_ops &&
+           op->kind == NIB_OP_MATMUL && op->matmul.out.value == plan->logits_value &&
+           op->matmul.activation == NIB_ACTIVATION_INT16_GROUP && op->matmul.bias == NIB_NO_WEIGHT;
+}
+
 static struct needs find_needs(const struct nib_cpu_instance *instance)
 {
     const struct nib_plan *plan = instance->plan;
@@ -80,6 +103,8 @@ static struct needs find_needs(const struct nib_cpu_instance *instance)
                          nib_cpu_runs(activation, &weight->format, weight->cols, NULL));
             }
             needs.has_wide_codes |= activation == NIB_ACTIVATION_INT16_GROUP;
+            if (nib_cpu_wants_largest(instance, i))
+                needs.stretches = nib_ceil_div_u64(weight->rows, NIB_CPU_LARGEST_ROWS);
             needs.has_outliers |= activation == NIB_ACTIVATION_LLM_INT8;
             needs.has_values |= nib_cpu_input_has_values(activation, &weight->format, false);
         } else if (op->kind == NIB_OP_ATTENTION) {
@@ -156,8 +181,8 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
     const struct nib_plan *plan = instance->plan;
     uint64_t rows = instance->max_rows, code_rows = needs->has_codes ? rows : 0;
     for (uint32_t v = 0; v < plan->n_values; v++) {
-        uint64_t width = v == plan->logits_value ? 0 : plan->values[v].width;
-        instance->values[v] = take(layout, rows, width, sizeof(float));
+        uint64_t stride = v == plan->logits_value ? 0 : nib_cpu_stride(plan, v);
+        instance->values[v] = take(layout, rows, stride, sizeof(float));
     }
     for (uint32_t t = 0; t < plan->n_ropes; t++)
         instance->angles[t] = take(layout, rows, plan->ropes[t].dims, sizeof(float));
@@ -175,6 +200,7 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
     instance->inputs[0].scale = take(layout, code_rows, needs->runs, sizeof(float));
     instance->inputs[0].sum = take(layout, code_rows, needs->runs, sizeof(float));
     instance->parts = take(layout, needs->parts, 1, sizeof(float));
+    instance->largest = take(layout, needs->stretches, NIB_STEP_MAX_LOGITS, sizeof(float));
     instance->inputs[0].dense = take(layout, rows, 1, 1);
     instance->inputs[0].runs = take(layout, needs->runs, 1, sizeof(struct nib_cpu_run));
     uint32_t n_threads = nib_thread_pool_size(instance->device->pool);
@@ -363,6 +389,17 @@ void nib_cpu_instance_destroy(void *self)
     free(instance);
 }
 
+/// Returns whether the head of a step that draws is multiplied by the weight.
+static bool is_head(const struct nib_cpu_instance *instance, uint32_t weight)
+{
+    const struct nib_plan *plan = instance->plan;
+    const uint32_t last = plan->n_ops - 1;
+    if (plan->n_ops == 0 || !nib_cpu_wants_largest(instance, last))
+        return false;
+    return nib_cpu_instance_weight(instance, plan->ops[last].matmul.weight) ==
+           &instance->weights[weight];
+}
+
 enum nib_status nib_cpu_instance_pack(void *self, uint32_t weight,
                                       const struct nib_row_reader *reader, struct nib_error *err)
 {
@@ -383,6 +420,7 @@ enum nib_status nib_cpu_instance_pack(void *self, uint32_t weight,
         struct nib_cpu_packing packing = packing_of(instance);
         if (instance->places[weight] != UINT64_MAX)
             packing.memory = instance->arena + instance->places[weight];
+        packing.wants_norms = is_head(instance, weight);
         NIB_TRY(nib_cpu_matrix_pack(matrix, &packing, reader, err));
     } else {
         NIB_TRY(nib_cpu_vector_pack(matrix, reader, err));

@@ -54,6 +54,7 @@ struct nib_cpu_instance {
     /// The second one, of quads alone, is for up to nib_cpu_block_rows rows: it is written while
     /// the first is read, or the other way round.
     struct nib_cpu_input inputs[2];
+    float *largest;                  ///< as in nib_cpu_largest, where the head may want it
     struct nib_cpu_scratch *scratch; ///< [threads]
     size_t input_values_size;        ///< of inputs[0].values, a block of its own, made when needed
     uint64_t widest;                 ///< columns of the widest matrix
@@ -76,6 +77,14 @@ void nib_cpu_instance_memory(const void *self, struct nib_instance_memory *out_m
 /// Returns weight `weight`, or the one it shares, or NULL for NIB_NO_WEIGHT.
 const struct nib_cpu_matrix *nib_cpu_instance_weight(const struct nib_cpu_instance *instance,
                                                      uint32_t weight);
+
+/// Returns how many floats a row of a value is from the next: no less than its width. Rows of the
+/// hidden state and of logits, which others read too, lie close together.
+uint64_t nib_cpu_stride(const struct nib_plan *plan, uint32_t value);
+
+/// Returns whether op `i` is a head of which the largest outputs can be found alone, where the
+/// matrix allows it.
+bool nib_cpu_wants_largest(const struct nib_cpu_instance *instance, uint32_t i);
 
 /// Returns up to how many rows, all sequences' together, attention shares out by blocks of tokens:
 /// where KV heads of rows are few pieces for the threads.

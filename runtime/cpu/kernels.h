@@ -113,6 +113,21 @@ bool nib_cpu_prepares_blocks(enum nib_activation activation, const struct nib_cp
 uint32_t nib_cpu_runs(enum nib_activation activation, const struct nib_format *format,
                       uint64_t cols, struct nib_cpu_run *out_runs);
 
+/// Weight rows of which nib_cpu_largest finds the largest output.
+#define NIB_CPU_LARGEST_ROWS 32u
+
+/// The head where only the largest output of a row is wanted: first the upper halves of the input's
+/// codes are multiplied, of all weights, then all of them, of weights that can still win.
+struct nib_cpu_largest {
+    struct nib_cpu_matmul whole; ///< INT16_GROUP, its input prepared; no bias; at most
+                                 ///< NIB_STEP_MAX_LOGITS rows
+    struct nib_cpu_input *upper; ///< what begin_largest makes of whole.input: the upper halves
+    float *rest;                 ///< [n_rows] Euclidean norms of what the upper halves leave
+    float *largest;   ///< [weight rows / NIB_CPU_LARGEST_ROWS, up][n_lanes] of products of upper
+                      ///< halves; what is there for rows that are not means nothing
+    uint32_t n_lanes; ///< n_rows filled up to whole vectors of 16
+};
+
 struct nib_cpu_embed {
     const struct nib_cpu_matrix *weight;
     const struct nib_step_row *rows;
@@ -315,6 +330,9 @@ struct nib_cpu_softcap {
 NIB_CPU_KERNELS(X)
 #undef X
 
+typedef void nib_cpu_largest_fn(const struct nib_cpu_largest *a, uint64_t first, uint64_t last,
+                                uint32_t thread);
+
 struct nib_cpu_kernels {
 #define X(name, args) nib_cpu_##name##_fn *name;
     NIB_CPU_KERNELS(X)
@@ -323,6 +341,10 @@ struct nib_cpu_kernels {
     /// a block of rows would take the same cache lines from each other. Only for what
     /// nib_cpu_prepares_blocks lets through; NULL at level scalar.
     nib_cpu_prepare_fn *prepare_blocks;
+    /// The two steps of nib_cpu_largest; items are rows of the input, and stretches of
+    /// NIB_CPU_LARGEST_ROWS rows of the weight. Both NULL at level scalar.
+    nib_cpu_largest_fn *begin_largest;
+    nib_cpu_largest_fn *find_largest;
     /// Attention of few rows in two steps. An item of the first is a block of a KV head of a row:
     /// (row · KV heads + KV head) · n_blocks + block; of the second, a head of a row. NULL at level
     /// scalar.

@@ -200,6 +200,14 @@ static bool store_block(const struct packing *p, const struct nib_row_block *blo
     return is_exact;
 }
 
+static float find_norm(const struct nib_format *format, const struct nib_row_block *block)
+{
+    float largest = 0.0f;
+    for (uint64_t i = 0; i < block->rows; i++)
+        largest = fmaxf(largest, nib_row_norm(format, block, i));
+    return largest;
+}
+
 /// Packs rows [begin, end); returns whether that worked, and writes why it did not.
 static bool pack_piece(const struct packing *p, uint64_t begin, uint64_t end, uint32_t thread,
                        struct failure *failure)
@@ -219,6 +227,8 @@ static bool pack_piece(const struct packing *p, uint64_t begin, uint64_t end, ui
                          reader->name, (unsigned long long)first, reader->format.name);
         if (failure->status != NIB_OK)
             return false;
+        if (p->matrix->norms)
+            p->matrix->norms[first / BLOCK_ROWS] = find_norm(&reader->format, &block);
     }
     if (reader->drop)
         reader->drop(reader, begin, end - begin);
@@ -352,7 +362,10 @@ enum nib_status nib_cpu_matrix_pack(struct nib_cpu_matrix *matrix,
         matrix->packed = nib_pages_alloc_large((size_t)matrix->bytes);
         matrix->owns_packed = true;
     }
-    if (!matrix->packed) {
+    bool has_norms = packing->wants_norms && matrix->has_panels;
+    if (has_norms)
+        matrix->norms = calloc(nib_ceil_div_u64(rows, NIB_PANEL_ROWS), sizeof *matrix->norms);
+    if (!matrix->packed || (has_norms && !matrix->norms)) {
         status = nib_fail_memory(err);
         goto fail;
     }
@@ -395,6 +408,7 @@ fail:
 void nib_cpu_matrix_free(struct nib_cpu_matrix *matrix)
 {
     free(matrix->vector);
+    free(matrix->norms);
     if (matrix->owns_packed)
         nib_pages_free(matrix->packed, (size_t)matrix->bytes);
     *matrix = (struct nib_cpu_matrix){0};

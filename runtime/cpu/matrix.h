@@ -21,6 +21,7 @@ struct nib_cpu_matrix {
     const uint32_t *permutation; ///< as in nib_row_reader
     float activation_scale;
     float outlier_threshold;
+    float *norms; ///< [panels] the largest nib_row_norm of each; NULL where none were asked for
 };
 
 /// How matrices are packed.
@@ -30,6 +31,7 @@ struct nib_cpu_packing {
     /// Where the matrix goes, nib_cpu_matrix_size bytes aligned to 64 that outlive it; NULL: it
     /// takes memory of its own.
     uint8_t *memory;
+    bool wants_norms; ///< nib_cpu_matrix.norms are wanted of a matrix in panels
 };
 
 /// Returns the bytes that a matrix of `format` is packed in, 0 where its rows are used in place in

@@ -15,8 +15,12 @@ static bool has_drawer(const struct nib_engine *engine)
 {
     const struct nib_part *part = &engine->parts[0];
     const struct nib_backend *backend = part->device->backend;
-    return engine->n_parts == 1 && backend->wait && backend->most_runs &&
-           backend->most_runs(part->instance) > 0;
+    return engine->n_parts == 1 && backend->most_runs && backend->most_runs(part->instance) > 0;
+}
+
+static bool is_likeliest_only(const struct nib_engine *engine)
+{
+    return engine->parts[0].device->backend->draws_likeliest_only;
 }
 
 /// Returns whether the device can draw all that the host would.
@@ -25,7 +29,8 @@ static bool is_drawable(const struct nib_session *session)
     const struct nib_generator *generator = &session->generator;
     return session->work == NIB_WORK_GENERATE && !session->on_logits && !generator->mask &&
            generator->n_biases == 0 && generator->n_top == 0 &&
-           !nib_sampling_has_penalty(&generator->sampling);
+           !nib_sampling_has_penalty(&generator->sampling) &&
+           !(generator->sampling.temperature != 0.0f && is_likeliest_only(session->engine));
 }
 
 static struct nib_flight *flight_at(struct nib_engine *engine, uint32_t place)
@@ -230,12 +235,18 @@ enum nib_status nib_ahead_recall(struct nib_engine *engine, struct nib_error *er
     return status;
 }
 
+static enum nib_status wait_for_oldest(const struct nib_part *part, struct nib_error *err)
+{
+    const struct nib_backend *backend = part->device->backend;
+    return backend->wait ? backend->wait(part->instance, err) : NIB_OK;
+}
+
 enum nib_status nib_ahead_wait(struct nib_engine *engine, const uint32_t **out_drawn,
                                struct nib_error *err)
 {
     const struct nib_part *part = &engine->parts[0];
     *out_drawn = flight_at(engine, 0)->drawn;
-    enum nib_status status = part->device->backend->wait(part->instance, err);
+    enum nib_status status = wait_for_oldest(part, err);
     if (status == NIB_OK) {
         engine->first_flight = (engine->first_flight + 1) % NIB_ENGINE_MAX_FLIGHTS;
         engine->n_flights--;
@@ -248,5 +259,5 @@ void nib_ahead_discard(struct nib_engine *engine)
     const struct nib_part *part = &engine->parts[0];
     // Where the device is gone there is nothing to wait for, and the next run will tell.
     for (; engine->n_flights > 0; engine->n_flights--)
-        (void)part->device->backend->wait(part->instance, NULL);
+        (void)wait_for_oldest(part, NULL);
 }

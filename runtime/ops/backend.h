@@ -179,6 +179,7 @@ struct nib_backend {
     /// but the first with rows whose tokens the run before draws (NIB_STEP_DRAWN); 0: it draws
     /// none, as where this is NULL, and the engine draws from logits.
     uint32_t (*most_runs)(const void *self);
+    bool draws_likeliest_only; ///< its draws are of temperature 0 alone
 
     /// Copies page `source` to `target` in all layers of `kv_class` that lie here (copy on write),
     /// after what the last run stored and before the next run.

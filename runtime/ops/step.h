@@ -30,7 +30,7 @@ struct nib_step {
     float *logits; ///< host memory [n_logits][vocabulary] that the head fills; row r's logits go to
                    ///< line logit_row − first_logit
     /// [n_logits], or NULL: how the head draws the token of each line, which then goes to `drawn`;
-    /// `logits` are left alone. For backends that have most_runs.
+    /// `logits` may be written, and mean nothing. For backends that have most_runs.
     const struct nib_step_draw *draws;
     uint32_t *drawn; ///< host memory [n_logits]; NIB_NONE: all logits are NaN or minus infinity
 };

@@ -1,3 +1,5 @@
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/base/checked.h"
@@ -181,4 +183,56 @@ void nib_row_dequantize(const struct nib_format *format, const struct nib_row_bl
             scale_codes(codes, count, scale, format->center + zero, out + first);
         }
     }
+}
+
+/// Σ |code − zero| and Σ (code − zero)² over a group, or a part of one.
+struct code_sums {
+    uint64_t sizes;
+    uint64_t squares;
+};
+
+/// Written so that compilers vectorise it: 16 bits a difference, 32 a sum.
+static void add_codes(const uint8_t *codes, uint64_t n, int32_t zero, struct code_sums *sums)
+{
+    int32_t sizes = 0, squares = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        int16_t d = (int16_t)(codes[i] - zero);
+        int16_t size = (int16_t)(d < 0 ? -d : d);
+        sizes += size;
+        squares += size * size;
+    }
+    sums->sizes += (uint32_t)sizes;
+    sums->squares += (uint32_t)squares;
+}
+
+float nib_row_norm(const struct nib_format *format, const struct nib_row_block *block, uint64_t row)
+{
+    // Squares of 2^9 at most, so that this many fit 31 bits.
+    const uint64_t most = 4096;
+    const uint64_t cols = block->cols, group = format->group ? format->group : cols;
+    const uint64_t groups = nib_format_groups(format, cols);
+    const uint64_t per_super = format->super ? format->super / format->group : 1;
+    const struct lengths n = row_lengths(format, cols);
+    double total = 0.0;
+    if (format->code != NIB_CODE_UNIFORM)
+        return INFINITY;
+    for (uint64_t g = 0; g < groups; g++) {
+        uint64_t first = g * group, end = cols - first < group ? cols : first + group;
+        uint64_t s = row * n.scale + g / per_super, i = row * groups + g;
+        double scale = fabs((double)block->scale[s]);
+        double min = block->min ? fabs((double)block->min[s]) : 0.0;
+        if (format->super) {
+            scale *= abs(block->sub_scale[i]);
+            min *= block->min ? block->sub_min[i] : 0;
+        }
+        struct code_sums sums = {0};
+        for (uint64_t k = first; k < end; k += most)
+            add_codes(block->codes + row * cols + k, end - k < most ? end - k : most,
+                      format->center + (block->zero ? block->zero[i] : 0), &sums);
+        total += scale * scale * (double)sums.squares + 2 * scale * min * (double)sums.sizes +
+                 min * min * (double)(end - first);
+    }
+    // Up by more than all roundings of the sums.
+    float norm = (float)(sqrt(total) * (1 + 1e-6));
+    return isnan(norm) ? INFINITY : norm;
 }

@@ -36,6 +36,11 @@ void nib_row_unpack(const struct nib_format *format, const uint8_t *raw, uint64_
 /// Writes the weights of row `row` of `block` to `out[0 .. cols)`.
 void nib_row_dequantize(const struct nib_format *format, const struct nib_row_block *block,
                         uint64_t row, float *out);
+/// Returns a bound of a row's Euclidean norm, √ Σ (|scale · (code − zero)| + |min|)², so that it
+/// holds for sums of codes and of minima apart; INFINITY for books, floats, and scales that are
+/// none.
+float nib_row_norm(const struct nib_format *format, const struct nib_row_block *block,
+                   uint64_t row);
 /// Writes the effective fp32 scale and minimum of each group of row `row`, G each: the two levels
 /// of a super-block multiplied. `out_min` is set to 0 where the format has no minimum.
 void nib_row_group_scales(const struct nib_format *format, const struct nib_row_block *block,

@@ -1,4 +1,5 @@
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "vectors.h"
@@ -58,13 +59,20 @@ static void check_planes(const struct nib_format *format)
     for (int i = 0; i < COLS; i++)
         b.codes[i] = (uint8_t)(i & ((1 << format->bits) - 1));
     float out[COLS];
+    double squares = 0.0;
     nib_row_dequantize(format, &b, 0, out);
     for (int i = 0; i < COLS; i++) {
         uint64_t g = format->group ? (uint64_t)i / format->group : 0;
         float value = format->book ? format->book[b.codes[i]] : (float)b.codes[i];
         float zero = (float)format->center + (b.zero ? (float)b.zero[g] : 0.0f);
         cr_assert_eq(out[i], b.scale[g] * (value - zero), "%s, weight %d", format->name, i);
+        squares += (double)out[i] * (double)out[i];
     }
+    float norm = nib_row_norm(format, &b, 0);
+    if (format->book)
+        cr_assert(isinf(norm));
+    else
+        cr_assert((double)norm >= sqrt(squares) && (double)norm < sqrt(squares) * 1.0001);
     float scale[COLS], min[COLS];
     nib_row_group_scales(format, &b, 0, scale, min);
     for (uint64_t g = 0; g < groups; g++)

@@ -69,6 +69,7 @@ ParameterizedTest(int *id, unpack, group_scales_make_the_weights)
     uint64_t groups = nib_format_groups(format, v.cols);
     float *scale = calloc(groups, sizeof *scale), *min = calloc(groups, sizeof *min);
     nib_row_group_scales(format, &block, 0, scale, min);
+    double squares = 0.0;
     for (uint64_t i = 0; i < v.cols; i++) {
         uint8_t code = block.codes[i];
         cr_assert(code < 1u << format->bits);
@@ -79,7 +80,14 @@ ParameterizedTest(int *id, unpack, group_scales_make_the_weights)
         else
             cr_assert(min[i / format->group] == 0.0f);
         cr_assert(same_float(w, v.weights[i]), "%s, weight %d", format->name, (int)i);
+        double size = fabs((double)scale[i / format->group] * (double)value) +
+                      fabs((double)min[i / format->group]);
+        squares += size * size;
     }
+    float norm = nib_row_norm(format, &block, 0);
+    if (isfinite(norm))
+        cr_assert((double)norm >= sqrt(squares) && (double)norm < sqrt(squares) * 1.0001, "%s",
+                  format->name);
     free(scale);
     free(min);
     free(memory);
