@@ -1,12 +1,14 @@
-#include "runtime/vulkan/device.h"
+#include "runtime/vulkan/constants.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/base/buffer.h"
 #include "runtime/base/status.h"
+#include "runtime/vulkan/constants.h"
 #include "runtime/vulkan/loss.h"
 #include "runtime/vulkan/pipeline_cache.h"
+#include "runtime/vulkan/quirks.h"
 #include "runtime/vulkan/reload.h"
 #include "runtime/vulkan/self_test.h"
 
@@ -195,24 +197,46 @@ void nib_vk_device_close(void *device)
     free(d);
 }
 
-static enum nib_status create_module(const struct nib_vk_device *d, const char *name,
-                                     VkShaderModule *out_module, struct nib_error *err)
+/// Has the module made of a copy of the code with the kernel's constants in it.
+static enum nib_status set_constants(const struct nib_vk_kernel *kernel,
+                                     VkShaderModuleCreateInfo *info, uint32_t **out_memory,
+                                     struct nib_error *err)
 {
-    const struct nib_vk_shader *shader = nib_vk_shader_find(name);
+    uint32_t *words = malloc(info->codeSize);
+    struct nib_vk_constant *ids = calloc(info->pCode[3], sizeof *ids);
+    if (words && ids) {
+        memcpy(words, info->pCode, info->codeSize);
+        info->codeSize = sizeof *words * nib_vk_set_constants(words, info->codeSize / sizeof *words,
+                                                              kernel->specs, NIB_SPECS, ids);
+        info->pCode = words;
+    }
+    bool is_good = words && ids;
+    free(ids);
+    *out_memory = words;
+    return is_good ? NIB_OK : nib_fail_memory(err);
+}
+
+static enum nib_status create_module(const struct nib_vk_device *d,
+                                     const struct nib_vk_kernel *kernel, VkShaderModule *out_module,
+                                     struct nib_error *err)
+{
+    const struct nib_vk_shader *shader = nib_vk_shader_find(kernel->shader);
     if (!shader) {
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "this build has no shader %s: its compiler was too old", name);
+                        "this build has no shader %s: its compiler was too old", kernel->shader);
     }
     VkShaderModuleCreateInfo info = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO};
-    uint32_t *memory;
+    uint32_t *memory = NULL, *own = NULL;
     enum nib_status status =
         nib_vk_shader_words(d, shader, &info.pCode, &info.codeSize, &memory, err);
-    if (status != NIB_OK)
-        return status;
-    status = nib_vk_check(d->table.CreateShaderModule(d->device, &info, NULL, out_module),
-                          "vkCreateShaderModule", err);
+    if (status == NIB_OK && nib_vk_quirk_is_late(&d->snapshot))
+        status = set_constants(kernel, &info, &own, err);
+    if (status == NIB_OK)
+        status = nib_vk_check(d->table.CreateShaderModule(d->device, &info, NULL, out_module),
+                              "vkCreateShaderModule", err);
+    free(own);
     free(memory);
-    return status == NIB_OK ? NIB_OK : nib_fail_context(err, status, "shader %s", name);
+    return status == NIB_OK ? NIB_OK : nib_fail_context(err, status, "shader %s", kernel->shader);
 }
 
 enum nib_status nib_vk_pipeline_create(const struct nib_vk_device *d,
@@ -220,7 +244,7 @@ enum nib_status nib_vk_pipeline_create(const struct nib_vk_device *d,
                                        struct nib_error *err)
 {
     VkShaderModule module;
-    enum nib_status status = create_module(d, kernel->shader, &module, err);
+    enum nib_status status = create_module(d, kernel, &module, err);
     if (status != NIB_OK)
         return status;
     nib_vk_name(d, VK_OBJECT_TYPE_SHADER_MODULE, (uint64_t)module, "%s", kernel->shader);

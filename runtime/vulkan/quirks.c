@@ -60,3 +60,9 @@ const char *nib_vk_quirk_find(const struct nib_vk_snapshot *snapshot, enum nib_v
     }
     return NULL;
 }
+
+bool nib_vk_quirk_is_late(const struct nib_vk_snapshot *snapshot)
+{
+    // Matmuls of 4 x 4 took it more than 12 GiB.
+    return snapshot->driver_id == VK_DRIVER_ID_GOOGLE_SWIFTSHADER;
+}

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/vulkan/constants.h"
 #include "runtime/vulkan/shaders.h"
 #include "shaders/shared/kernels.h"
 
@@ -23,6 +24,8 @@ enum {
     OP_TYPE_POINTER = 32,
     OP_CONSTANT = 43,
     OP_CONSTANT_COMPOSITE = 44,
+    OP_SPEC_CONSTANT_TRUE = 48,
+    OP_SPEC_CONSTANT_FALSE = 49,
     OP_SPEC_CONSTANT = 50,
     OP_SPEC_CONSTANT_COMPOSITE = 51,
     OP_SPEC_CONSTANT_OP = 52,
@@ -195,4 +198,61 @@ Test(vulkan_spirv, sizes_follow_constants)
         return;
     }
     cr_expect(false, "there is no matmul_4x8");
+}
+
+/// How many constants of each kind there are.
+struct constants {
+    uint32_t special; ///< or decorations of such
+    uint32_t ops;     ///< of special ones
+    uint32_t numbers; ///< special ones that are numbers
+    uint32_t set;     ///< plain numbers of the value asked for
+};
+
+static struct constants count_constants(const uint32_t *words, size_t n_words, uint32_t value)
+{
+    struct constants n = {0};
+    for (size_t i = 5; i < n_words; i += words[i] >> 16) {
+        const uint32_t *w = words + i;
+        uint32_t op = w[0] & 0xffff;
+        n.special += op == OP_SPEC_CONSTANT || op == OP_SPEC_CONSTANT_TRUE ||
+                     op == OP_SPEC_CONSTANT_FALSE ||
+                     (op == OP_DECORATE && w[2] == DECORATION_SPEC_ID);
+        n.ops += op == OP_SPEC_CONSTANT_OP;
+        n.numbers += op == OP_SPEC_CONSTANT;
+        n.set += op == OP_CONSTANT && w[3] == value;
+    }
+    return n;
+}
+
+Test(vulkan_spirv, constants_can_be_set_in_the_code)
+{
+    uint32_t values[NIB_SPECS];
+    for (uint32_t i = 0; i < NIB_SPECS; i++)
+        values[i] = 987654321;
+    for (uint32_t i = 0; i < nib_vk_shader_count; i++) {
+        const struct nib_vk_shader *shader = &nib_vk_shaders[i];
+        if (*shader->size == 0)
+            continue;
+        size_t n_words = *shader->size / 4;
+        struct constants before = count_constants(shader->words, n_words, values[0]);
+        uint32_t *words = malloc(*shader->size);
+        struct nib_vk_constant *ids = malloc(shader->words[3] * sizeof *ids);
+        cr_assert(words && ids);
+        memcpy(words, shader->words, *shader->size);
+        size_t left = nib_vk_set_constants(words, n_words, values, NIB_SPECS, ids);
+        struct constants after = count_constants(words, left, values[0]);
+        cr_expect_eq(after.special, 0, "%s keeps %u", shader->name, after.special);
+        // With these values some are divisions by 0.
+        cr_expect(after.ops <= before.ops / 4, "%s: %u of %u", shader->name, after.ops, before.ops);
+        cr_expect(before.set == 0 && after.set >= before.numbers, "%s: %u of %u", shader->name,
+                  after.set, before.numbers);
+        cr_expect(left <= n_words);
+        // None is set: nothing changes.
+        memcpy(words, shader->words, *shader->size);
+        cr_expect_eq(nib_vk_set_constants(words, n_words, values, 0, ids), n_words, "%s",
+                     shader->name);
+        cr_expect_arr_eq(words, shader->words, *shader->size);
+        free(words);
+        free(ids);
+    }
 }
