@@ -1,4 +1,3 @@
-#include "runtime/base/os.h"
 #include "tests/unit/tokenizer/vocabs.h"
 
 #include <criterion/criterion.h>
@@ -208,11 +207,11 @@ Test(encode, normalization)
     nib_tokenizer_destroy(&tokenizer);
 }
 
-/// Marks in an order that is far from their canonical one, which sorting by exchange would take
-/// seconds for.
-Test(encode, long_runs_of_marks_are_fast)
+/// Marks in an order that is far from their canonical one: sorting by exchange would not end before
+/// the program's time is up.
+Test(encode, long_runs_of_marks_end)
 {
-    enum { N_MARKS = 50000 };
+    enum { N_MARKS = 500000 };
     test_vocab_bytes(&vocab);
     vocab.vocab.normal_form = NIB_NORMAL_NFC;
     struct nib_tokenizer *tokenizer = make();
@@ -222,11 +221,9 @@ Test(encode, long_runs_of_marks_are_fast)
         memcpy(text + 1 + 2 * i, i < N_MARKS / 2 ? "\xcc\x81" : "\xcc\xa7", 2);
     int32_t *ids;
     size_t count;
-    uint64_t start = nib_clock_ns();
     cr_assert_eq(nib_tokenizer_encode(tokenizer, (struct nib_text){text, 1 + 2 * N_MARKS}, NULL,
                                       &ids, &count, &error),
                  NIB_OK);
-    cr_expect_lt(nib_clock_ns() - start, 5000000000u);
     cr_expect_eq(count, 1 + 2 * N_MARKS);
     cr_expect(ids[1] == 0xcc && ids[2] == 0xa7 && ids[count - 1] == 0x81);
     nib_ids_free(ids);
@@ -234,8 +231,9 @@ Test(encode, long_runs_of_marks_are_fast)
     nib_tokenizer_destroy(&tokenizer);
 }
 
-/// A line of 100,000 characters, of all kinds, with every model and family of patterns.
-Test(encode, long_lines_are_fast)
+/// A line of 100,000 characters, of all kinds, with every model and family of patterns: with what
+/// takes the square of a length this does not end before the program's time is up.
+Test(encode, long_lines_end)
 {
     enum { SIZE = 100000 };
     static const char *const FAMILIES[] = {
@@ -262,14 +260,10 @@ Test(encode, long_lines_are_fast)
             text[SIZE - 1] = 'x';
             int32_t *ids;
             size_t count;
-            uint64_t start = nib_clock_ns();
             enum nib_status status = nib_tokenizer_encode(tokenizer, (struct nib_text){text, SIZE},
                                                           NULL, &ids, &count, &error);
             cr_expect_eq(status, NIB_OK, "%s '%s': %s", vocab.vocab.pre ? vocab.vocab.pre : "-",
                          LINES[line], error.message);
-            // One second is the promise; the rest is for sanitizers and busy machines.
-            cr_expect_lt(nib_clock_ns() - start, 8000000000u, "%s '%s'",
-                         vocab.vocab.pre ? vocab.vocab.pre : "-", LINES[line]);
             nib_ids_free(ids);
         }
         nib_tokenizer_destroy(&tokenizer);
