@@ -26,21 +26,26 @@ static enum nib_status copy(void *user, uint32_t kv_class, uint32_t source, uint
     return copied.status;
 }
 
-static struct nib_kv_pool *make_pool(uint32_t window, uint32_t n_pages)
+/// A pool whose classes and their pages are given.
+static struct nib_kv_pool *make_pool_of(struct nib_kv_pool_params params)
 {
-    struct nib_kv_pool_params params = {
-        .n_classes = window ? 2 : 1,
-        .n_pages = {N_PAGES, n_pages},
-        .reach = {{.window = 0}, {.window = window}},
-        .n_tables = N_TABLES,
-        .context = CONTEXT,
-        .share = true,
-        .copy = copy,
-        .user = &copied,
-    };
+    params.n_tables = N_TABLES;
+    params.context = CONTEXT;
+    params.share = true;
+    params.copy = copy;
+    params.user = &copied;
     struct nib_kv_pool *pool = NULL;
     cr_assert_eq(nib_kv_pool_create(&params, &pool, NULL), NIB_OK);
     return pool;
+}
+
+static struct nib_kv_pool *make_pool(uint32_t window, uint32_t n_pages)
+{
+    return make_pool_of((struct nib_kv_pool_params){
+        .n_classes = window ? 2 : 1,
+        .n_pages = {N_PAGES, n_pages},
+        .reach = {{.window = 0}, {.window = window}},
+    });
 }
 
 static uint32_t page_at(const struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class,
@@ -285,14 +290,8 @@ Test(kv_pool, first_pages_stay)
         .n_pages = {N_PAGES, 6 * N_TABLES, 2 * N_TABLES},
         .n_step_pages = 6,
         .reach = {{.window = 0}, {.recent = 2, .first = 2}, {.first = 2}},
-        .n_tables = N_TABLES,
-        .context = CONTEXT,
-        .share = true,
-        .copy = copy,
-        .user = &copied,
     };
-    struct nib_kv_pool *pool = NULL;
-    cr_assert_eq(nib_kv_pool_create(&params, &pool, NULL), NIB_OK);
+    struct nib_kv_pool *pool = make_pool_of(params);
     int32_t tokens[400];
     write_tokens(tokens, 400, 1);
     nib_kv_pool_begin(pool);
