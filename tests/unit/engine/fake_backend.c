@@ -151,7 +151,7 @@ static enum nib_status pack(void *self, uint32_t weight, const struct nib_row_re
     struct fake_instance *instance = self;
     if (instance->fake->pack_status != NIB_OK)
         return nib_fail(err, instance->fake->pack_status, "fake failure");
-    for (uint64_t end_ns = nib_clock_ns() + instance->fake->pack_ns; nib_clock_ns() < end_ns;) {}
+    while (atomic_load(&instance->fake->n_packed) >= atomic_load(&instance->fake->most_packed)) {}
     const struct nib_weight *wanted = &instance->plan->weights[weight];
     if (wanted->shared_with != NIB_NO_WEIGHT || instance->packed[weight]++ ||
         reader->rows != wanted->rows || reader->cols != wanted->cols)
@@ -393,4 +393,5 @@ void fake_device_init(struct fake_device *fake)
     fake->device.backend = &backend;
     fake->device.impl = fake;
     atomic_init(&fake->device.references, 1000);
+    atomic_init(&fake->most_packed, UINT32_MAX);
 }

@@ -19,10 +19,10 @@ struct fake_device {
     enum nib_status supports_status;
     enum nib_status copy_status;
     enum nib_status pack_status;
-    uint64_t pack_ns;     ///< that packing a weight takes
-    uint32_t n_copied;    ///< pages
-    uint32_t n_rows;      ///< that were computed, in all runs from segment 0
-    uint32_t ready_calls; ///< calls of `ready` with a budget until it is done
+    _Atomic uint32_t most_packed; ///< packing one weight more waits until this is raised
+    uint32_t n_copied;            ///< pages
+    uint32_t n_rows;              ///< that were computed, in all runs from segment 0
+    uint32_t ready_calls;         ///< calls of `ready` with a budget until it is done
     uint32_t n_runs;
     _Atomic uint32_t n_packed;
     uint32_t n_steps_with_many; ///< runs over more than one sequence
