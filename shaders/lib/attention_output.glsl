@@ -1,5 +1,5 @@
-// The end of attention.comp: what a workgroup's invocations have becomes its rows' outputs, or parts
-// of them that attention_merge joins.
+// The end of attention.comp: what a workgroup's invocations have becomes its rows' outputs, or
+// parts of them that attention_merge joins.
 
 // Where a row's results go: the output, or three partial ones.
 uint out_index(uint row, uint head)
