@@ -1,6 +1,7 @@
 /// The ten tiny models against transformers' fp32 logits, in precise mode: each logit within 5e-4
 /// of their standard deviation, greedy tokens equal up to the first margin below 1 % of it.
 #include "tests/golden/golden.h"
+#include "tests/support/worst.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -20,7 +21,7 @@ static void check_logits(const struct golden_rows *rows, const json_t *expected,
         cr_assert_eq(json_array_size(line), rows->vocabulary);
         for (uint32_t j = 0; j < rows->vocabulary; j++) {
             double difference = fabs((double)row[j] - json_number_value(json_array_get(line, j)));
-            worst = difference <= worst ? worst : difference;
+            worst = worst_of(worst, difference);
         }
     }
     cr_assert_leq(worst, 5e-4 * std, "logits differ by %g standard deviations", worst / std);

@@ -4,6 +4,7 @@
 #include "runtime/cpu/kernels.h"
 #include "runtime/formats/safetensors.h"
 #include "runtime/import/source.h"
+#include "tests/support/worst.h"
 #include "tests/unit/vulkan/rig.h"
 
 #include <criterion/criterion.h>
@@ -116,7 +117,7 @@ static void check_level(struct probe *probe, enum nib_cpu_level level, const flo
     kernels.matmul(&probe->args, 0, probe->matrix.rows, 0);
     for (uint64_t i = 0; i < n; i++) {
         const double off = fabs((double)probe->args.out.data[i] - (double)expected[i]);
-        worst = off <= worst ? worst : off;
+        worst = worst_of(worst, off);
     }
     const double relative = worst / deviation(expected, n);
     cr_log_info("level %d: off by %g of the deviation", (int)level, relative);
@@ -135,7 +136,7 @@ static void check_vulkan(struct probe *probe, const struct nib_row_reader *reade
     double worst = 0.0;
     for (uint64_t i = 0; i < n; i++) {
         const double off = fabs((double)probe->args.out.data[i] - (double)expected[i]);
-        worst = off <= worst ? worst : off;
+        worst = worst_of(worst, off);
     }
     const double relative = worst / deviation(expected, n);
     cr_log_info("vulkan: off by %g of the deviation", relative);

@@ -6,6 +6,7 @@
 #include "rig.h"
 #include "rig_attention.h"
 #include "runtime/vulkan/instance.h"
+#include "tests/support/worst.h"
 
 /// Steps that one sequence or several take, in order.
 struct course {
@@ -46,7 +47,7 @@ static double compare(void *device, void *cpu, const struct rig_attention *p,
         rig_cache_run(&caches[1], &course->steps[s], got);
         for (size_t i = 0; i < n; i++) {
             double difference = fabs((double)expected[i] - (double)got[i]);
-            worst = difference <= worst ? worst : difference;
+            worst = worst_of(worst, difference);
             size = fmax(size, fabs((double)expected[i]));
         }
         free(expected);

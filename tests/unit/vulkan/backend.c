@@ -6,6 +6,7 @@
 
 #include "rig.h"
 #include "tests/support/alloc_fail.h"
+#include "tests/support/worst.h"
 #include "tests/unit/cpu/tiny_model.h"
 
 /// Three sequences in chunks that mix, with windows, pages out of order and padding.
@@ -37,7 +38,7 @@ static void compare(void *device, const struct tiny_params *params, double limit
     double worst = 0;
     for (int i = 0; i < N_LOGITS; i++) {
         double difference = fabs((double)a[i] - (double)b[i]);
-        worst = difference <= worst ? worst : difference;
+        worst = worst_of(worst, difference);
     }
     cr_expect(worst <= limit, "%s, keys %d, values %d: off by %g",
               nib_format_get(params->format)->name, (int)params->key_format,

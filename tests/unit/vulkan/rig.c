@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "runtime/base/half.h"
+#include "tests/support/worst.h"
 
 /// The weights as read, and a plan around them.
 struct one {
@@ -317,7 +318,7 @@ double rig_compare(void *device, const struct rig_matmul *params)
     double worst = 0, size = 0;
     for (uint64_t i = 0; i < n; i++) {
         double difference = fabs((double)a[i] - (double)b[i]);
-        worst = difference <= worst ? worst : difference;
+        worst = worst_of(worst, difference);
         size = fmax(size, fabs((double)a[i]));
     }
     free(in);
