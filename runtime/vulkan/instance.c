@@ -281,7 +281,7 @@ static enum nib_status create_arrays(struct nib_vk_instance *instance, struct ni
     return is_complete ? NIB_OK : nib_fail_memory(err);
 }
 
-static enum nib_status create_pools(struct nib_vk_instance *instance, struct nib_error *err)
+static enum nib_status create_command_pool(struct nib_vk_instance *instance, struct nib_error *err)
 {
     struct nib_vk_device *d = instance->device;
     VkCommandPoolCreateFlags reset = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT;
@@ -294,7 +294,7 @@ static enum nib_status create_pools(struct nib_vk_instance *instance, struct nib
     return nib_vk_check(result, "vkCreateCommandPool", err);
 }
 
-/// Takes the arrays of passes and their descriptor sets, of a size known once all is packed.
+/// Takes the array of passes and their descriptor sets, of a size known once all is packed.
 static enum nib_status create_passes(struct nib_vk_instance *instance, struct nib_error *err)
 {
     uint32_t n = nib_vk_count_passes(instance) + nib_vk_draw_count();
@@ -349,7 +349,6 @@ enum nib_status nib_vk_instance_create(const struct nib_instance_params *params,
     NIB_TRY(take_memory(instance, err));
     NIB_TRY(nib_vk_transfer_create(d, &instance->transfer, err));
     NIB_TRY(nib_vk_clock_create(d, "clock", &instance->clock, err));
-    NIB_TRY(create_pools(instance, err));
     *out_self = instance;
     return NIB_OK;
 
@@ -358,20 +357,46 @@ fail:
     return status;
 }
 
+/// Destroys what Vulkan holds of passes and of commands. None may be under way.
+static void destroy_passes(struct nib_vk_instance *instance)
+{
+    struct nib_vk_device *d = instance->device;
+    if (instance->command_pool)
+        d->table.DestroyCommandPool(d->device, instance->command_pool, NULL);
+    if (instance->sets)
+        d->table.DestroyDescriptorPool(d->device, instance->sets, NULL);
+    if (instance->queries)
+        d->table.DestroyQueryPool(d->device, instance->queries, NULL);
+    instance->command_pool = VK_NULL_HANDLE;
+    instance->sets = VK_NULL_HANDLE;
+    instance->queries = VK_NULL_HANDLE;
+}
+
+/// Frees what the host holds of them.
+static void free_passes(struct nib_vk_instance *instance)
+{
+    free(instance->passes);
+    free(instance->commands);
+    free(instance->op_calls);
+    free(instance->op_ns);
+    free(instance->op_counted_as);
+    free(instance->timestamps);
+    instance->passes = NULL;
+    instance->commands = NULL;
+    instance->op_calls = instance->op_ns = instance->timestamps = NULL;
+    instance->op_counted_as = NULL;
+    instance->n_passes = instance->n_ready = 0;
+}
+
 /// Destroys what Vulkan holds.
 static void destroy_objects(struct nib_vk_instance *instance)
 {
     struct nib_vk_device *d = instance->device;
     nib_vk_transfer_destroy(&instance->transfer);
-    if (instance->command_pool)
-        d->table.DestroyCommandPool(d->device, instance->command_pool, NULL);
-    if (instance->sets)
-        d->table.DestroyDescriptorPool(d->device, instance->sets, NULL);
+    destroy_passes(instance);
     nib_vk_clock_destroy(d, &instance->clock);
     for (size_t i = 0; i < instance->n_views; i++)
         d->table.DestroyBufferView(d->device, instance->views[i].view, NULL);
-    if (instance->queries)
-        d->table.DestroyQueryPool(d->device, instance->queries, NULL);
     nib_vk_pool_destroy(&instance->memory);
     nib_vk_pool_destroy(&instance->upload);
     nib_vk_pool_destroy(&instance->readback);
@@ -389,16 +414,11 @@ void nib_vk_instance_destroy(void *self)
     nib_vk_points_free(&instance->signals);
     free(instance->views);
     free(instance->probes);
-    free(instance->op_calls);
-    free(instance->op_ns);
-    free(instance->op_counted_as);
-    free(instance->timestamps);
+    free_passes(instance);
     free(instance->weights);
     free(instance->is_used);
     free(instance->caches);
-    free(instance->passes);
     free(instance->segments);
-    free(instance->commands);
     free(instance->batch);
     free(instance);
 }
@@ -421,28 +441,16 @@ enum nib_status nib_vk_instance_pack(void *self, uint32_t weight,
     return status;
 }
 
-enum nib_status nib_vk_instance_ready(void *self, uint64_t budget_ns, bool *out_ready,
-                                      struct nib_error *err)
+/// Makes passes and commands until `end_ns` (0: to the end).
+static enum nib_status make_commands(struct nib_vk_instance *instance, uint64_t end_ns,
+                                     struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    struct nib_vk_instance *instance = self;
-    uint64_t start_ns = nib_clock_ns();
-    *out_ready = false;
-    if (instance->n_missing) {
-        return nib_fail(err, NIB_ERROR_STATE, "%u weights of the device's segments were not packed",
-                        instance->n_missing);
-    }
-    if (!instance->is_trusted) {
-        NIB_TRY(nib_vk_self_test(instance, budget_ns ? start_ns + budget_ns : 0, err));
-        if (!instance->is_trusted)
-            return NIB_OK;
-    }
     if (!instance->passes) {
         NIB_TRY(nib_vk_transfer_flush(&instance->transfer, err));
         NIB_TRY(create_passes(instance, err));
         NIB_TRY(nib_vk_profile_create(instance, err));
-    }
-    if (!instance->commands) {
+        NIB_TRY(create_command_pool(instance, err));
         NIB_TRY(nib_vk_draw_build(instance, err));
         NIB_TRY(nib_vk_record_copies(instance, err));
     }
@@ -450,11 +458,37 @@ enum nib_status nib_vk_instance_ready(void *self, uint64_t budget_ns, bool *out_
         NIB_TRY(nib_vk_segment_build(instance, instance->n_ready, err));
         NIB_TRY(nib_vk_record_segment(instance, instance->n_ready, err));
         instance->n_ready++;
-        if (budget_ns && nib_clock_ns() - start_ns >= budget_ns)
+        if (end_ns && nib_clock_ns() >= end_ns)
             break;
+    }
+fail:
+    return status;
+}
+
+enum nib_status nib_vk_instance_ready(void *self, uint64_t budget_ns, bool *out_ready,
+                                      struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    struct nib_vk_instance *instance = self;
+    const uint64_t end_ns = budget_ns ? nib_clock_ns() + budget_ns : 0;
+    *out_ready = false;
+    if (instance->n_missing) {
+        return nib_fail(err, NIB_ERROR_STATE, "%u weights of the device's segments were not packed",
+                        instance->n_missing);
+    }
+    if (!instance->is_trusted) {
+        status = nib_vk_self_test(instance, end_ns, err);
+        if (status != NIB_OK || !instance->is_trusted)
+            return status;
+    }
+    status = make_commands(instance, end_ns, err);
+    if (status != NIB_OK) {
+        // The next call begins anew: half of a pass or of a command is of no use.
+        destroy_passes(instance);
+        free_passes(instance);
+        return status;
     }
     instance->is_ready = instance->n_ready == instance->n_segments;
     *out_ready = instance->is_ready;
-fail:
-    return status;
+    return NIB_OK;
 }

@@ -46,6 +46,7 @@ struct nib_vk_pass {
 struct nib_vk_view {
     VkBuffer buffer;
     uint64_t offset;
+    uint64_t size;
     VkBufferView view;
 };
 

@@ -13,8 +13,9 @@ static enum nib_status view_of(struct nib_vk_instance *self, const struct nib_vk
 {
     VkBuffer buffer = nib_vk_pool_buffer(range);
     for (size_t i = 0; i < self->n_views; i++) {
-        if (self->views[i].buffer == buffer && self->views[i].offset == range->offset) {
-            *out_view = self->views[i].view;
+        const struct nib_vk_view *view = &self->views[i];
+        if (view->buffer == buffer && view->offset == range->offset && view->size == range->size) {
+            *out_view = view->view;
             return NIB_OK;
         }
     }
@@ -35,7 +36,8 @@ static enum nib_status view_of(struct nib_vk_instance *self, const struct nib_vk
     if (status != NIB_OK)
         return status;
     nib_vk_name(d, VK_OBJECT_TYPE_BUFFER_VIEW, (uint64_t)*out_view, "texels %zu", self->n_views);
-    self->views[self->n_views++] = (struct nib_vk_view){buffer, range->offset, *out_view};
+    self->views[self->n_views++] =
+        (struct nib_vk_view){buffer, range->offset, range->size, *out_view};
     return status;
 }
 

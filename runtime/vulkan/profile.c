@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "runtime/base/status.h"
+#include "runtime/vulkan/loss.h"
 
 /// Queries of a segment: one before its first pass and one behind each.
 static uint32_t first_query(const struct nib_vk_instance *instance,
@@ -14,7 +15,7 @@ static uint32_t first_query(const struct nib_vk_instance *instance,
 enum nib_status nib_vk_profile_create(struct nib_vk_instance *instance, struct nib_error *err)
 {
     struct nib_vk_device *d = instance->device;
-    uint32_t n = nib_vk_count_passes(instance) + instance->n_segments;
+    uint32_t n = nib_vk_draw_count() + nib_vk_count_passes(instance) + instance->n_segments;
     if (!instance->profile || !d->snapshot.families[d->plan.queue_family].timestampValidBits)
         return NIB_OK;
     instance->op_calls = calloc(instance->plan->n_ops + 1ull, sizeof *instance->op_calls);
@@ -73,7 +74,8 @@ enum nib_status nib_vk_profile_collect(struct nib_vk_instance *instance,
     VkResult result = d->table.GetQueryPoolResults(
         d->device, instance->queries, first_query(instance, segment), n, n * sizeof *times, times,
         sizeof *times, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
-    enum nib_status status = nib_vk_check(result, "vkGetQueryPoolResults", err);
+    enum nib_status status =
+        nib_vk_device_check(instance->device, result, "vkGetQueryPoolResults", err);
     if (status != NIB_OK)
         return status;
     uint32_t bits = d->snapshot.families[d->plan.queue_family].timestampValidBits;

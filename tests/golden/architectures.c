@@ -1,11 +1,14 @@
 /// The ten tiny models against transformers' fp32 logits, in precise mode: each logit within 5e-4
 /// of their standard deviation, greedy tokens equal up to the first margin below 1 % of it.
+#define _POSIX_C_SOURCE 200809L // mkdtemp, symlink, unsetenv
 #include "tests/golden/golden.h"
 #include "tests/support/worst.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #define MAX_IDS 64
 
@@ -102,4 +105,66 @@ Test(architectures, qwen3)
 Test(architectures, smollm3)
 {
     check_architecture("smollm3");
+}
+
+/// Makes a folder of model `name` whose configuration has `value`, which is taken over, for `key`.
+static void make_variant(const char *name, const char *key, json_t *value, const char *folder)
+{
+    char path[1024], target[1024];
+    snprintf(path, sizeof path, "architectures/%s/config.json", name);
+    json_t *config = golden_json(path);
+    cr_assert_eq(json_object_set_new(config, key, value), 0);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    cr_assert_eq(json_dump_file(config, path, 0), 0);
+    json_decref(config);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    snprintf(target, sizeof target, "%s/architectures/%s/model.safetensors", NIB_TEST_DATA, name);
+    cr_assert_eq(symlink(target, path), 0);
+}
+
+static void remove_variant(const char *folder)
+{
+    char path[1024];
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    unlink(path);
+    rmdir(folder);
+}
+
+static struct golden_rows forward_variant(const char *folder)
+{
+    struct golden golden;
+    int32_t ids[40];
+    golden_open(&golden, folder,
+                nib_engine_params(.context = 256, .precise = true, .key_format = NIB_KV_F16,
+                                  .value_format = NIB_KV_F16));
+    for (uint32_t i = 0; i < 40; i++)
+        ids[i] = (int32_t)(10 + i * i * 7 % (golden.vocabulary - 20));
+    // Single tokens, whose keys and values attention stores itself.
+    struct golden_rows rows = golden_forward(&golden, ids, 40, 1, 0);
+    golden_close(&golden);
+    return rows;
+}
+
+/// The first layer binds its queries alone, the others with keys and values: a device, or half of
+/// one, that begins with such a layer.
+Test(architectures, smollm3_whose_first_layer_does_not_turn)
+{
+    char folder[] = "/tmp/nibble-variant-XXXXXX";
+    if (!getenv("NIB_TEST_VULKAN"))
+        cr_skip_test("no Vulkan device: run as vulkan_architectures");
+    cr_assert_not_null(mkdtemp(folder));
+    make_variant("smollm3", "no_rope_layers", json_pack("[iii]", 0, 1, 1), folder);
+    struct golden_rows got = forward_variant(folder);
+    unsetenv("NIB_TEST_VULKAN");
+    struct golden_rows wanted = forward_variant(folder);
+    remove_variant(folder);
+    cr_assert_eq(got.count, wanted.count);
+    double worst = 0.0;
+    for (size_t i = 0; i < (size_t)got.count * got.vocabulary; i++)
+        worst = worst_of(worst, fabs((double)got.logits[i] - (double)wanted.logits[i]));
+    cr_expect(worst <= 1e-3, "logits differ by %g", worst);
+    golden_rows_free(&got);
+    golden_rows_free(&wanted);
 }

@@ -37,6 +37,7 @@ struct life {
     uint32_t n_tokens;
     uint32_t n_before; ///< of these, before the fault
     bool has_kept;     ///< the session has what was delivered
+    bool has_retried;  ///< making the engine ready failed, and did not when it was called again
     struct nib_execution execution;
     char fallback_text[256];
 };
@@ -183,6 +184,10 @@ static enum nib_status live(struct life *life, struct nib_error *err)
             &engine, err);
     if (status == NIB_OK)
         status = nib_engine_prepare(engine, 0, &ready, err);
+    if (status != NIB_OK && engine && life->device) {
+        status = nib_engine_prepare(engine, 0, &ready, err);
+        life->has_retried = status == NIB_OK;
+    }
     if (status == NIB_OK)
         status = generate(life, engine, err);
     if (engine) {
@@ -233,8 +238,23 @@ static void check_continuation(const struct life *life)
 
 #define MODEL(name) NIB_TEST_DATA "/architectures/" name
 
-/// The call of each function that is numbered `n` fails. Returns false where there are fewer.
-static bool fail_one(enum vulkan_function function, uint32_t n, struct nib_device *warm)
+enum { N_FAILING = 4 };
+
+/// A short text in which single calls fail.
+static struct life failing_life(bool fallback, struct nib_device *device)
+{
+    return (struct life){.model = MODEL("gemma3"),
+                         .n_prompt = 40,
+                         .seed = 3,
+                         .n_wanted = N_FAILING,
+                         .fallback = fallback,
+                         .device = device};
+}
+
+/// The call of each function that is numbered `n` fails. Returns false where there are fewer. A `warm`
+/// device gives the tokens `whole` where nothing fails.
+static bool fail_one(enum vulkan_function function, uint32_t n, struct nib_device *warm,
+                     const int32_t *whole)
 {
     static const VkResult results[] = {VK_ERROR_OUT_OF_HOST_MEMORY, VK_ERROR_OUT_OF_DEVICE_MEMORY,
                                        VK_ERROR_DEVICE_LOST, VK_ERROR_INITIALIZATION_FAILED};
@@ -243,12 +263,7 @@ static bool fail_one(enum vulkan_function function, uint32_t n, struct nib_devic
     if (warm && result == VK_ERROR_DEVICE_LOST)
         result = VK_ERROR_OUT_OF_DEVICE_MEMORY;
     struct nib_error error = {0};
-    struct life life = {.model = MODEL("gemma3"),
-                        .n_prompt = 40,
-                        .seed = 3,
-                        .n_wanted = 4,
-                        .fallback = n % 2 == 1,
-                        .device = warm};
+    struct life life = failing_life(n % 2 == 1, warm);
     int64_t before = vulkan_fault_objects();
     vulkan_fault_after(function, n, result);
     enum nib_status status = live(&life, &error);
@@ -270,6 +285,9 @@ static bool fail_one(enum vulkan_function function, uint32_t n, struct nib_devic
         // Fewer layers may have been enough.
         if (life.execution.gpu_layers == 0)
             check_continuation(&life);
+        if (life.has_retried)
+            cr_assert_eq(memcmp(life.tokens, whole, N_FAILING * sizeof *whole), 0,
+                         "%s, call %u: other tokens after another try", name, n);
     }
     return has_struck;
 }
@@ -303,7 +321,10 @@ Test(vulkan_loss, every_call_of_an_open_device)
         enum vulkan_function function = (enum vulkan_function)f;
         struct nib_device *device = NULL;
         cr_assert_eq(open_device(0, &device, &error), NIB_OK, "%s", error.message);
-        for (uint32_t n = 0; !is_of_opening(function) && fail_one(function, n, device); n++)
+        struct life whole = failing_life(false, device);
+        cr_assert_eq(live(&whole, &error), NIB_OK, "%s", error.message);
+        for (uint32_t n = 0;
+             !is_of_opening(function) && fail_one(function, n, device, whole.tokens); n++)
             n_faults++;
         nib_device_destroy(&device);
         cr_assert_eq(vulkan_fault_objects(), 0, "%s: objects are left",
@@ -319,7 +340,7 @@ Test(vulkan_loss, every_call_of_opening)
     uint32_t n_faults = 0;
     for (int f = 0; f < VULKAN_FUNCTION_COUNT; f++) {
         enum vulkan_function function = (enum vulkan_function)f;
-        for (uint32_t n = 0; is_of_opening(function) && fail_one(function, n, NULL); n++)
+        for (uint32_t n = 0; is_of_opening(function) && fail_one(function, n, NULL, NULL); n++)
             n_faults++;
     }
     cr_assert_gt(n_faults, 15);
