@@ -44,4 +44,9 @@ static inline uint64_t nib_ceil_div_u64(uint64_t a, uint64_t b)
     return a / b + (a % b != 0);
 }
 
+static inline uint32_t nib_min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
 #endif

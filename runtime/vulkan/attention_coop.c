@@ -69,7 +69,7 @@ enum nib_status nib_vk_take_attention_coop(struct builder *b, const struct nib_o
     uint32_t tile_rows = kernel.specs[NIB_ATTENTION_ROWS] / group;
     for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++) {
         uint32_t rows = 1u << i, most = rows < self->max_sequences ? rows : self->max_sequences;
-        if (rows < LEAST_ROWS || pass->depth[i] > 1)
+        if (rows < LEAST_ROWS || rows > self->max_rows || pass->depth[i] > 1)
             continue;
         uint32_t tiles = (uint32_t)nib_ceil_div_u64(rows, tile_rows) + most - 1;
         pass->groups[i] = layer->n_heads;
@@ -78,8 +78,7 @@ enum nib_status nib_vk_take_attention_coop(struct builder *b, const struct nib_o
             nib_vk_device_pipeline(self->device, &kernel, &pass->pipelines[i], err);
         if (status != NIB_OK)
             return status;
-        if (rows <= self->max_rows)
-            self->kernels |= NIB_VK_KERNEL_ATTENTION_COOP;
+        self->kernels |= NIB_VK_KERNEL_ATTENTION_COOP;
     }
     return NIB_OK;
 }

@@ -5,7 +5,6 @@
 
 #include "runtime/base/buffer.h"
 #include "runtime/base/status.h"
-#include "runtime/vulkan/constants.h"
 #include "runtime/vulkan/loss.h"
 #include "runtime/vulkan/pipeline_cache.h"
 #include "runtime/vulkan/quirks.h"

@@ -1,5 +1,6 @@
 #include <stdio.h>
 
+#include "runtime/base/checked.h"
 #include "runtime/base/status.h"
 #include "runtime/vulkan/variants.h"
 #include "shaders/shared/kernels.h"
@@ -27,19 +28,14 @@
 #define HEAD_ROOM_NUMERATOR 9
 #define HEAD_ROOM_DENOMINATOR 10
 
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 void nib_vk_snapshot_cap(struct nib_vk_snapshot *snapshot)
 {
-    snapshot->max_storage_range = min_u32(snapshot->max_storage_range, LEAST_STORAGE_RANGE);
-    snapshot->max_storage_buffers = min_u32(snapshot->max_storage_buffers, NIB_BINDINGS);
-    snapshot->max_texels = min_u32(snapshot->max_texels, LEAST_TEXELS);
-    snapshot->max_push_constants = min_u32(snapshot->max_push_constants, LEAST_PUSH_CONSTANTS);
-    snapshot->max_invocations = min_u32(snapshot->max_invocations, LEAST_INVOCATIONS);
-    snapshot->max_shared_memory = min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
+    snapshot->max_storage_range = nib_min_u32(snapshot->max_storage_range, LEAST_STORAGE_RANGE);
+    snapshot->max_storage_buffers = nib_min_u32(snapshot->max_storage_buffers, NIB_BINDINGS);
+    snapshot->max_texels = nib_min_u32(snapshot->max_texels, LEAST_TEXELS);
+    snapshot->max_push_constants = nib_min_u32(snapshot->max_push_constants, LEAST_PUSH_CONSTANTS);
+    snapshot->max_invocations = nib_min_u32(snapshot->max_invocations, LEAST_INVOCATIONS);
+    snapshot->max_shared_memory = nib_min_u32(snapshot->max_shared_memory, LEAST_SHARED_MEMORY);
     snapshot->subgroup_size = 1;
     snapshot->has_shuffles = false;
     snapshot->subgroups = (struct nib_vk_subgroups){0};
@@ -186,7 +182,7 @@ static uint32_t single_granules(const struct nib_vk_snapshot *snapshot)
 
 static uint32_t most_lanes(const struct nib_vk_snapshot *snapshot)
 {
-    return min_u32(GPU_MOST_LANES, snapshot->max_invocations / MATMUL_WIDTH);
+    return nib_min_u32(GPU_MOST_LANES, snapshot->max_invocations / MATMUL_WIDTH);
 }
 
 static bool has_family(const struct nib_vk_device_plan *plan, enum nib_vk_family family)

@@ -86,8 +86,9 @@ static enum nib_status reserve_bound(struct nib_vk_instance *instance, uint64_t 
     uint32_t most = instance->device->snapshot.max_storage_range;
     if (size > most) {
         return nib_fail(err, NIB_ERROR_DEVICE_MEMORY,
-                        "%s takes %llu MiB, but %s binds %u MiB at once; lower --ctx", what,
-                        (unsigned long long)(size >> 20), instance->device->snapshot.name,
+                        "%s takes %llu MiB, but %s binds %u MiB at once; run fewer sequences, a "
+                        "shorter context or fewer rows of a step (max_rows)",
+                        what, (unsigned long long)(size >> 20), instance->device->snapshot.name,
                         most >> 20);
     }
     return nib_vk_pool_reserve(&instance->memory, size, out_range, err);
@@ -204,7 +205,8 @@ static enum nib_status reserve_step(struct nib_vk_instance *instance, struct nib
     for (uint32_t t = 0; t < plan->n_ropes; t++)
         words += (uint64_t)instance->max_rows * plan->ropes[t].dims;
     if (words > UINT32_MAX / 8)
-        return nib_fail(err, NIB_ERROR_DEVICE_MEMORY, "page tables of %u sequences of %u tokens",
+        return nib_fail(err, NIB_ERROR_DEVICE_MEMORY,
+                        "the page tables of %u sequences of %u tokens are too large; lower --ctx",
                         instance->max_sequences, plan->context);
     l->tables_at = 4 * instance->max_sequences;
     l->n_tables = (uint32_t)tables;

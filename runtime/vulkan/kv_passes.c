@@ -300,11 +300,6 @@ struct tiling {
     uint32_t chunk; ///< quads of an invocation's output that are added up at once
 };
 
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 static uint32_t ceil_div(uint32_t a, uint32_t b)
 {
     return (a + b - 1) / b;
@@ -345,11 +340,11 @@ static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
     uint32_t value_share = share_of(model->value_format, layer->value_dim, t.lanes);
     uint32_t share = share_of(model->key_format, layer->key_dim, t.lanes) + value_share;
     uint32_t quads = value_share / 4;
-    t.chunk = min_u32(quads, POOL_QUADS / (WIDTH * t.lanes));
+    t.chunk = nib_min_u32(quads, POOL_QUADS / (WIDTH * t.lanes));
     while (quads % t.chunk)
         t.chunk--;
-    uint32_t most = min_u32(plan->attention_numbers / share, MAX_ROWS);
-    most = min_u32(most, MAX_ITEMS / (quads / t.chunk));
+    uint32_t most = nib_min_u32(plan->attention_numbers / share, MAX_ROWS);
+    most = nib_min_u32(most, MAX_ITEMS / (quads / t.chunk));
     // Where no invocations share a token all read the same query, which AMD's compiler then keeps
     // in scalar registers: it has none left for a second row.
     most = most && (t.lanes > 1 || !codes) ? most : 1;
@@ -479,10 +474,10 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
     if (status != NIB_OK)
         return status;
     for (uint32_t i = 0; i < NIB_VK_MAX_BUCKETS; i++) {
-        uint32_t rows = 1u << i, most = min_u32(rows, self->max_sequences);
+        uint32_t rows = 1u << i, most = nib_min_u32(rows, self->max_sequences);
         uint32_t tiles = ceil_div(rows, tiling.rows / tiling.heads) + most - 1;
         // One row cannot belong to a sequence that has more.
-        pass->height[i] = is_single ? most : rows > 1 ? min_u32(tiles, rows) : 0;
+        pass->height[i] = is_single ? most : rows > 1 ? nib_min_u32(tiles, rows) : 0;
         pass->depth[i] = rows < plan->attention_parts ? plan->attention_parts / rows : 1;
     }
     self->kernels |= has_texels ? NIB_VK_KERNEL_ATTENTION_TEXEL : 0;

@@ -81,6 +81,9 @@ void nib_vk_matmul_blocks_make(const struct nib_vk_cooperative *cooperative,
         if (complete(cooperative, limits, &block))
             out_blocks->each[out_blocks->n++] = block;
     }
+    // The last one is for as few as 64 input rows.
+    if (out_blocks->n > 0 && out_blocks->each[out_blocks->n - 1].cols > 64)
+        out_blocks->n = 0;
 }
 
 const struct nib_vk_matmul_block *

@@ -96,7 +96,8 @@ enum nib_status nib_vk_layout_make(const struct nib_format *format, uint64_t row
     struct nib_vk_layout *l = out_layout;
     *l = (struct nib_vk_layout){.format = *format, .rows = rows, .cols = cols};
     if (rows == 0 || cols == 0 || rows > UINT32_MAX / 2 || cols > UINT32_MAX / 64)
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED, "a matrix of %llu × %llu",
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "a matrix of %llu × %llu is too large for a Vulkan device",
                         (unsigned long long)rows, (unsigned long long)cols);
     enum nib_status status = choose_bits(l, err);
     if (status != NIB_OK)
@@ -124,8 +125,11 @@ enum nib_status nib_vk_layout_make(const struct nib_format *format, uint64_t row
     uint64_t slice_tiles = tiles < most ? tiles : most;
     uint64_t n_slices = nib_ceil_div_u64(tiles, slice_tiles);
     if (n_slices > NIB_VK_MAX_SLICES)
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED, "a matrix of %llu bindings",
-                        (unsigned long long)n_slices);
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "a matrix of %llu × %llu needs %llu bindings of the device, at most %d go; "
+                        "run its layer on the CPU (--gpu-layers N)",
+                        (unsigned long long)rows, (unsigned long long)cols,
+                        (unsigned long long)n_slices, NIB_VK_MAX_SLICES);
     l->slice_rows = (uint32_t)(slice_tiles * NIB_TILE_ROWS);
     l->n_slices = (uint32_t)n_slices;
     return NIB_OK;

@@ -29,7 +29,8 @@ enum nib_status nib_vk_pool_reserve(struct nib_vk_pool *pool, uint64_t size,
     bool is_new = pool->n_blocks == pool->n_taken ||
                   pool->blocks[pool->n_blocks - 1].size + rounded > BLOCK_SIZE;
     if (is_new && pool->n_blocks == NIB_VK_MAX_BLOCKS) {
-        return nib_fail(err, NIB_ERROR_DEVICE_MEMORY, "more than %d blocks of device memory",
+        return nib_fail(err, NIB_ERROR_DEVICE_MEMORY,
+                        "the model takes more than %d blocks of device memory; try --gpu-layers N",
                         NIB_VK_MAX_BLOCKS);
     }
     if (is_new)

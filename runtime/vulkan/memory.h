@@ -6,7 +6,8 @@
 
 /// Every range begins at a multiple of this, enough for any device that the plan lets through.
 #define NIB_VK_ALIGNMENT 256u
-#define NIB_VK_MAX_BLOCKS 256
+/// Room for 256 GiB in blocks that are full.
+#define NIB_VK_MAX_BLOCKS 1024
 
 struct nib_vk_pool;
 /// Part of a pool's block; of size 0: nothing.

@@ -194,8 +194,11 @@ enum nib_status nib_vk_pass_add(struct builder *b, const struct pass_params *par
     struct nib_vk_pass *pass = &self->passes[self->n_passes];
     *out_pass = NULL;
     if (params->groups > self->device->snapshot.max_workgroups) {
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED, "%s needs %llu workgroups",
-                        params->kernel.shader, (unsigned long long)params->groups);
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "%s needs %llu workgroups, and %s has %u; run the layer on the CPU "
+                        "(--gpu-layers N)",
+                        params->kernel.shader, (unsigned long long)params->groups,
+                        self->device->snapshot.name, self->device->snapshot.max_workgroups);
     }
     *pass = (struct nib_vk_pass){.op = b->op,
                                  .name = params->name,

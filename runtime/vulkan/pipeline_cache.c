@@ -2,11 +2,12 @@
 
 #include <stdlib.h>
 
+#include "runtime/base/os_file.h"
 #include "runtime/base/status.h"
 #include "runtime/vulkan/cache_file.h"
 
 /// "NIBPIPE1"
-#define MAGIC 0x3145504950424931ull
+#define MAGIC 0x314550495042494eull
 
 enum nib_status nib_vk_pipeline_cache_open(struct nib_vk_device *device, const char *folder,
                                            struct nib_error *err)
@@ -36,8 +37,12 @@ void nib_vk_pipeline_cache_save(struct nib_vk_device *device)
     if (!device->cache_path || !device->cache ||
         device->table.GetPipelineCacheData(device->device, device->cache, &size, NULL) !=
             VK_SUCCESS ||
-        size == device->cache_size || size > NIB_VK_CACHE_MOST_BYTES)
+        size == device->cache_size)
         return;
+    if (size > NIB_VK_CACHE_MOST_BYTES) {
+        nib_os_remove(device->cache_path);
+        return;
+    }
     uint8_t *data = malloc(size ? size : 1);
     struct nib_error error;
     if (data &&

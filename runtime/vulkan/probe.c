@@ -640,7 +640,7 @@ enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk
     for (uint32_t i = 0; i < NIB_VK_PROBE_STEPS; i++)
         n_rows += probe->n_rows[i];
     size_t size = (size_t)n_rows * probe->plan.hidden_size;
-    float *in = calloc(3 * size, sizeof *in), *a = in + size, *b = a + size;
+    float *in = calloc(3 * size, sizeof *in);
     void *self = NULL, *other = NULL;
     struct nib_instance_params params = {
         .plan = &probe->plan,
@@ -652,6 +652,7 @@ enum nib_status nib_vk_probe_run(const struct nib_vk_probe *probe, struct nib_vk
         .max_logits = NIB_STEP_MAX_LOGITS};
     if (!in)
         return nib_fail_memory(err);
+    float *a = in + size, *b = a + size;
     make_input(&probe->plan, n_rows, in);
     NIB_TRY(nib_vk_instance_create(&params, &self, err));
     struct nib_vk_instance *instance = self;

@@ -191,7 +191,8 @@ fail:
 enum nib_status nib_vk_record_copies(struct nib_vk_instance *instance, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    NIB_TRY(take_commands(instance, err));
+    if (!instance->commands)
+        NIB_TRY(take_commands(instance, err));
     uint32_t rows = n_row_buckets(instance);
     for (uint32_t i = 0; i < NIB_VK_SLOTS * rows; i++) {
         VkCommandBuffer buffer = instance->commands[instance->first_step_command + i];

@@ -155,13 +155,16 @@ enum nib_status nib_vk_reload(struct nib_vk_instance *instance, struct nib_error
     if (has_changed && status == NIB_OK)
         status = nib_vk_wait(d, &instance->clock, err); // for what runs the old ones
     has_changed = has_changed && status == NIB_OK;
-    if (status == NIB_OK)
-        instance->generation = d->folder->generation;
+    uint32_t generation = d->folder->generation;
     if (has_changed)
         take_pipelines(instance);
     nib_mutex_unlock(d->mutex);
+    if (has_changed)
+        status = nib_vk_record_copies(instance, err);
     for (uint32_t s = 0; s < instance->n_ready && has_changed && status == NIB_OK; s++)
         status = nib_vk_record_segment(instance, s, err);
+    if (status == NIB_OK)
+        instance->generation = generation;
     return status;
 }
 

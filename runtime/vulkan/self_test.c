@@ -10,7 +10,7 @@
 #include "runtime/vulkan/probe.h"
 
 /// "NIBTRUS1"
-#define MAGIC 0x3153555254424931ull
+#define MAGIC 0x315355525442494eull
 
 struct nib_vk_trust {
     struct nib_vk_reference reference;

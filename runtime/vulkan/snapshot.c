@@ -4,12 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/base/checked.h"
 #include "runtime/base/status.h"
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 /// Notes the extensions that matter.
 static enum nib_status take_extensions(const struct nib_vk_instance_table *table,
@@ -52,16 +48,16 @@ static void take_limits(const VkPhysicalDeviceProperties *properties,
     snapshot->type = properties->deviceType;
     snapshot->is_software = properties->deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
     snapshot->max_storage_range = limits->maxStorageBufferRange;
-    snapshot->max_storage_buffers = min_u32(limits->maxPerStageDescriptorStorageBuffers,
-                                            limits->maxDescriptorSetStorageBuffers);
+    snapshot->max_storage_buffers = nib_min_u32(limits->maxPerStageDescriptorStorageBuffers,
+                                                limits->maxDescriptorSetStorageBuffers);
     snapshot->timestamp_ns = limits->timestampPeriod;
     snapshot->max_texels = limits->maxTexelBufferElements;
     snapshot->max_push_constants = limits->maxPushConstantsSize;
     snapshot->max_invocations =
-        min_u32(limits->maxComputeWorkGroupInvocations, limits->maxComputeWorkGroupSize[0]);
+        nib_min_u32(limits->maxComputeWorkGroupInvocations, limits->maxComputeWorkGroupSize[0]);
     snapshot->max_shared_memory = limits->maxComputeSharedMemorySize;
     snapshot->max_workgroups =
-        min_u32(limits->maxComputeWorkGroupCount[0], limits->maxComputeWorkGroupCount[1]);
+        nib_min_u32(limits->maxComputeWorkGroupCount[0], limits->maxComputeWorkGroupCount[1]);
     snapshot->storage_alignment = limits->minStorageBufferOffsetAlignment;
     snprintf(snapshot->name, sizeof snapshot->name, "%s", properties->deviceName);
 }

@@ -1,3 +1,4 @@
+#define _POSIX_C_SOURCE 200809L // mkdtemp
 // Shaders from a folder: the same results as with those that are built in, edited ones between
 // steps, and what cannot be compiled changes nothing.
 #include <criterion/criterion.h>
@@ -10,7 +11,7 @@
 #define N_IDS 4
 
 /// A copy of the shaders, and what the log has said.
-static char folder[64];
+static char folder[] = "/tmp/nib-shaders-XXXXXX";
 static char last_line[1024];
 
 static void run_command(const char *format, const char *argument)
@@ -85,12 +86,31 @@ static float logit_of(struct rig *rig)
     return logit;
 }
 
-/// Waits until an edit shows in the result, or in the log where it cannot.
+/// Returns the token that the device draws then.
+static int32_t token_of(struct rig *rig)
+{
+    struct nib_error error = {0};
+    size_t count;
+    logit_of(rig);
+    cr_assert_eq(nib_session_generate(rig->session,
+                                      nib_generate_params(.max_tokens = 1, .ignore_eos = true),
+                                      NULL, &error),
+                 NIB_OK, "%s", error.message);
+    return nib_session_tokens(rig->session, &count)[N_IDS];
+}
+
+static void copy_shaders(void)
+{
+    cr_assert_not_null(mkdtemp(folder));
+    run_command("cp -r %s/. %s", NIB_SHADERS);
+}
+
+/// Waits until the log says what has become of an edit, and returns the result then.
 static float logit_after_edit(struct rig *rig)
 {
     float logit = 0;
     last_line[0] = '\0';
-    for (int i = 0; i < 20 && !last_line[0]; i++) {
+    while (!last_line[0]) {
         run_command("sleep %s", "0.3");
         logit = logit_of(rig);
     }
@@ -99,8 +119,7 @@ static float logit_after_edit(struct rig *rig)
 
 Test(vulkan_reload, edited_while_running)
 {
-    snprintf(folder, sizeof folder, "/tmp/nib-shaders-%p", (void *)&folder);
-    run_command("cp -r %s %s", NIB_SHADERS);
+    copy_shaders();
     struct rig built_in, edited;
     open_rig(&built_in, NULL);
     open_rig(&edited, folder);
@@ -124,6 +143,23 @@ Test(vulkan_reload, edited_while_running)
 
     close_rig(&edited);
     close_rig(&built_in);
+    run_command("rm %s %s", "-r");
+}
+
+/// Kernels that belong to no layer, which steps are drawn by.
+Test(vulkan_reload, edited_draw)
+{
+    copy_shaders();
+    struct rig rig;
+    open_rig(&rig, folder);
+    const int32_t likeliest = token_of(&rig);
+    cr_assert_eq(token_of(&rig), likeliest);
+    run_command(
+        "sed -i 's/if (other > key)/if (other < key || id == NIB_NONE)/%s' %s/draw_best.comp", "");
+    logit_after_edit(&rig);
+    cr_assert(strstr(last_line, "draw_best"), "%s", last_line);
+    cr_assert_neq(token_of(&rig), likeliest);
+    close_rig(&rig);
     run_command("rm %s %s", "-r");
 }
 
