@@ -123,6 +123,10 @@ static void step(struct decoder *d)
     struct nib_error error;
     uint32_t active;
     stop_at(nib_engine_step(d->engine, &active, &error), &error);
+    if (active == 0) {
+        fprintf(stderr, "the model's context is full; use fewer --rounds\n");
+        exit(1);
+    }
 }
 
 /// Reads a prompt and draws the first tokens, in steps that do not count.

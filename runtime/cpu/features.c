@@ -163,10 +163,11 @@ enum nib_status nib_cpu_level_find(const char *mask, enum nib_cpu_level *out_lev
     nib_cpu_features(present, sizeof present);
     *out_level = NIB_CPU_LEVEL_SCALAR;
     for (int i = 0; i < NIB_CPU_LEVEL_COUNT; i++) {
-        if (!has_all(present, needs[i]))
+        const bool is_wanted = !mask || strcmp(names[i], mask) == 0;
+        if (!has_all(present, needs[i]) || (is_wanted && !is_allowed(i)))
             continue;
         append(list, sizeof list, names[i]);
-        if ((!mask || strcmp(names[i], mask) == 0) && is_allowed(i)) {
+        if (is_wanted) {
             *out_level = (enum nib_cpu_level)i;
             is_found = true;
         }
