@@ -13,6 +13,9 @@ enum nib_status nib_tokenizer_create(const struct nib_vocab *vocab,
                                      struct nib_tokenizer **out_tokenizer, struct nib_error *err);
 void nib_tokenizer_destroy(struct nib_tokenizer **tokenizer);
 
+/// Returns whether the token's text says that it ends generation, as "<|im_end|>" does.
+bool nib_vocab_token_is_end(const struct nib_vocab_token *token);
+
 /// A pre-tokenizer family: the patterns, and what the models that use it also have in common.
 struct nib_pretokenizer {
     const char *name;
