@@ -32,6 +32,7 @@ struct nib_pretokenizer {
 /// patterns, such as "default" for GPT-2 and "smollm" for StarCoder.
 const struct nib_pretokenizer *nib_pretokenizer_find(const char *name);
 /// Returns the name of the family that splits text as the steps of `vocab` do, or NULL; static.
+/// Characters in their patterns may be written as themselves or escaped.
 const char *nib_pretokenizer_match(const struct nib_vocab *vocab);
 
 #endif
