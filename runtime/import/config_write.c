@@ -112,7 +112,8 @@ static void write_scaling(struct writer *writer, const struct nib_rope_config *r
         write_longrope(writer, rope, scaling);
 }
 
-/// Returns the least part of `whole` whose product with it is not under `count`: readers round down.
+/// Returns the least part of `whole` whose product with it is not under `count`, as readers round
+/// down.
 static double part_of(uint32_t count, uint32_t whole)
 {
     const double part = (double)count / (double)whole;

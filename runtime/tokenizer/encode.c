@@ -151,8 +151,8 @@ static enum nib_status encode_normalized(struct nib_encoder *encoder, struct nib
     return encode_words(encoder, nib_buffer_text(&encoder->escaped), err);
 }
 
-/// Encodes text without those added tokens that are looked for in the text as it is. `literal` is as
-/// in nib_encode_source.
+/// Encodes text without those added tokens that are looked for in the text as it is. `literal` is
+/// as in nib_encode_source.
 static enum nib_status encode_plain(struct nib_encoder *encoder, struct nib_text text,
                                     const uint8_t *literal, bool first, bool controls,
                                     struct nib_error *err)
