@@ -18,7 +18,7 @@ struct nib_model;
 struct nib_model_params {
     uint32_t struct_size;
     struct nib_log log;
-    struct nib_progress progress; ///< counts bytes of metadata and tokenizer
+    struct nib_progress progress; ///< counts bytes of all files; is asked once, when all is read
 };
 #define nib_model_params(...) \
     (&(struct nib_model_params){.struct_size = sizeof(struct nib_model_params), __VA_ARGS__})

@@ -77,9 +77,9 @@ fail:
 
 /// Where a folder's vocabulary goes.
 struct from_folder {
+    const struct nib_compress_plan *plan;
     struct nib_gguf_writer *writer;
-    uint32_t n_rows; ///< of the embedding
-    bool *written;
+    bool written;
 };
 
 /// Adds what the ggml project's tools say of the calibration.
@@ -104,9 +104,15 @@ fail:
 
 static enum nib_status write_vocab(void *user, const struct nib_vocab *vocab, struct nib_error *err)
 {
-    const struct from_folder *from = user;
-    *from->written = true;
-    return nib_vocab_to_gguf(vocab, from->n_rows, from->writer, err);
+    struct from_folder *from = user;
+    const struct nib_source *source = from->plan->source;
+    from->written = true;
+    const enum nib_status status =
+        nib_vocab_to_gguf(vocab, nib_source_config(source)->vocabulary, from->writer, err);
+    if (status == NIB_OK)
+        nib_vocab_report_gguf(vocab, nib_config_gguf_name(nib_source_arch(source)),
+                              &from->plan->params.log);
+    return status;
 }
 
 /// Makes the keys of a folder's configuration and tokenizer.
@@ -114,12 +120,11 @@ static enum nib_status make_values(const struct nib_compress_plan *plan,
                                    struct nib_gguf_writer *writer, struct nib_error *err)
 {
     enum nib_status status;
-    bool has_tokenizer = false;
     const struct nib_model_config *config = nib_source_config(plan->source);
-    struct from_folder from = {writer, config->vocabulary, &has_tokenizer};
+    struct from_folder from = {plan, writer, false};
     NIB_TRY(nib_config_to_gguf(nib_source_arch(plan->source), config, writer, err));
     NIB_TRY(nib_vocab_from_folder(nib_source_path(plan->source), write_vocab, &from, err));
-    if (!has_tokenizer)
+    if (!from.written)
         NIB_TRY(nib_gguf_writer_add_text(writer, "tokenizer.ggml.model",
                                          (struct nib_text){"no_vocab", strlen("no_vocab")}, err));
 fail:

@@ -93,8 +93,8 @@ enum nib_status nib_gguf_writer_add_texts(struct nib_gguf_writer *writer, const 
                                           const struct nib_text *texts, uint64_t count,
                                           struct nib_error *err);
 /// Announces a tensor: name, dtype, dims; `data`, `size` and `file` are not looked at. Errors:
-/// argument (the name is there already or too long, no bytes), format (rows of no whole blocks),
-/// unsupported (GGUF has no such dtype), memory, state (data has begun).
+/// argument (the name is there already or too long, no bytes, more than four dimensions), format
+/// (rows of no whole blocks), unsupported (GGUF has no such dtype), memory, state (data has begun).
 enum nib_status nib_gguf_writer_add_tensor(struct nib_gguf_writer *writer,
                                            const struct nib_tensor *tensor, struct nib_error *err);
 /// Appends data of the next tensor (it may come in pieces; padding is inserted after each tensor).

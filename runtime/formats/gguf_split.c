@@ -43,8 +43,11 @@ static enum nib_status get_split(const struct nib_gguf *gguf, const char *path,
     const struct nib_gguf_value *count = nib_gguf_find(gguf, "split.count");
     if (!count)
         return NIB_OK;
-    if (!nib_gguf_get_u32(count, &out_split->count) ||
-        !nib_gguf_get_u32(nib_gguf_find(gguf, "split.no"), &out_split->index) ||
+    const bool counted = nib_gguf_get_u32(count, &out_split->count);
+    // Merging leaves the key behind, with 0.
+    if (counted && out_split->count == 0)
+        return NIB_OK;
+    if (!counted || !nib_gguf_get_u32(nib_gguf_find(gguf, "split.no"), &out_split->index) ||
         out_split->count > MAX_PARTS || out_split->index >= out_split->count)
         return nib_fail(err, NIB_ERROR_FORMAT,
                         "%s: keys 'split.no' and 'split.count' do not number the parts of a model",

@@ -46,7 +46,11 @@ enum nib_status nib_tensor_compute_size(const struct nib_tensor *tensor, uint64_
 {
     const uint32_t block_elements = dtypes[tensor->dtype].elements;
     const uint32_t block_bytes = dtypes[tensor->dtype].bytes;
+    const uint32_t max_dims = sizeof tensor->dims / sizeof tensor->dims[0];
     *out_size = 0;
+    if (tensor->n_dims > max_dims)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "tensor '%s' has more than %" PRIu32 " dimensions",
+                        tensor->name, max_dims);
 
     const uint64_t row = tensor->n_dims ? tensor->dims[tensor->n_dims - 1] : 1;
     if (row % block_elements != 0)

@@ -76,8 +76,9 @@ void nib_tensor_drop(const struct nib_tensor_directory *directory, const struct 
 
 /// For the parsers and writers of this folder.
 
-/// Computes the bytes of a tensor from its dtype and dims. Errors: format (a row that is no whole
-/// number of blocks, or a size beyond 64 bits), in the words "tensor 'name' ...".
+/// Computes the bytes of a tensor from its dtype and dims. Errors: argument (more than four
+/// dimensions), format (a row that is no whole number of blocks, or a size beyond 64 bits), in the
+/// words "tensor 'name' ...".
 enum nib_status nib_tensor_compute_size(const struct nib_tensor *tensor, uint64_t *out_size,
                                         struct nib_error *err);
 /// Enters tensors[index], whose name is set, in `by_name`. Errors: format (the name is there

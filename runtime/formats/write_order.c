@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DIMS = 4, MAX_NAME_SIZE = 256 };
+enum { MAX_NAME_SIZE = 256 };
 
 enum nib_status nib_write_order_add(struct nib_write_order *order, const struct nib_tensor *tensor,
                                     uint64_t size, struct nib_error *err)
@@ -20,9 +20,6 @@ enum nib_status nib_write_order_add(struct nib_write_order *order, const struct 
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "tensor name '%s' is not 1 to %d bytes of UTF-8 text", name.ptr,
                         MAX_NAME_SIZE);
-    if (tensor->n_dims > MAX_DIMS)
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "tensor '%s' has more than %d dimensions",
-                        name.ptr, MAX_DIMS);
     if (nib_string_map_find(&order->by_name, name, &index))
         return nib_fail(err, NIB_ERROR_ARGUMENT, "tensor '%s' is added twice", name.ptr);
     if (order->n_tensors == UINT32_MAX)

@@ -16,8 +16,9 @@ struct nib_write_order {
     uint64_t written;       ///< bytes of it that have come
 };
 
-/// Adds a copy of what describes `tensor`, with `size` as its bytes. Errors: argument (more than
-/// four dimensions, a name that is empty, no UTF-8, over 256 bytes, or there already), memory.
+/// Adds a copy of what describes `tensor`, with `size` as its bytes, as nib_tensor_compute_size
+/// found it. Errors: argument (a name that is empty, no UTF-8, over 256 bytes, or there already),
+/// memory.
 enum nib_status nib_write_order_add(struct nib_write_order *order, const struct nib_tensor *tensor,
                                     uint64_t size, struct nib_error *err);
 /// Counts `size` bytes of data, which must all belong to one tensor, and returns that tensor in

@@ -143,6 +143,7 @@ static enum nib_status read_scaling(const struct rope_source *source, struct nib
     const struct nib_number_file numbers = numbers_of(source->object);
     const struct nib_number_file outer = numbers_of(source->json);
     const char *original = "original_max_position_embeddings";
+    uint32_t outer_context = 0;
     NIB_TRY(read_scaling_type(source, &rope->scaling, err));
     if (rope->scaling == NIB_ROPE_SCALING_NONE)
         return NIB_OK;
@@ -150,7 +151,9 @@ static enum nib_status read_scaling(const struct rope_source *source, struct nib
     NIB_TRY(nib_config_number(&numbers, "factor", 0, limit, &rope->factor, err));
     NIB_TRY(nib_config_count(&numbers, original, 0, INT32_MAX, &rope->original_context, err));
     if (!source->part)
-        NIB_TRY(nib_config_count(&outer, original, 0, INT32_MAX, &rope->original_context, err));
+        NIB_TRY(nib_config_count(&outer, original, 0, INT32_MAX, &outer_context, err));
+    if (outer_context != 0)
+        rope->original_context = outer_context;
     NIB_TRY(nib_config_number(&numbers, "low_freq_factor", 1e-6, limit, &rope->low_frequency_factor,
                               err));
     NIB_TRY(nib_config_number(&numbers, "high_freq_factor", 1e-6, limit,
@@ -175,19 +178,33 @@ fail:
     return status;
 }
 
+/// Reads the part of a head that is rotated. It stays a double: its product with the head's size is
+/// rounded down, as in Python, and 0.9 of 80 must be 72.
+static enum nib_status read_rotated(const json_t *object, double *out_rotated,
+                                    struct nib_error *err)
+{
+    const char *key = "partial_rotary_factor";
+    const struct nib_number_file numbers = numbers_of(object);
+    float checked;
+    const enum nib_status status = nib_config_number(&numbers, key, 1e-6, 1, &checked, err);
+    const json_t *number = json_object_get(object, key);
+    if (status == NIB_OK && json_is_number(number))
+        *out_rotated = json_number_value(number);
+    return status;
+}
+
 static enum nib_status read_rope(const struct rope_source *source,
                                  const struct nib_model_config *model, struct nib_rope_config *rope,
                                  struct nib_error *err)
 {
     enum nib_status status;
     const struct nib_number_file numbers = numbers_of(source->object);
-    const struct nib_number_file outer = numbers_of(source->json);
-    float rotated = 1;
+    double rotated = 1;
     *rope = (struct nib_rope_config){.base = source->base};
     NIB_TRY(nib_config_number(&numbers, "rope_theta", 1.001, NIB_ROPE_LIMIT, &rope->base, err));
-    NIB_TRY(nib_config_number(&outer, "partial_rotary_factor", 1e-6, 1, &rotated, err));
-    NIB_TRY(nib_config_number(&numbers, "partial_rotary_factor", 1e-6, 1, &rotated, err));
-    rope->dims = (uint32_t)((double)model->key_dim * (double)rotated);
+    NIB_TRY(read_rotated(source->json, &rotated, err));
+    NIB_TRY(read_rotated(source->object, &rotated, err));
+    rope->dims = (uint32_t)((double)model->key_dim * rotated);
     NIB_TRY(read_scaling(source, rope, err));
     NIB_TRY(nib_config_check_rope(rope, model, err));
 fail:

@@ -112,6 +112,14 @@ static void write_scaling(struct writer *writer, const struct nib_rope_config *r
         write_longrope(writer, rope, scaling);
 }
 
+/// Returns the least part of `whole` whose product with it is not under `count`, as readers round
+/// down.
+static double part_of(uint32_t count, uint32_t whole)
+{
+    const double part = (double)count / (double)whole;
+    return part * (double)whole < (double)count ? nextafter(part, 1) : part;
+}
+
 /// Writes the keys of transformers 4, which transformers 5 reads as well.
 static enum nib_status write_ropes(struct writer *writer, struct nib_error *err)
 {
@@ -120,8 +128,8 @@ static enum nib_status write_ropes(struct writer *writer, struct nib_error *err)
     enum nib_status status = NIB_OK;
     set_real(writer, writer->json, "rope_theta", rope->base);
     if (rope->dims != model->key_dim)
-        set_real(writer, writer->json, "partial_rotary_factor",
-                 (float)rope->dims / (float)model->key_dim);
+        set(writer, writer->json, "partial_rotary_factor",
+            json_real(part_of(rope->dims, model->key_dim)));
     if (writer->config->arch->window_rope_base != 0)
         set_real(writer, writer->json, "rope_local_base_freq", model->ropes[1].base);
     if (rope->scaling == NIB_ROPE_SCALING_NONE && !rope->divisors)

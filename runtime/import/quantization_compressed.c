@@ -39,7 +39,8 @@ static enum nib_status parse_weights(const json_t *weights, struct nib_quantizat
     NIB_TRY(nib_quantization_group(weights, "group_size", &scheme->group, err));
     NIB_TRY(nib_quantization_text(weights, "strategy", &strategy, err));
     if (!strategy.ptr) {
-        scheme->per_tensor = scheme->group == 0;
+        // A group_size of -1 stands for channels, none for the tensor.
+        scheme->per_tensor = !json_is_number(json_object_get(weights, "group_size"));
     } else if (nib_quantization_is(strategy, "group")) {
         if (scheme->group == 0)
             NIB_TRY(nib_quantization_bad_key(weights, "group_size", err));

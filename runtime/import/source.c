@@ -104,7 +104,24 @@ static enum nib_status map_quantized(struct nib_source *source, enum nib_role ro
     return status;
 }
 
-/// Enters the tensor of `role` in its slot and checks it.
+/// Enters `tensor` in the slot of `role` and checks it.
+static enum nib_status map_tensor(struct nib_source *source, enum nib_role role, uint32_t layer,
+                                  const struct nib_tensor *tensor, struct nib_error *err)
+{
+    struct nib_row_reader reader;
+    *slot(source, role, layer) = tensor;
+    const enum nib_status status = nib_reader_blocks(
+        source->directory, tensor, nib_role_shape(&source->config.model, role), &reader, err);
+    // A vector may lie in the file as a matrix of one row.
+    if (status == NIB_OK && !nib_role_is_matrix(role) && reader.format.code != NIB_CODE_FLOAT)
+        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
+                        "tensor '%s' has type %s, which no vector can have; take a file whose "
+                        "norms and biases are f32, f16 or bf16",
+                        tensor->name, nib_dtype_name(tensor->dtype));
+    return status;
+}
+
+/// Does so with what the checkpoint has for `role`, a tensor or a set of tensors.
 static enum nib_status map_role(struct nib_source *source, enum nib_role role, uint32_t layer,
                                 struct nib_error *err)
 {
@@ -118,12 +135,8 @@ static enum nib_status map_role(struct nib_source *source, enum nib_role role, u
     enum nib_status status = map_quantized(source, role, layer, name, err);
     if (status != NIB_OK || *quantized_slot(source, role, layer))
         return status;
-    if (tensor) {
-        struct nib_row_reader reader;
-        *slot(source, role, layer) = tensor;
-        return nib_reader_blocks(source->directory, tensor, nib_role_shape(&config->model, role),
-                                 &reader, err);
-    }
+    if (tensor)
+        return map_tensor(source, role, layer, tensor, err);
     bool fused = nib_role_fused(role) != role && *slot(source, nib_role_fused(role), layer);
     bool tied = role == NIB_ROLE_OUTPUT && source->container == NIB_CONTAINER_GGUF;
     if (need == NIB_NEED_MUST || (need == NIB_NEED_UNFUSED && !fused) ||
@@ -167,6 +180,11 @@ static void report_unused(const struct nib_source *source)
     uint32_t n_slots = source->config.model.n_layers * NIB_ROLE_COUNT;
     for (uint32_t i = 0; i < n_slots; i++)
         n_used += source->tensors[i] && !source->quantized[i];
+    if (source->container == NIB_CONTAINER_GGUF) { // elsewhere the factors are no tensors
+        const struct nib_rope_config *rope = &source->config.model.ropes[0];
+        n_used +=
+            (rope->divisors != NULL) + (rope->long_factors != NULL) + (rope->short_factors != NULL);
+    }
     if (n_used < source->directory->n_tensors)
         nib_log_write(&source->log, NIB_LOG_INFO, "%" PRIu32 " of %" PRIu32 " tensors are not used",
                       source->directory->n_tensors - n_used, source->directory->n_tensors);

@@ -226,7 +226,12 @@ static enum nib_status read_pretokenizer(struct reader *reader, struct nib_error
     return NIB_OK;
 }
 
-/// Phi-3's control tokens swallow the white space behind them, which its files do not tell.
+bool nib_phi3_strips_right(const struct nib_vocab_token *token)
+{
+    return token->type == NIB_TOKEN_CONTROL && !text_is(token->text, "<s>") &&
+           !text_is(token->text, "<|endoftext|>");
+}
+
 static void apply_phi3_flags(struct reader *reader)
 {
     struct nib_text arch;
@@ -234,10 +239,8 @@ static void apply_phi3_flags(struct reader *reader)
         !text_is(arch, "phi3") || reader->vocab.model != NIB_VOCAB_SPM)
         return;
     for (uint32_t i = 0; i < reader->vocab.n_tokens; i++) {
-        struct nib_vocab_token *token = &reader->tokens[i];
-        bool is_plain = text_is(token->text, "<s>") || text_is(token->text, "<|endoftext|>");
-        if (token->type == NIB_TOKEN_CONTROL && !is_plain)
-            token->flags |= NIB_TOKEN_STRIP_RIGHT;
+        if (nib_phi3_strips_right(&reader->tokens[i]))
+            reader->tokens[i].flags |= NIB_TOKEN_STRIP_RIGHT;
     }
 }
 

@@ -12,20 +12,48 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum nib_status add_string(struct nib_buffer *data, const struct nib_text *parts,
-                                  uint32_t n_parts, struct nib_error *err)
+/// Texts to be written; they lie one after another in `bytes`.
+struct text_list {
+    struct nib_text *texts; ///< [capacity]; `ptr` is set when they are written
+    uint32_t count;
+    struct nib_buffer bytes;
+};
+
+static enum nib_status text_list_begin(struct text_list *list, uint32_t capacity,
+                                       struct nib_error *err)
+{
+    *list = (struct text_list){.texts = calloc((size_t)capacity + 1, sizeof *list->texts)};
+    return list->texts ? NIB_OK : nib_fail_memory(err);
+}
+
+/// Adds a text in parts.
+static enum nib_status text_list_add(struct text_list *list, const struct nib_text *parts,
+                                     uint32_t n_parts, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    uint8_t length[8];
-    size_t size = 0;
+    const size_t begin = list->bytes.size;
     for (uint32_t i = 0; i < n_parts; i++)
-        size += parts[i].size;
-    nib_store_u64(length, size);
-    NIB_TRY(nib_buffer_append(data, length, sizeof length, err));
-    for (uint32_t i = 0; i < n_parts; i++)
-        NIB_TRY(nib_buffer_append(data, parts[i].ptr, parts[i].size, err));
+        NIB_TRY(nib_buffer_append(&list->bytes, parts[i].ptr, parts[i].size, err));
+    list->texts[list->count++].size = list->bytes.size - begin;
 fail:
     return status;
+}
+
+static enum nib_status text_list_write(const struct text_list *list, const char *key,
+                                       struct nib_gguf_writer *writer, struct nib_error *err)
+{
+    const char *at = list->bytes.data;
+    for (uint32_t i = 0; i < list->count; i++) {
+        list->texts[i].ptr = at;
+        at += list->texts[i].size;
+    }
+    return nib_gguf_writer_add_texts(writer, key, list->texts, list->count, err);
+}
+
+static void text_list_free(struct text_list *list)
+{
+    free(list->texts);
+    nib_buffer_free(&list->bytes);
 }
 
 static enum nib_status add_u32(struct nib_buffer *data, uint32_t value, struct nib_error *err)
@@ -35,15 +63,15 @@ static enum nib_status add_u32(struct nib_buffer *data, uint32_t value, struct n
     return nib_buffer_append(data, bytes, sizeof bytes, err);
 }
 
-static enum nib_status write_array(struct nib_gguf_writer *writer, const char *key,
-                                   enum nib_gguf_type type, uint64_t count,
-                                   const struct nib_buffer *data, struct nib_error *err)
+static enum nib_status write_numbers(struct nib_gguf_writer *writer, const char *key,
+                                     enum nib_gguf_type type, const struct nib_buffer *data,
+                                     struct nib_error *err)
 {
     const struct nib_gguf_value value = {
         .key = {key, strlen(key)},
         .type = NIB_GGUF_ARRAY,
         .element_type = type,
-        .count = count,
+        .count = data->size / 4,
         .data = (const uint8_t *)data->data,
         .size = data->size,
     };
@@ -55,7 +83,9 @@ static enum nib_status write_tokens(const struct nib_vocab *vocab, uint32_t n_ro
                                     struct nib_gguf_writer *writer, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    struct nib_buffer texts = {0}, types = {0};
+    struct text_list texts;
+    struct nib_buffer types = {0};
+    NIB_TRY(text_list_begin(&texts, n_rows, err));
     for (uint32_t i = 0; i < n_rows; i++) {
         char pad[32];
         struct nib_text text = {pad, 0};
@@ -63,14 +93,14 @@ static enum nib_status write_tokens(const struct nib_vocab *vocab, uint32_t n_ro
             text = vocab->tokens[i].text;
         else
             text.size = (size_t)snprintf(pad, sizeof pad, "[PAD%" PRIu32 "]", i);
-        NIB_TRY(add_string(&texts, &text, 1, err));
+        NIB_TRY(text_list_add(&texts, &text, 1, err));
         NIB_TRY(
             add_u32(&types, i < vocab->n_tokens ? vocab->tokens[i].type : NIB_TOKEN_UNUSED, err));
     }
-    NIB_TRY(write_array(writer, "tokenizer.ggml.tokens", NIB_GGUF_STRING, n_rows, &texts, err));
-    NIB_TRY(write_array(writer, "tokenizer.ggml.token_type", NIB_GGUF_I32, n_rows, &types, err));
+    NIB_TRY(text_list_write(&texts, "tokenizer.ggml.tokens", writer, err));
+    NIB_TRY(write_numbers(writer, "tokenizer.ggml.token_type", NIB_GGUF_I32, &types, err));
 fail:
-    nib_buffer_free(&texts);
+    text_list_free(&texts);
     nib_buffer_free(&types);
     return status;
 }
@@ -95,7 +125,7 @@ static enum nib_status write_scores(const struct nib_vocab *vocab, uint32_t n_ro
     }
     for (uint32_t i = 0; i < n_rows; i++)
         NIB_TRY(add_u32(&data, nib_f32_bits(scores[i]), err));
-    NIB_TRY(write_array(writer, "tokenizer.ggml.scores", NIB_GGUF_F32, n_rows, &data, err));
+    NIB_TRY(write_numbers(writer, "tokenizer.ggml.scores", NIB_GGUF_F32, &data, err));
 fail:
     free(scores);
     nib_buffer_free(&data);
@@ -106,17 +136,17 @@ static enum nib_status write_merges(const struct nib_vocab *vocab, struct nib_gg
                                     struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
-    struct nib_buffer data = {0};
+    struct text_list merges;
+    NIB_TRY(text_list_begin(&merges, vocab->n_merges, err));
     for (uint32_t i = 0; i < vocab->n_merges; i++) {
         const struct nib_vocab_merge *merge = &vocab->merges[i];
         const struct nib_text parts[] = {
             vocab->tokens[merge->left].text, {" ", 1}, vocab->tokens[merge->right].text};
-        NIB_TRY(add_string(&data, parts, 3, err));
+        NIB_TRY(text_list_add(&merges, parts, 3, err));
     }
-    NIB_TRY(
-        write_array(writer, "tokenizer.ggml.merges", NIB_GGUF_STRING, vocab->n_merges, &data, err));
+    NIB_TRY(text_list_write(&merges, "tokenizer.ggml.merges", writer, err));
 fail:
-    nib_buffer_free(&data);
+    text_list_free(&merges);
     return status;
 }
 
@@ -146,9 +176,6 @@ static enum nib_status write_model(const struct nib_vocab *vocab, uint32_t n_row
         return NIB_OK;
     }
     const char *pre = vocab->pre ? vocab->pre : nib_pretokenizer_match(vocab);
-    if (!pre)
-        return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "GGUF has no name for this tokenizer's way of splitting text");
     NIB_TRY(write_name(writer, "tokenizer.ggml.pre", pre, err));
     NIB_TRY(write_merges(vocab, writer, err));
 fail:
@@ -161,6 +188,24 @@ static enum nib_status write_id(struct nib_gguf_writer *writer, const char *key,
     return id < 0 ? NIB_OK : nib_gguf_writer_add_u32(writer, key, (uint32_t)id, err);
 }
 
+/// Writes the ids that end generation, without those that need no key where there are too many.
+static enum nib_status write_ends(const struct nib_vocab *vocab, struct nib_gguf_writer *writer,
+                                  struct nib_error *err)
+{
+    enum nib_status status = NIB_OK;
+    uint32_t n_written = 0, n_needed = 0;
+    for (uint32_t i = 0; i < vocab->n_ends; i++)
+        n_needed += nib_vocab_end_needs_key(vocab, i);
+    for (uint32_t i = 0; i < vocab->n_ends; i++) {
+        const bool is_needed = nib_vocab_end_needs_key(vocab, i);
+        n_needed -= is_needed;
+        if (vocab->ends[i] != vocab->eos && (is_needed || n_written + n_needed < NIB_GGUF_END_KEYS))
+            NIB_TRY(write_id(writer, nib_gguf_end_keys[n_written++], vocab->ends[i], err));
+    }
+fail:
+    return status;
+}
+
 enum nib_status nib_vocab_to_gguf(const struct nib_vocab *vocab, uint32_t n_rows,
                                   struct nib_gguf_writer *writer, struct nib_error *err)
 {
@@ -169,14 +214,12 @@ enum nib_status nib_vocab_to_gguf(const struct nib_vocab *vocab, uint32_t n_rows
         return nib_fail(err, NIB_ERROR_FORMAT,
                         "the tokenizer has %" PRIu32 " tokens, but the embedding %" PRIu32 " rows",
                         vocab->n_tokens, n_rows);
+    NIB_TRY(nib_vocab_check_gguf(vocab, err));
     NIB_TRY(write_model(vocab, n_rows, writer, err));
     NIB_TRY(write_id(writer, "tokenizer.ggml.bos_token_id", vocab->bos, err));
     NIB_TRY(write_id(writer, "tokenizer.ggml.eos_token_id", vocab->eos, err));
     NIB_TRY(write_id(writer, "tokenizer.ggml.unknown_token_id", vocab->unknown, err));
-    for (uint32_t i = 0, n = 0; i < vocab->n_ends && n < NIB_GGUF_END_KEYS; i++) {
-        if (vocab->ends[i] != vocab->eos)
-            NIB_TRY(write_id(writer, nib_gguf_end_keys[n++], vocab->ends[i], err));
-    }
+    NIB_TRY(write_ends(vocab, writer, err));
     NIB_TRY(nib_gguf_writer_add_bool(writer, "tokenizer.ggml.add_bos_token", vocab->add_bos, err));
     if (vocab->chat_template.size > 0)
         NIB_TRY(

@@ -151,19 +151,24 @@ static enum nib_status encode_normalized(struct nib_encoder *encoder, struct nib
     return encode_words(encoder, nib_buffer_text(&encoder->escaped), err);
 }
 
-/// Encodes text without those added tokens that are looked for in the text as it is.
-static enum nib_status encode_plain(struct nib_encoder *encoder, struct nib_text text, bool first,
-                                    bool controls, struct nib_error *err)
+/// Encodes text without those added tokens that are looked for in the text as it is. `literal` is
+/// as in nib_encode_source.
+static enum nib_status encode_plain(struct nib_encoder *encoder, struct nib_text text,
+                                    const uint8_t *literal, bool first, bool controls,
+                                    struct nib_error *err)
 {
     const struct nib_tokenizer *tokenizer = encoder->tokenizer;
     enum nib_status status = NIB_OK;
     if (text.size == 0)
         return NIB_OK;
     if (nib_normalizes(tokenizer)) {
+        // Bytes move, so that nobody knows any more which of them are a speaker's own.
+        controls = controls && !(literal && memchr(literal, 1, text.size));
+        literal = NULL;
         NIB_TRY(nib_normalize(tokenizer, text, &encoder->normalized, err));
         text = nib_buffer_text(&encoder->normalized);
     }
-    struct added_search search = {&tokenizer->added_normalized, text, NULL, controls};
+    struct added_search search = {&tokenizer->added_normalized, text, literal, controls};
     size_t done = 0;
     struct added_match match;
     while (find_added(tokenizer, &search, done, &match)) {
@@ -216,10 +221,9 @@ enum nib_status nib_encode_source(const struct nib_tokenizer *tokenizer,
     while (more) {
         struct added_match match = {text.size, text.size, -1};
         more = find_added(tokenizer, &search, done, &match);
-        bool controls = source->parse_special &&
-                        !(source->literal && memchr(source->literal + done, 1, match.begin - done));
+        const uint8_t *literal = source->literal ? source->literal + done : NULL;
         NIB_TRY(encode_plain(&encoder, (struct nib_text){text.ptr + done, match.begin - done},
-                             done == 0, controls, err));
+                             literal, done == 0, source->parse_special, err));
         if (more)
             NIB_TRY(nib_encoder_push(&encoder, match.id, err));
         done = match.end;

@@ -1,4 +1,6 @@
-/// The patterns of pre-tokenizers, as the models' own tokenizer.json files have them.
+/// The patterns of pre-tokenizers, as the models' own tokenizer.json files have them, but for how
+/// characters are written: what is not ASCII is escaped here.
+#include "runtime/base/utf8.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 #include <string.h>
@@ -32,15 +34,16 @@
 #define PUNCTUATION "[\\p{P}$+<=>^`|~]"
 /// Ideographs, with what DeepSeek's models add to them.
 #define DEEPSEEK_IDEOGRAPHS "[\\x{4e00}-\\x{9fa5}\\x{800}-\\x{4e00}\\x{ac00}-\\x{d7ff}]+"
-#define DEEPSEEK_IDEOGRAPHS_3 "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{30ff}]+"
+#define DEEPSEEK_IDEOGRAPHS_3 "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{309f}\\x{30a0}-\\x{30ff}]+"
 #define DEEPSEEK_3                                                                       \
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?" \
     "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|" SPACES
 #define DEEPSEEK_PUNCTUATION \
     "\\s?[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3000}-\\x{3002}]+"
-/// The model's pattern is "\\s+$", of which this finds the same matches, but without trying anew at
-/// each place of a long run of spaces.
+/// The model's pattern is END_SPACES, of which this finds the same matches, but without trying anew
+/// at each place of a long run of spaces.
 #define DEEPSEEK_END_SPACES "(?<!\\s)\\s++$"
+#define END_SPACES "\\s+$"
 /// Letters with case, as DeepSeek LLM lists them.
 #define DEEPSEEK_LETTERS                                                                   \
     "A-Za-z\\x{b5}\\x{c0}-\\x{d6}\\x{d8}-\\x{f6}\\x{f8}-\\x{1ba}\\x{1bc}-\\x{1bf}"         \
@@ -169,10 +172,71 @@ const struct nib_pretokenizer *nib_pretokenizer_find(const char *name)
     return NULL;
 }
 
-static bool is_same_split(const struct nib_vocab_split *a, const struct nib_vocab_split *b)
+/// Escaped characters that stay so have this added to their code.
+enum { ESCAPED = 0x40000000 };
+
+/// Reads the digits and the brace that end "\x{4e00}"; returns their size, or 0.
+static size_t read_code(struct nib_text text, uint32_t *out_code)
 {
-    return a->kind == b->kind && a->invert == b->invert && a->pattern.size == b->pattern.size &&
-           memcmp(a->pattern.ptr, b->pattern.ptr, a->pattern.size) == 0;
+    static const char digits[] = "0123456789abcdefABCDEF";
+    size_t size = 0;
+    *out_code = 0;
+    for (; size < text.size && size < 6 && text.ptr[size] != '}'; size++) {
+        const char *digit = memchr(digits, text.ptr[size], sizeof digits - 1);
+        if (!digit)
+            return 0;
+        const uint32_t value = (uint32_t)(digit - digits);
+        *out_code = *out_code * 16 + (value < 16 ? value : value - 6);
+    }
+    return size > 0 && size < text.size && text.ptr[size] == '}' ? size + 1 : 0;
+}
+
+/// Takes one character of a pattern from the front of `*text`, so that "\n", "\r" and "\x{4e00}"
+/// are the same as the characters that they stand for. Escapes of ASCII characters stay, since some
+/// of these mean something by themselves.
+static uint32_t next_character(struct nib_text *text)
+{
+    uint32_t c, code;
+    bool valid;
+    size_t size = nib_utf8_decode(text->ptr, text->size, &c, &valid);
+    if (c == '\\' && size < text->size) {
+        const char kind = text->ptr[1];
+        size_t code_size = 0;
+        if (kind == 'x' && text->size > 3 && text->ptr[2] == '{')
+            code_size = read_code((struct nib_text){text->ptr + 3, text->size - 3}, &code);
+        if (code_size && code >= 0x80) {
+            c = code;
+            size = 3 + code_size;
+        } else if (kind == 'n' || kind == 'r') {
+            c = kind == 'n' ? '\n' : '\r';
+            size = 2;
+        } else {
+            size += nib_utf8_decode(text->ptr + 1, text->size - 1, &c, &valid);
+            c += ESCAPED;
+        }
+    }
+    text->ptr += size;
+    text->size -= size;
+    return c;
+}
+
+static bool is_same_pattern(struct nib_text a, struct nib_text b)
+{
+    while (a.size && b.size) {
+        if (next_character(&a) != next_character(&b))
+            return false;
+    }
+    return a.size == b.size;
+}
+
+/// Returns whether `split`, of a file, is `ours`.
+static bool is_same_split(const struct nib_vocab_split *ours, const struct nib_vocab_split *split)
+{
+    static const struct nib_text end_spaces = TEXT(DEEPSEEK_END_SPACES), theirs = TEXT(END_SPACES);
+    if (ours->kind != split->kind || ours->invert != split->invert)
+        return false;
+    return is_same_pattern(ours->pattern, split->pattern) ||
+           (is_same_pattern(ours->pattern, end_spaces) && is_same_pattern(theirs, split->pattern));
 }
 
 const char *nib_pretokenizer_match(const struct nib_vocab *vocab)

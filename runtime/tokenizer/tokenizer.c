@@ -124,9 +124,10 @@ fail:
     return status;
 }
 
-static bool is_end_text(struct nib_text text)
+bool nib_vocab_token_is_end(const struct nib_vocab_token *token)
 {
-    for (size_t i = 0; i < N_END_TEXTS; i++)
+    struct nib_text text = token->text;
+    for (size_t i = 0; i < N_END_TEXTS && token->added; i++)
         if (text.size == strlen(END_TEXTS[i]) && memcmp(text.ptr, END_TEXTS[i], text.size) == 0)
             return true;
     return false;
@@ -157,7 +158,7 @@ static enum nib_status mark_ends(struct nib_tokenizer *tokenizer, const struct n
 
     uint32_t n_found = 0;
     for (uint32_t i = 0; i < vocab->n_tokens && n_found < N_END_TEXTS; i++) {
-        if (tokenizer->tokens[i].added && is_end_text(vocab->tokens[i].text)) {
+        if (nib_vocab_token_is_end(&vocab->tokens[i])) {
             tokenizer->ends[tokenizer->n_ends++] = (int32_t)i;
             n_found++;
         }

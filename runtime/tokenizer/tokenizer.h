@@ -13,6 +13,9 @@ enum nib_status nib_tokenizer_create(const struct nib_vocab *vocab,
                                      struct nib_tokenizer **out_tokenizer, struct nib_error *err);
 void nib_tokenizer_destroy(struct nib_tokenizer **tokenizer);
 
+/// Returns whether the token's text says that it ends generation, as "<|im_end|>" does.
+bool nib_vocab_token_is_end(const struct nib_vocab_token *token);
+
 /// A pre-tokenizer family: the patterns, and what the models that use it also have in common.
 struct nib_pretokenizer {
     const char *name;
@@ -29,6 +32,7 @@ struct nib_pretokenizer {
 /// patterns, such as "default" for GPT-2 and "smollm" for StarCoder.
 const struct nib_pretokenizer *nib_pretokenizer_find(const char *name);
 /// Returns the name of the family that splits text as the steps of `vocab` do, or NULL; static.
+/// Characters in their patterns may be written as themselves or escaped.
 const char *nib_pretokenizer_match(const struct nib_vocab *vocab);
 
 #endif

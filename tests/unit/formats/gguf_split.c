@@ -129,6 +129,19 @@ Test(gguf_split, wrong_numbers)
     expect_failure(part(1), NIB_ERROR_FORMAT, "-00001-of-65535.gguf");
 }
 
+/// llama-gguf-split --merge keeps the keys and sets split.no and split.count to 0.
+Test(gguf_split, merged_parts)
+{
+    struct nib_gguf *gguf;
+    patch(part(1), "split.count", 4, "\x00", 1);
+    cr_assert_eq(rename(part(1), path_in_folder("merged.gguf")), 0);
+    cr_assert_eq(nib_gguf_open(path_in_folder("merged.gguf"), &gguf, &error), NIB_OK, "%s",
+                 error.message);
+    cr_expect_eq(gguf->directory.n_maps, 1);
+    cr_expect_gt(gguf->directory.n_tensors, 0);
+    nib_gguf_destroy(&gguf);
+}
+
 Test(gguf_split, missing_file_and_folder)
 {
     expect_failure(path_in_folder("absent.gguf"), NIB_ERROR_IO, "absent.gguf");

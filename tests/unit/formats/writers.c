@@ -166,8 +166,13 @@ Test(writers, gguf_refuses_what_it_could_not_read)
     fails(nib_gguf_writer_add_tensor(writer, &wrong, &error), NIB_ERROR_ARGUMENT, "0 bytes");
     wrong.dims[0] = wrong.dims[1] = UINT64_MAX;
     fails(nib_gguf_writer_add_tensor(writer, &wrong, &error), NIB_ERROR_FORMAT, "too large");
-    wrong.n_dims = 5;
-    wrong.dims[0] = wrong.dims[1] = 1;
+    // Nothing is looked for behind the fourth dimension, where the data's address lies.
+    wrong = (struct nib_tensor){.name = "five",
+                                .dtype = NIB_DTYPE_Q8_0,
+                                .n_dims = 5,
+                                .dims = {1, 1, 1, 32},
+                                .data = (const uint8_t *)(uintptr_t)1};
+    fails(nib_gguf_writer_add_tensor(writer, &wrong, &error), NIB_ERROR_ARGUMENT, "dimensions");
     nib_gguf_writer_destroy(&writer);
     cr_expect_not(file_exists("w.gguf"));
 }

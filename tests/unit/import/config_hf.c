@@ -115,6 +115,33 @@ Test(config_hf, long_rope_with_its_context_outside)
         cr_expect_eq(config.model.layers[i].window, 100);
 }
 
+/// What says nothing outside does not take the place of what is inside.
+Test(config_hf, scaling_with_no_context_outside)
+{
+    static const char *const outside[] = {"null", "0", "256"};
+    for (uint32_t i = 0; i < 3; i++) {
+        char text[600];
+        snprintf(text, sizeof text,
+                 CONFIG("llama", ",\"original_max_position_embeddings\":%s,\"rope_scaling\":"
+                                 "{\"type\":\"yarn\",\"factor\":4.0,"
+                                 "\"original_max_position_embeddings\":128}"),
+                 outside[i]);
+        read_ok(text);
+        cr_expect_eq(config.model.ropes[0].original_context, i == 2 ? 256 : 128, "%s", outside[i]);
+    }
+}
+
+Test(config_hf, part_of_a_head_that_is_rotated)
+{
+    read_ok(CONFIG("llama", ",\"head_dim\":80,\"partial_rotary_factor\":0.9"));
+    cr_expect_eq(config.model.ropes[0].dims, 72);
+    read_ok(CONFIG("llama", ",\"head_dim\":80,\"rope_parameters\":{\"rope_type\":\"default\","
+                            "\"partial_rotary_factor\":0.6}"));
+    cr_expect_eq(config.model.ropes[0].dims, 48);
+    read_ok(CONFIG("llama", ",\"head_dim\":64,\"partial_rotary_factor\":0.48"));
+    cr_expect_eq(config.model.ropes[0].dims, 30);
+}
+
 Test(config_hf, mistral_has_a_window_unless_null)
 {
     read_ok(CONFIG("mistral", ""));

@@ -125,6 +125,26 @@ Test(config_write, windows_and_scales)
     cr_expect_eq(again.model.layers[1].window, 16);
 }
 
+/// Readers multiply and round down.
+Test(config_write, parts_of_heads_that_are_rotated)
+{
+    json_t *json;
+    tiny_begin(&tiny, "phi3", NULL);
+    read_tiny();
+    for (uint32_t head = 48; head <= 112; head += 16) {
+        config.model.key_dim = config.model.value_dim = head;
+        config.model.attention_scale = (float)(1 / sqrt(head));
+        for (uint32_t dims = 2; dims < head; dims += 2) {
+            config.model.ropes[0].dims = dims;
+            cr_assert_eq(nib_config_to_json(&config, &json, &error), NIB_OK, "%s", error.message);
+            cr_assert_eq(nib_config_from_json(json, &arena, &again, &error), NIB_OK, "%u of %u: %s",
+                         dims, head, error.message);
+            cr_expect_eq(again.model.ropes[0].dims, dims, "%u of %u", dims, head);
+            json_decref(json);
+        }
+    }
+}
+
 /// A whole number where its class insists on one.
 Test(config_write, query_scalar)
 {

@@ -172,6 +172,30 @@ Test(quantization, what_cannot_run_is_named)
 }
 
 /// Targets that name a module go before patterns, and patterns before classes.
+/// compressed-tensors tells from group_size what a file without a strategy means.
+Test(quantization, strategy_of_group_size)
+{
+    static const struct {
+        const char *text;
+        uint32_t group;
+        bool per_tensor;
+    } cases[] = {{"'num_bits':8", 0, true},
+                 {"'num_bits':8,'group_size':null,'strategy':null", 0, true},
+                 {"'num_bits':8,'group_size':-1,'symmetric':false", 0, false},
+                 {"'num_bits':8,'group_size':128", 128, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct nib_arena arena = {0};
+        struct nib_quantization *quantization;
+        char text[512];
+        snprintf(text, sizeof text, COMPRESSED("'targets':['Linear'],'weights':{%s}", PACKED),
+                 cases[i].text);
+        cr_assert_eq(parse(text, &arena, &quantization), NIB_OK, "%s: %s", text, error.message);
+        cr_expect_eq(quantization->schemes[0].group, cases[i].group, "%s", text);
+        cr_expect_eq(quantization->schemes[0].per_tensor, cases[i].per_tensor, "%s", text);
+        nib_arena_free(&arena);
+    }
+}
+
 Test(quantization, targets)
 {
     static const char text[] =

@@ -135,14 +135,20 @@ Test(source, matrices_lie_in_the_file)
 }
 
 /// Writes the tiny file to the test's folder and opens it.
-static enum nib_status open_tiny(struct nib_source **out_source)
+static enum nib_status open_tiny_with(const struct nib_model_params *params,
+                                      struct nib_source **out_source)
 {
     struct nib_buffer file;
     const char *path = path_in_folder("tiny.gguf");
     tiny_end(&tiny, &file);
     put_file(path, file.data, file.size);
     nib_buffer_free(&file);
-    return nib_source_open(path, NULL, out_source, &error);
+    return nib_source_open(path, params, out_source, &error);
+}
+
+static enum nib_status open_tiny(struct nib_source **out_source)
+{
+    return open_tiny_with(NULL, out_source);
 }
 
 Test(source, gguf_files_of_all_architectures)
@@ -202,6 +208,57 @@ Test(source, wrong_shapes)
         cr_expect_eq(open_tiny(&source), NIB_ERROR_FORMAT, "case %zu", i);
         cr_expect_null(source);
         cr_expect(strstr(error.message, wrong[i].name), "%s", error.message);
+    }
+}
+
+/// A matrix of one row has a vector's shape, but must have its numbers, too.
+Test(source, quantized_vectors)
+{
+    enum { VOCABULARY = 32, Q8_0 = 8 }; // a block
+    for (int i = 0; i < 2; i++) {
+        struct nib_source *source;
+        tiny_begin(&tiny, "llama", "token_embd.weight");
+        tiny_layers(&tiny, &tiny_kinds[0]);
+        tiny.without = NULL;
+        tiny_tensor(&tiny, "token_embd.weight", VOCABULARY, TINY_HIDDEN);
+        tiny_tensor(&tiny, "output.bias", 1, VOCABULARY);
+        if (i == 0) {
+            cr_assert_eq(open_tiny(&source), NIB_OK, "%s", error.message);
+            cr_expect(nib_source_has(source, NIB_ROLE_OUTPUT_BIAS, 0));
+            nib_source_destroy(&source);
+            continue;
+        }
+        tiny.tensors.data[tiny.tensors.size - 12] = Q8_0; // before 8 bytes of offset
+        cr_expect_eq(open_tiny(&source), NIB_ERROR_UNSUPPORTED, "%s", error.message);
+        cr_expect(strstr(error.message, "tiny.gguf") && strstr(error.message, "'output.bias'") &&
+                      strstr(error.message, "q8_0") && strstr(error.message, "take a file"),
+                  "%s", error.message);
+    }
+}
+
+static void take_line(void *user, enum nib_log_level level, const char *text)
+{
+    (void)level;
+    strncat(user, text, 400);
+}
+
+/// Tensors of RoPE factors are read with the configuration; what is not read at all is told.
+Test(source, unused_tensors)
+{
+    static char lines[1024];
+    const struct nib_model_params params = {
+        .log = {.user = lines, .write = take_line, .level = NIB_LOG_INFO}};
+    for (uint32_t i = 0; i < 2; i++) {
+        struct nib_source *source;
+        tiny_begin(&tiny, "phi3", NULL);
+        tiny_layers(&tiny, &tiny_kinds[6]);
+        tiny_tensor(&tiny, "rope_factors_long.weight", 0, TINY_HEAD_DIM / 2);
+        tiny_tensor(&tiny, "rope_factors_short.weight", 0, TINY_HEAD_DIM / 2);
+        if (i == 1)
+            tiny_tensor(&tiny, "more.weight", 0, 4);
+        cr_assert_eq(open_tiny_with(&params, &source), NIB_OK, "%s", error.message);
+        cr_expect(i == 0 ? lines[0] == '\0' : strstr(lines, "1 of ") != NULL, "%s", lines);
+        nib_source_destroy(&source);
     }
 }
 

@@ -1,9 +1,11 @@
 #include "runtime/tokenizer/pattern.h"
 
+#include "runtime/base/utf8.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct nib_error error;
@@ -208,4 +210,68 @@ Test(pattern, families_compile)
         }
     }
     cr_expect_null(nib_pretokenizer_find("nonesuch"));
+}
+
+#define SPLIT(literal)                                             \
+    {                                                              \
+        {(literal), sizeof(literal) - 1}, NIB_SPLIT_ISOLATE, false \
+    }
+
+static const char *match(const struct nib_vocab_split *splits, uint32_t n_splits)
+{
+    return nib_pretokenizer_match(
+        &(struct nib_vocab){.model = NIB_VOCAB_BPE, .splits = splits, .n_splits = n_splits});
+}
+
+/// Writes a pattern with the characters that "\x{4e00}" and the like stand for.
+static struct nib_text spell_out(struct nib_text pattern, char *out)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < pattern.size;) {
+        char *end;
+        if (strncmp(pattern.ptr + i, "\\x{", 3) != 0) {
+            out[size++] = pattern.ptr[i++];
+            continue;
+        }
+        size += nib_utf8_encode((uint32_t)strtoul(pattern.ptr + i + 3, &end, 16), out + size);
+        i = (size_t)(end + 1 - pattern.ptr);
+    }
+    return (struct nib_text){out, size};
+}
+
+/// Families are recognised by the patterns of the models' own files, in which characters stand for
+/// themselves, line ends, too.
+Test(pattern, families_of_files)
+{
+    struct nib_vocab_split llm[] = {SPLIT("[\r\n]"),
+                                    SPLIT(""),
+                                    SPLIT("\\s?[!-/:-~！-／：-～‘-‟　-。]+"),
+                                    SPLIT("\\s+$"),
+                                    SPLIT("[一-龥ࠀ-一가-퟿]+"),
+                                    SPLIT("\\p{N}")};
+    const struct nib_vocab_split coder[] = {SPLIT("[\r\n]"), SPLIT("\\s?\\p{L}+"),
+                                            SPLIT("\\s?\\p{P}+"), SPLIT("[一-龥ࠀ-一가-퟿]+"),
+                                            SPLIT("\\p{N}")};
+    const struct nib_vocab_split v3[] = {
+        SPLIT("\\p{N}{1,3}"), SPLIT("[一-龥぀-ゟ゠-ヿ]+"),
+        SPLIT("[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
+              "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+")};
+    char letters[1024];
+    llm[1].pattern = spell_out(nib_pretokenizer_find("deepseek-llm")->splits[1].pattern, letters);
+    cr_assert_lt(llm[1].pattern.size, sizeof letters);
+    const char *names[] = {match(llm, 6), match(coder, 5), match(v3, 3)};
+    static const char *const expected[] = {"deepseek-llm", "deepseek-coder", "deepseek-v3"};
+    for (size_t i = 0; i < 3; i++)
+        cr_expect(names[i] && strcmp(names[i], expected[i]) == 0, "%s: %s", expected[i],
+                  names[i] ? names[i] : "none");
+
+    // As they are written in this library, too; other patterns are not theirs.
+    const struct nib_pretokenizer *family = nib_pretokenizer_find("deepseek-llm");
+    cr_expect_str_eq(match(family->splits, family->n_splits), "deepseek-llm");
+    const char *const others[] = {"[\\x{d}\\x{a}]", "[\\\\r\\n]", "[\r\n", "[\r\n]\\",
+                                  "[\\x{4e0\xff}]", "",           "\\x{"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        llm[0].pattern = (struct nib_text){others[i], strlen(others[i])};
+        cr_expect_null(match(llm, 6), "'%s'", others[i]);
+    }
 }
