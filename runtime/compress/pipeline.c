@@ -144,7 +144,10 @@ static uint32_t stats_needs(const struct nib_run *run, uint32_t first, uint32_t 
 static enum nib_status calibrate(struct nib_layer_work *work, struct nib_error *err)
 {
     enum nib_status status;
-    const struct nib_parts *parts = work->run->parts;
+    struct nib_parts *parts = work->run->parts;
+    const struct nib_compress_entry *entries = &work->run->plan.entries[work->layer.first];
+    for (uint32_t i = 0; i < work->layer.n; i++)
+        nib_parts_see(parts, work->layer.values[i], entries[i].rows * entries[i].cols);
     if (nib_parts_has(parts, work->run->layer)) {
         NIB_TRY(nib_parts_load(parts, work, err));
         NIB_TRY(nib_work_repeat(work, err));
@@ -247,6 +250,9 @@ static enum nib_status begin(struct nib_run *run, const char *path, struct nib_e
     if (nib_run_is_calibrated(&run->plan)) {
         NIB_TRY(begin_calibration(run, err));
         NIB_TRY(nib_parts_open(&run->plan, path, &run->parts, err));
+        nib_parts_see(run->parts, nib_calibration_hidden(run->calibration),
+                      nib_calibration_tokens(run->calibration) *
+                          nib_source_config(run->plan.source)->hidden_size);
     }
 fail:
     return status;
