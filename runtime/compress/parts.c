@@ -4,6 +4,7 @@
 #include "runtime/base/half.h"
 #include "runtime/base/os_file.h"
 #include "runtime/base/status.h"
+#include "runtime/compress/quantizers.h"
 #include "runtime/formats/safetensors.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -259,7 +260,6 @@ static enum nib_status load_entries(const struct nib_parts *parts,
 {
     enum nib_status status = NIB_OK;
     const char *run = nib_safetensors_metadata(file, RUN_KEY);
-    const struct nib_quantize_params *p = &parts->plan->params;
     const char *seen = nib_safetensors_metadata(file, MODEL_KEY);
     char model[17];
     model_text(parts, model);
@@ -272,9 +272,10 @@ static enum nib_status load_entries(const struct nib_parts *parts,
                         "it is of another model; remove the folder to begin anew");
     for (uint32_t i = 0; i < work->layer.n; i++) {
         const struct nib_compress_entry *entry = &work->run->plan.entries[work->layer.first + i];
+        const bool has_permutation = nib_quantizer_get(parts->plan, entry) == &nib_quantizer_gptq &&
+                                     nib_gptq_permutes(parts->plan, entry);
         if (entry->is_quantized)
-            NIB_TRY(nib_quantized_matrix_create(entry, p->act_order && p->no_static_groups,
-                                                &work->matrices[i], err));
+            NIB_TRY(nib_quantized_matrix_create(entry, has_permutation, &work->matrices[i], err));
         const uint32_t n = arrays_of(work, i, arrays);
         for (uint32_t k = 0; k < n; k++)
             NIB_TRY(load_array(file, entry, &arrays[k], err));

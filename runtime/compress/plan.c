@@ -115,32 +115,34 @@ static void fill_defaults(struct nib_quantize_params *p, const char *path)
         p->outlier_threshold = 6;
 }
 
-static enum nib_status check_params(const struct nib_quantize_params *p, struct nib_error *err)
+/// Callers of other languages may give any numbers.
+static enum nib_status check_choices(const struct nib_quantize_params *p, struct nib_error *err)
 {
-    const bool has_codes = p->activations != NIB_QUANTIZE_ACTIVATIONS_FLOAT;
+    const struct {
+        const char *what;
+        uint32_t value, last;
+    } choices[] = {
+        {"method", (uint32_t)p->method, NIB_QUANTIZE_IMPORTANCE},
+        {"container", (uint32_t)p->container, NIB_QUANTIZE_AS_SAFETENSORS},
+        {"granularity", (uint32_t)p->granularity, NIB_QUANTIZE_BY_GROUP},
+        {"activations", (uint32_t)p->activations, NIB_QUANTIZE_ACTIVATIONS_STATIC},
+        {"range", (uint32_t)p->range, NIB_QUANTIZE_RANGE_PERCENTILE},
+        {"activation_range", (uint32_t)p->activation_range, NIB_QUANTIZE_RANGE_PERCENTILE},
+        {"zero", (uint32_t)p->zero, NIB_QUANTIZE_ASYMMETRIC},
+    };
+    for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++) {
+        if (choices[i].value > choices[i].last)
+            return nib_fail(err, NIB_ERROR_ARGUMENT, "there is no %s %u", choices[i].what,
+                            (unsigned)choices[i].value);
+    }
+    return NIB_OK;
+}
+
+static enum nib_status check_numbers(const struct nib_quantize_params *p, struct nib_error *err)
+{
     if (p->bits != 2 && p->bits != 3 && p->bits != 4 && p->bits != 8)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "%u bits: codes have 2, 3, 4 or 8",
                         (unsigned)p->bits);
-    if (!(containers_of(p) >> p->container & 1))
-        return nib_fail(
-            err, NIB_ERROR_ARGUMENT,
-            "what method %s%s makes cannot be written in this container; leave --as out",
-            nib_quantize_method_name(p->method), has_codes ? " with int8 activations" : "");
-    if ((p->method == NIB_QUANTIZE_SMOOTHQUANT || p->method == NIB_QUANTIZE_LLM_INT8 ||
-         has_codes) &&
-        (p->bits != 8 || p->granularity == NIB_QUANTIZE_BY_GROUP ||
-         p->zero == NIB_QUANTIZE_ASYMMETRIC))
-        return nib_fail(
-            err, NIB_ERROR_ARGUMENT,
-            "int8 activations go with symmetric weights of 8 bits by channel or tensor");
-    if (p->container == NIB_QUANTIZE_AS_AWQ && (p->bits != 4 || p->zero != NIB_QUANTIZE_ASYMMETRIC))
-        return nib_fail(
-            err, NIB_ERROR_ARGUMENT,
-            "awq folders hold asymmetric codes of 4 bits; give --as compressed-tensors");
-    if (p->granularity == NIB_QUANTIZE_BY_TENSOR && p->method == NIB_QUANTIZE_GPTQ)
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "gptq has a scale for each channel or group");
-    if (p->granularity != NIB_QUANTIZE_BY_GROUP && p->group != 0)
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "--group goes with --granularity group alone");
     if (!(p->percentile > 50 && p->percentile <= 100))
         return nib_fail(err, NIB_ERROR_ARGUMENT, "a percentile lies between 50 and 100");
     if (!(p->damping > 0 && p->damping <= 1))
@@ -150,6 +152,54 @@ static enum nib_status check_params(const struct nib_quantize_params *p, struct 
     if (p->context < 2)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "a window has at least two tokens");
     return NIB_OK;
+}
+
+/// Refuses what the container has no place for.
+static enum nib_status check_container(const struct nib_quantize_params *p, struct nib_error *err)
+{
+    const bool has_codes = p->activations != NIB_QUANTIZE_ACTIVATIONS_FLOAT;
+    if (!(containers_of(p) >> p->container & 1))
+        return nib_fail(
+            err, NIB_ERROR_ARGUMENT,
+            "what method %s%s makes cannot be written in this container; leave --as out",
+            nib_quantize_method_name(p->method), has_codes ? " with int8 activations" : "");
+    if (p->container == NIB_QUANTIZE_AS_AWQ && (p->bits != 4 || p->zero != NIB_QUANTIZE_ASYMMETRIC))
+        return nib_fail(
+            err, NIB_ERROR_ARGUMENT,
+            "awq folders hold asymmetric codes of 4 bits; give --as compressed-tensors");
+    if (p->method == NIB_QUANTIZE_GPTQ && p->act_order && p->no_static_groups &&
+        (p->container == NIB_QUANTIZE_AS_AWQ || p->container == NIB_QUANTIZE_AS_GGUF))
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "%s have no place for an order of columns; leave --no-static-groups out",
+                        p->container == NIB_QUANTIZE_AS_AWQ ? "awq folders" : "GGUF files");
+    return NIB_OK;
+}
+
+static enum nib_status check_params(const struct nib_quantize_params *p, struct nib_error *err)
+{
+    enum nib_status status;
+    const bool has_codes = p->activations != NIB_QUANTIZE_ACTIVATIONS_FLOAT;
+    NIB_TRY(check_choices(p, err));
+    NIB_TRY(check_numbers(p, err));
+    NIB_TRY(check_container(p, err));
+    if ((p->method == NIB_QUANTIZE_SMOOTHQUANT || p->method == NIB_QUANTIZE_LLM_INT8 ||
+         has_codes) &&
+        (p->bits != 8 || p->granularity == NIB_QUANTIZE_BY_GROUP ||
+         p->zero == NIB_QUANTIZE_ASYMMETRIC))
+        return nib_fail(
+            err, NIB_ERROR_ARGUMENT,
+            "int8 activations go with symmetric weights of 8 bits by channel or tensor");
+    // AWQ sees each input once, before it scales it: the range of the scaled one is not known.
+    if (p->method == NIB_QUANTIZE_AWQ && p->activations == NIB_QUANTIZE_ACTIVATIONS_STATIC)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "method awq finds no static ranges; give --activations dynamic or --method "
+                        "smoothquant");
+    if (p->granularity == NIB_QUANTIZE_BY_TENSOR && p->method == NIB_QUANTIZE_GPTQ)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "gptq has a scale for each channel or group");
+    if (p->granularity != NIB_QUANTIZE_BY_GROUP && p->group != 0)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "--group goes with --granularity group alone");
+fail:
+    return status;
 }
 
 /// Returns the float format that tensors are kept in: the source's, or f16.

@@ -450,6 +450,20 @@ Test(pipeline, layers_of_another_model_are_refused)
     nib_source_destroy(&source);
 }
 
+/// Columns in the order of their inputs need no place in the container where a row is one group.
+Test(pipeline, one_group_needs_no_order)
+{
+    struct nib_source *source = open_ok(BASE);
+    struct nib_quantize_params params = calibrated(NIB_QUANTIZE_GPTQ);
+    params.container = NIB_QUANTIZE_AS_COMPRESSED_TENSORS;
+    params.granularity = NIB_QUANTIZE_BY_CHANNEL;
+    params.act_order = true;
+    const double with_static_groups = run(source, &params);
+    params.no_static_groups = true;
+    cr_expect_lt(run(source, &params), 1.05 * with_static_groups);
+    nib_source_destroy(&source);
+}
+
 Test(pipeline, refusals)
 {
     struct nib_source *source = open_ok(BASE);
