@@ -464,6 +464,21 @@ Test(pipeline, one_group_needs_no_order)
     nib_source_destroy(&source);
 }
 
+Test(pipeline, the_head_has_static_inputs)
+{
+    struct nib_source *source = open_ok(BASE);
+    struct nib_quantize_params params = calibrated(NIB_QUANTIZE_SMOOTHQUANT);
+    struct nib_row_reader reader;
+    params.mix = "output=int8";
+    cr_expect_lt(run(source, &params), 1e-3);
+    struct nib_source *quantized = open_ok(out);
+    cr_assert_eq(nib_source_reader(quantized, NIB_ROLE_OUTPUT, 0, &reader, &error), NIB_OK);
+    cr_expect_eq(reader.activation, NIB_ACTIVATION_INT8_STATIC);
+    cr_expect_gt(reader.activation_scale, 0);
+    nib_source_destroy(&quantized);
+    nib_source_destroy(&source);
+}
+
 Test(pipeline, refusals)
 {
     struct nib_source *source = open_ok(BASE);
