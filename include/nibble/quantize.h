@@ -123,11 +123,12 @@ struct nib_quantization_report {
     uint32_t resumed_layers; ///< that an earlier, interrupted run had left
 };
 
-/// Quantizes `model` into `path`, which appears whole or not at all: a .gguf file, or a folder,
-/// which must not exist. A calibrated run that is cancelled, or fails, keeps its finished layers
+/// Quantizes `model` into `path`, a .gguf file or a folder, which must not exist and appears whole
+/// or not at all. A calibrated run that is cancelled, or fails, keeps its finished layers
 /// in `path`.part; the same call goes on from there and removes it at the end.
-/// Errors: argument (parameters that do not go together, a calibration text that is too short),
-/// unsupported (what a container cannot hold), format (weights that are NaN or infinite), io,
+/// Errors: argument (parameters that do not go together, a calibration text that is too short, the
+/// layers in `path`.part are of another run or model), unsupported (what a container cannot hold),
+/// format (weights or inputs of matrices that are NaN or infinite), io (also where `path` exists),
 /// cancelled, memory.
 NIB_API enum nib_status nib_quantize(struct nib_model *model, const char *path,
                                      const struct nib_quantize_params *params,

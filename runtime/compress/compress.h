@@ -157,7 +157,7 @@ struct nib_checkpoint_writer {
     /// Says before any work whether the container can hold what the plan asks for.
     /// Errors: unsupported, naming the matrix and the remedy.
     enum nib_status (*check)(const struct nib_compress_plan *plan, struct nib_error *err);
-    /// Errors: io (`path` cannot be written), memory.
+    /// Makes what is written beside `path`, where nothing is yet. Errors: io, memory.
     enum nib_status (*begin)(const struct nib_compress_plan *plan, const char *path,
                              void **out_self, struct nib_error *err);
     /// Stores a quantized matrix. `entry` is an index into the plan.

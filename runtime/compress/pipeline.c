@@ -1,5 +1,6 @@
 #include "runtime/compress/run.h"
 
+#include "runtime/base/buffer.h"
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include "runtime/compress/parts.h"
@@ -234,10 +235,31 @@ static enum nib_status check_quantizers(const struct nib_run *run, struct nib_er
     return NIB_OK;
 }
 
+/// Nothing is written over: least of all the source. A folder's name may end in slashes.
+static enum nib_status check_path(const char *path, struct nib_error *err)
+{
+    enum nib_status status;
+    struct nib_buffer name = {0};
+    size_t size = strlen(path);
+    if (size == 0)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "the name of the output is empty");
+    while (size > 1 && path[size - 1] == '/')
+        size--;
+    NIB_TRY(nib_buffer_printf(&name, err, "%.*s", (int)size, path));
+    if (nib_path_kind(name.data) != NIB_PATH_ABSENT)
+        NIB_TRY(nib_fail(err, NIB_ERROR_IO,
+                         "cannot write %s: it exists already; remove it or give another name",
+                         name.data));
+fail:
+    nib_buffer_free(&name);
+    return status;
+}
+
 static enum nib_status begin(struct nib_run *run, const char *path, struct nib_error *err)
 {
     enum nib_status status;
     const struct nib_quantize_params *p = &run->plan.params;
+    NIB_TRY(check_path(path, err));
     run->writer = nib_checkpoint_writer_get(p->container);
     if (!run->writer)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED, "this container cannot be written");

@@ -479,6 +479,26 @@ Test(pipeline, the_head_has_static_inputs)
     nib_source_destroy(&source);
 }
 
+Test(pipeline, nothing_is_written_over)
+{
+    struct nib_source *source = open_ok(BASE);
+    struct nib_quantization_report report;
+    struct nib_quantize_params params = calibrated(NIB_QUANTIZE_RTN);
+    put_file(out, "x", 1);
+    for (int is_file = 0; is_file < 2; is_file++) {
+        char slash[700];
+        size_t size;
+        params.container = is_file ? NIB_QUANTIZE_AS_GGUF : NIB_QUANTIZE_AS_GPTQ;
+        snprintf(slash, sizeof slash, "%s%s", out, is_file ? "" : "/");
+        cr_expect_eq(nib_compress_run(source, slash, &params, &report, &error), NIB_ERROR_IO);
+        cr_expect(strstr(error.message, "exists already"), "%s", error.message);
+        free(read_all(out, &size));
+        cr_expect_eq(size, 1);
+        cr_expect_eq(nib_compress_run(source, "", &params, &report, &error), NIB_ERROR_ARGUMENT);
+    }
+    nib_source_destroy(&source);
+}
+
 Test(pipeline, refusals)
 {
     struct nib_source *source = open_ok(BASE);
