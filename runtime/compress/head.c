@@ -61,7 +61,7 @@ static enum nib_status look(struct nib_layer_work *work, struct nib_stats_sum *s
                       rows + r * cols);
         nib_stats_add(sum, work->run->dense, rows, cols, n);
     }
-    nib_stats_finish(sum);
+    NIB_TRY(nib_stats_finish(sum, work->run->plan.entries[work->layer.first].name, err));
 fail:
     free(weight);
     return status;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/compress/block_fit.h"
+#include "runtime/compress/block_family.h"
 #include "runtime/compress/preset.h"
 #include "runtime/quant/pack.h"
 
@@ -202,6 +202,32 @@ Test(blocks, extreme_rows_give_finite_weights)
         importance[i] = i % 2 ? 1e30f : 0.0f;
     }
     expect_finite(w, importance, "one value, inputs of any size");
+}
+
+/// A family writes all of a block also where no error is finite.
+Test(blocks, errors_beyond_all_numbers_leave_nothing_open)
+{
+    static const enum nib_format_id ids[] = {NIB_FORMAT_Q4_0, NIB_FORMAT_Q8_0, NIB_FORMAT_IQ4_NL,
+                                             NIB_FORMAT_MXFP4};
+    float w[32] = {0}, h[32];
+    for (int i = 0; i < 32; i++)
+        h[i] = 1.0f;
+    w[7] = 1e20f;
+    for (int is_loud = 0; is_loud < 2; is_loud++) {
+        for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+            const struct nib_format *format = nib_format_get(ids[i]);
+            struct nib_block_parts parts;
+            memset(&parts, 0xff, sizeof parts);
+            if (ids[i] == NIB_FORMAT_MXFP4)
+                nib_block_power(format, w, h, &parts);
+            else
+                nib_block_scale(format, w, h, &parts);
+            cr_expect(isfinite(parts.scale) && parts.scale != 0.0f, "%s", format->name);
+            for (int k = 0; k < 32; k++)
+                cr_expect_lt(parts.codes[k], 1 << format->bits, "%s", format->name);
+        }
+        h[7] = INFINITY;
+    }
 }
 
 Test(blocks, zeros_stay_zeros)

@@ -499,6 +499,31 @@ Test(pipeline, nothing_is_written_over)
     nib_source_destroy(&source);
 }
 
+/// Inputs, and errors of the searches, that are infinite.
+Test(pipeline, what_is_not_finite_is_named)
+{
+    static const enum nib_quantize_method methods[] = {NIB_QUANTIZE_AWQ, NIB_QUANTIZE_SMOOTHQUANT,
+                                                       NIB_QUANTIZE_GPTQ, NIB_QUANTIZE_IMPORTANCE};
+    static const char *const tensors[] = {"model.layers.1.input_layernorm.weight",
+                                          "model.layers.1.self_attn.v_proj.weight"};
+    struct nib_quantization_report report;
+    for (size_t t = 0; t < sizeof tensors / sizeof tensors[0]; t++) {
+        struct nib_source *source = open_spoilt(tensors[t], 5, 0x7f7f); // 3.4e38
+        const size_t n = t == 0 ? 4 : 3; // GGUF's blocks cut a weight off at what they can hold
+        for (size_t m = 0; m < n; m++) {
+            const struct nib_quantize_params params = calibrated(methods[m]);
+            cr_expect_eq(nib_compress_run(source, out, &params, &report, &error), NIB_ERROR_FORMAT,
+                         "%s, method %d", tensors[t], (int)methods[m]);
+            cr_expect(strstr(error.message, "model.layers.1.") && strstr(error.message, "large"),
+                      "%s, method %d: %s", tensors[t], (int)methods[m], error.message);
+            char part[700];
+            snprintf(part, sizeof part, "%s.part", out);
+            remove_tree(part);
+        }
+        nib_source_destroy(&source);
+    }
+}
+
 Test(pipeline, refusals)
 {
     struct nib_source *source = open_ok(BASE);
