@@ -524,6 +524,28 @@ Test(pipeline, what_is_not_finite_is_named)
     }
 }
 
+/// The tool's binary16 has no such numbers.
+Test(pipeline, bytes_of_weights_beyond_binary16)
+{
+    struct nib_source *source =
+        open_spoilt("model.layers.1.self_attn.q_proj.weight", 128 * 3 + 5, 0xc7c3); // −99840
+    struct nib_quantization_report report;
+    const struct nib_quantize_params params = calibrated(NIB_QUANTIZE_LLM_INT8);
+    struct nib_safetensors *file;
+    cr_assert_eq(nib_compress_run(source, out, &params, &report, &error), NIB_OK, "%s",
+                 error.message);
+    cr_assert_eq(nib_safetensors_open_folder(out, &file, &error), NIB_OK, "%s", error.message);
+    const char *scales = "model.layers.1.self_attn.q_proj.SCB";
+    const char *codes = "model.layers.1.self_attn.q_proj.weight";
+    float scale;
+    memcpy(&scale, nib_tensor_find(&file->directory, scales)->data + 3 * sizeof scale,
+           sizeof scale);
+    cr_expect_eq(scale, 65504);
+    cr_expect_eq((int8_t)nib_tensor_find(&file->directory, codes)->data[128 * 3 + 5], -127);
+    nib_safetensors_destroy(&file);
+    nib_source_destroy(&source);
+}
+
 Test(pipeline, refusals)
 {
     struct nib_source *source = open_ok(BASE);
