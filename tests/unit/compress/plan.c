@@ -56,6 +56,22 @@ static void expect_refused(struct nib_quantize_params params, const char *words)
     nib_compress_plan_free(&plan);
 }
 
+Test(plan, layers_of_rules_hold_neither_embedding_nor_head)
+{
+    struct nib_compress_plan plan = plan_of((struct nib_quantize_params){
+        .container = NIB_QUANTIZE_AS_GGUF, .format = "q4_0", .mix = "*=q4_0,*@0-1=q8_0"});
+    cr_expect_eq(format_of(&plan, NIB_ROLE_Q, 0)->id, NIB_FORMAT_Q8_0);
+    cr_expect_eq(format_of(&plan, NIB_ROLE_FFN_DOWN, 1)->id, NIB_FORMAT_Q8_0);
+    cr_expect_eq(format_of(&plan, NIB_ROLE_Q, 2)->id, NIB_FORMAT_Q4_0);
+    cr_expect_eq(format_of(&plan, NIB_ROLE_TOKEN_EMBEDDING, 0)->id, NIB_FORMAT_Q4_0);
+    cr_expect_eq(format_of(&plan, NIB_ROLE_OUTPUT, 0)->id, NIB_FORMAT_Q4_0);
+    nib_compress_plan_free(&plan);
+    expect_refused((struct nib_quantize_params){.container = NIB_QUANTIZE_AS_GGUF,
+                                                .format = "q4_0",
+                                                .mix = "output@0=q8_0"},
+                   "'output@0=q8_0' fits no matrix");
+}
+
 Test(plan, an_order_of_columns_needs_a_place)
 {
     struct nib_quantize_params params = {
