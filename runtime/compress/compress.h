@@ -45,6 +45,7 @@ struct nib_compress_entry {
     enum nib_row_order order;
     struct nib_matrix_scheme scheme;
     bool is_quantized;
+    bool has_open_group; ///< nobody asked for a group; the plan gives it the common one at its end
     /// The source's bytes may be copied as they are: the tensor is not quantized here, nothing is
     /// absorbed into it, and the container is the source's. Its values are not put.
     bool is_copied;

@@ -233,28 +233,28 @@ static uint32_t common_group(const struct nib_compress_plan *plan)
     return 128;
 }
 
-/// Returns the format that the parameters ask for, without a group of its own.
-static enum nib_status base_format(const struct nib_quantize_params *p, struct nib_format *out,
-                                   struct nib_error *err)
+/// Writes the format that the parameters ask for; where they give no group, its own is 0.
+static enum nib_status base_format(const struct nib_quantize_params *p,
+                                   struct nib_mix_choice *out_choice, struct nib_error *err)
 {
-    struct nib_mix_choice choice;
+    struct nib_format *out = &out_choice->format;
+    *out_choice = (struct nib_mix_choice){0};
     const struct nib_preset *preset = p->format ? nib_preset_find(p->format) : NULL;
     if (preset && p->container == NIB_QUANTIZE_AS_GGUF) {
         *out = *nib_format_get(preset->base);
         return NIB_OK;
     }
     if (p->format) {
-        enum nib_status status = nib_mix_format(p->format, strlen(p->format), &choice, err);
+        enum nib_status status = nib_mix_format(p->format, strlen(p->format), out_choice, err);
         if (status != NIB_OK)
             return status;
-        const bool is_plain = choice.format.code == NIB_CODE_FLOAT;
-        const bool has_blocks = choice.format.block_bytes != 0;
-        if (choice.is_kept || (p->container == NIB_QUANTIZE_AS_SAFETENSORS
-                                   ? !is_plain
-                                   : has_blocks != (p->container == NIB_QUANTIZE_AS_GGUF)))
+        const bool is_plain = out->code == NIB_CODE_FLOAT;
+        const bool has_blocks = out->block_bytes != 0;
+        if (out_choice->is_kept || (p->container == NIB_QUANTIZE_AS_SAFETENSORS
+                                        ? !is_plain
+                                        : has_blocks != (p->container == NIB_QUANTIZE_AS_GGUF)))
             return nib_fail(err, NIB_ERROR_ARGUMENT, "format %s has no place in this container",
                             p->format);
-        *out = choice.format;
         return NIB_OK;
     }
     const bool zero = p->zero == NIB_QUANTIZE_ASYMMETRIC;
@@ -382,10 +382,11 @@ static const struct nib_mix_choice *find_choice(struct nib_compress_plan *plan, 
 }
 
 /// Decides about one tensor.
-static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct nib_format *format,
+static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct nib_mix_choice *base,
                                   enum nib_role role, uint32_t layer, struct nib_error *err)
 {
     const struct nib_quantize_params *p = &plan->params;
+    const struct nib_format *format = &base->format;
     struct nib_row_reader reader;
     enum nib_status status = nib_source_reader(plan->source, role, layer, &reader, err);
     if (status != NIB_OK)
@@ -416,8 +417,12 @@ static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct n
     if (!entry->is_quantized)
         return NIB_OK;
     entry->scheme.range = p->range;
-    if (choice && !choice->has_group && choice->format.block_bytes == 0)
+    const bool has_group = choice && choice->has_group;
+    if (choice && !has_group && choice->format.block_bytes == 0)
         entry->scheme.format.group = format->group;
+    entry->has_open_group = !has_group && !base->has_group &&
+                            entry->scheme.format.block_bytes == 0 &&
+                            entry->scheme.format.group == 0;
     if (entry->scheme.format.block_bytes == 0)
         entry->scheme.format.scale = scale_type(p->container, kept_format(&reader));
     entry->scheme.per_tensor = p->granularity == NIB_QUANTIZE_BY_TENSOR;
@@ -429,8 +434,8 @@ static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct n
     return NIB_OK;
 }
 
-static enum nib_status plan_entries(struct nib_compress_plan *plan, const struct nib_format *format,
-                                    struct nib_error *err)
+static enum nib_status plan_entries(struct nib_compress_plan *plan,
+                                    const struct nib_mix_choice *base, struct nib_error *err)
 {
     static const enum nib_role outer[] = {NIB_ROLE_ROPE_FREQUENCIES, NIB_ROLE_OUTPUT_NORM,
                                           NIB_ROLE_OUTPUT, NIB_ROLE_OUTPUT_BIAS};
@@ -444,19 +449,19 @@ static enum nib_status plan_entries(struct nib_compress_plan *plan, const struct
     // mind.
     const bool is_late = plan->params.container == NIB_QUANTIZE_AS_GGUF && has_tied_head(plan);
     if (!is_late)
-        NIB_TRY(plan_entry(plan, format, NIB_ROLE_TOKEN_EMBEDDING, 0, err));
+        NIB_TRY(plan_entry(plan, base, NIB_ROLE_TOKEN_EMBEDDING, 0, err));
     for (uint32_t layer = 0; layer < n_layers; layer++) {
         for (enum nib_role role = 0; role < NIB_ROLE_COUNT; role++) {
             if (nib_arch_in_layer(role) && nib_source_has(plan->source, role, layer))
-                NIB_TRY(plan_entry(plan, format, role, layer, err));
+                NIB_TRY(plan_entry(plan, base, role, layer, err));
         }
     }
     for (size_t i = 0; i < sizeof outer / sizeof outer[0]; i++) {
         if (nib_source_has(plan->source, outer[i], 0))
-            NIB_TRY(plan_entry(plan, format, outer[i], 0, err));
+            NIB_TRY(plan_entry(plan, base, outer[i], 0, err));
     }
     if (is_late)
-        NIB_TRY(plan_entry(plan, format, NIB_ROLE_TOKEN_EMBEDDING, 0, err));
+        NIB_TRY(plan_entry(plan, base, NIB_ROLE_TOKEN_EMBEDDING, 0, err));
 fail:
     return status;
 }
@@ -467,23 +472,23 @@ enum nib_status nib_compress_plan_init(struct nib_compress_plan *plan,
                                        struct nib_error *err)
 {
     enum nib_status status;
-    struct nib_format format;
+    struct nib_mix_choice base;
     *plan = (struct nib_compress_plan){.source = source, .params = *params};
     fill_defaults(&plan->params, path);
     NIB_TRY(check_params(&plan->params, err));
-    NIB_TRY(base_format(&plan->params, &format, err));
+    NIB_TRY(base_format(&plan->params, &base, err));
     if (plan->params.container == NIB_QUANTIZE_AS_GGUF && !plan->params.format)
-        plan->params.format = format.name;
+        plan->params.format = base.format.name;
     NIB_TRY(nib_mix_parse(plan->params.mix, &plan->arena, &plan->mix, err));
-    NIB_TRY(plan_entries(plan, &format, err));
+    NIB_TRY(plan_entries(plan, &base, err));
     NIB_TRY(nib_mix_check_used(&plan->mix, err));
     if (plan->params.granularity == NIB_QUANTIZE_BY_GROUP && plan->params.group == 0 &&
-        format.block_bytes == 0 && format.code == NIB_CODE_UNIFORM) {
+        base.format.block_bytes == 0 && base.format.code == NIB_CODE_UNIFORM) {
         plan->params.group = common_group(plan);
         for (uint32_t i = 0; i < plan->n_entries; i++) {
-            struct nib_format *own = &plan->entries[i].scheme.format;
-            if (plan->entries[i].is_quantized && own->group == 0 && own->block_bytes == 0)
-                own->group = plan->params.group;
+            struct nib_compress_entry *entry = &plan->entries[i];
+            if (entry->has_open_group)
+                entry->scheme.format.group = plan->params.group;
         }
     }
 fail:

@@ -72,6 +72,26 @@ Test(plan, layers_of_rules_hold_neither_embedding_nor_head)
                    "'output@0=q8_0' fits no matrix");
 }
 
+Test(plan, a_group_of_zero_is_the_row)
+{
+    struct nib_quantize_params params = {.container = NIB_QUANTIZE_AS_COMPRESSED_TENSORS,
+                                         .mix = "ffn_down=int4/0,ffn_up=int8,q=int4/64"};
+    struct nib_compress_plan plan = plan_of(params);
+    cr_expect_eq(format_of(&plan, NIB_ROLE_FFN_DOWN, 0)->group, 0);
+    cr_expect_eq(format_of(&plan, NIB_ROLE_FFN_UP, 0)->group, 128);
+    cr_expect_eq(format_of(&plan, NIB_ROLE_Q, 0)->group, 64);
+    cr_expect_eq(format_of(&plan, NIB_ROLE_K, 0)->group, 128);
+    nib_compress_plan_free(&plan);
+
+    params.format = "int4/0";
+    params.mix = "ffn_up=int8,q=int4/64";
+    plan = plan_of(params);
+    cr_expect_eq(format_of(&plan, NIB_ROLE_FFN_DOWN, 0)->group, 0);
+    cr_expect_eq(format_of(&plan, NIB_ROLE_FFN_UP, 0)->group, 0);
+    cr_expect_eq(format_of(&plan, NIB_ROLE_Q, 0)->group, 64);
+    nib_compress_plan_free(&plan);
+}
+
 Test(plan, an_order_of_columns_needs_a_place)
 {
     struct nib_quantize_params params = {
