@@ -349,6 +349,9 @@ Test(folder, mixed)
     cr_expect_eq(reader.activation, NIB_ACTIVATION_INT8_TOKEN);
     cr_assert_eq(nib_source_reader(copy, NIB_ROLE_FFN_UP, 1, &reader, &error), NIB_OK);
     cr_expect_eq(reader.activation, NIB_ACTIVATION_F32);
+    error.message[0] = '\0';
+    cr_expect_eq(nib_folder_writer.check(&plan, &error), NIB_OK);
+    cr_expect_str_empty(error.message);
     nib_source_destroy(&copy);
     nib_source_destroy(&source);
 }

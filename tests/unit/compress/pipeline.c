@@ -546,6 +546,21 @@ Test(pipeline, bytes_of_weights_beyond_binary16)
     nib_source_destroy(&source);
 }
 
+/// A GPTQ folder of which nothing is quantized is a plain one.
+Test(pipeline, all_is_kept)
+{
+    struct nib_source *source = open_ok(BASE);
+    struct nib_quantization_report report;
+    struct nib_quantize_params params = calibrated(NIB_QUANTIZE_RTN);
+    params.container = NIB_QUANTIZE_AS_GPTQ;
+    params.mix = "*=keep";
+    cr_assert_eq(nib_compress_run(source, out, &params, &report, &error), NIB_OK, "%s",
+                 error.message);
+    cr_expect_eq(report.quantized_weights, 0);
+    cr_expect_eq(output_error(source), 0);
+    nib_source_destroy(&source);
+}
+
 Test(pipeline, refusals)
 {
     struct nib_source *source = open_ok(BASE);
