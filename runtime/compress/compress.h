@@ -154,7 +154,6 @@ const struct nib_quantizer *nib_quantizer_get(const struct nib_compress_plan *pl
 /// come: it keeps none of them. Nothing appears at `path` before `finish`.
 /// Thread-safety: one thread at a time.
 struct nib_checkpoint_writer {
-    const char *name; ///< as in --as
     /// Says before any work whether the container can hold what the plan asks for.
     /// Errors: unsupported, naming the matrix and the remedy.
     enum nib_status (*check)(const struct nib_compress_plan *plan, struct nib_error *err);

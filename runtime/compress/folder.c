@@ -283,7 +283,6 @@ fail:
 }
 
 const struct nib_checkpoint_writer nib_folder_writer = {
-    .name = "folder",
     .check = check,
     .begin = begin,
     .put_matrix = put_matrix,
