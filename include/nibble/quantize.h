@@ -48,7 +48,8 @@ enum nib_quantize_activations {
     NIB_QUANTIZE_ACTIVATIONS_DEFAULT = 0, ///< static for SmoothQuant, else floats
     NIB_QUANTIZE_ACTIVATIONS_FLOAT = 1,
     NIB_QUANTIZE_ACTIVATIONS_DYNAMIC = 2, ///< int8, a range for each token, found when running
-    NIB_QUANTIZE_ACTIVATIONS_STATIC = 3   ///< int8, one range for each matrix, from calibration
+    NIB_QUANTIZE_ACTIVATIONS_STATIC = 3 ///< int8, one range for each matrix, from calibration; not
+                                        ///< with method AWQ
 };
 
 /// How the range that the codes cover is found.
@@ -99,7 +100,8 @@ struct nib_quantize_params {
 
     float damping;           ///< GPTQ: share of the mean diagonal added to it; 0: 0.01
     bool act_order;          ///< GPTQ: columns in the order of their inputs' mean squares
-    bool no_static_groups;   ///< GPTQ with act_order: groups of neighbours in that order
+    bool no_static_groups;   ///< GPTQ with act_order: groups of neighbours in that order, for which
+                             ///< AWQ folders and GGUF files have no place
     float smoothing;         ///< SmoothQuant's exponent; 0: searched for between 0 and 1
     bool single_quantized;   ///< NF4, FP4: keep scales in fp32 instead of quantizing them, too
     float outlier_threshold; ///< LLM.int8; 0: 6
@@ -121,11 +123,12 @@ struct nib_quantization_report {
     uint32_t resumed_layers; ///< that an earlier, interrupted run had left
 };
 
-/// Quantizes `model` into `path`, which appears whole or not at all: a .gguf file, or a folder,
-/// which must not exist. A calibrated run that is cancelled, or fails, keeps its finished layers
+/// Quantizes `model` into `path`, a .gguf file or a folder, which must not exist and appears whole
+/// or not at all. A calibrated run that is cancelled, or fails, keeps its finished layers
 /// in `path`.part; the same call goes on from there and removes it at the end.
-/// Errors: argument (parameters that do not go together, a calibration text that is too short),
-/// unsupported (what a container cannot hold), format (weights that are NaN or infinite), io,
+/// Errors: argument (parameters that do not go together, a calibration text that is too short, the
+/// layers in `path`.part are of another run or model), unsupported (what a container cannot hold),
+/// format (weights or inputs of matrices that are NaN or infinite), io (also where `path` exists),
 /// cancelled, memory.
 NIB_API enum nib_status nib_quantize(struct nib_model *model, const char *path,
                                      const struct nib_quantize_params *params,

@@ -179,5 +179,5 @@ enum nib_status nib_awq_search(const struct nib_scaled_input *scaled, float *out
         }
     }
     free(search.weights);
-    return NIB_OK;
+    return least < INFINITY ? NIB_OK : nib_scaled_fail(scaled, err);
 }

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "runtime/compress/block_family.h"
-#include "runtime/quant/pack.h"
 
 static nib_block_fn *const families[NIB_FORMAT_COUNT] = {
     [NIB_FORMAT_Q4_0] = nib_block_scale,       [NIB_FORMAT_Q4_1] = nib_block_range,
@@ -64,34 +63,6 @@ bool nib_block_quantize(const struct nib_format *format, const float *w, const f
             memcpy(block->sub_scale + at * subs, parts.sub_scale, subs);
         if (block->sub_min)
             memcpy(block->sub_min + at * subs, parts.sub_min, subs);
-    }
-    return true;
-}
-
-bool nib_block_quantize_raw(const struct nib_format *format, const float *w,
-                            const float *importance, uint64_t cols, uint8_t *raw)
-{
-    uint64_t row_bytes;
-    if (!nib_format_row_bytes(format, cols, &row_bytes))
-        return false;
-    if (format->code == NIB_CODE_FLOAT) {
-        nib_floats_store(format, w, cols, raw);
-        return true;
-    }
-    struct nib_block_parts parts;
-    const struct nib_row_block block = {
-        .rows = 1,
-        .cols = format->block_weights,
-        .codes = parts.codes,
-        .scale = &parts.scale,
-        .min = &parts.min,
-        .sub_scale = parts.sub_scale,
-        .sub_min = parts.sub_min,
-    };
-    const float average = importance ? mean(importance, cols) : 0.0f;
-    for (uint64_t i = 0; i < cols / format->block_weights; i++) {
-        quantize_block(format, w, importance, average, i, &parts);
-        nib_row_store(format, &block, 0, raw + i * format->block_bytes);
     }
     return true;
 }

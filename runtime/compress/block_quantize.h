@@ -17,9 +17,6 @@
 /// format has no blocks or block->cols is not a multiple of them. Thread-safety: safe.
 bool nib_block_quantize(const struct nib_format *format, const float *w, const float *importance,
                         uint64_t row, struct nib_row_block *block);
-/// The same, into the container's own blocks, nib_format_row_bytes bytes.
-bool nib_block_quantize_raw(const struct nib_format *format, const float *w,
-                            const float *importance, uint64_t cols, uint8_t *raw);
 
 /// Makes matrices whose format has blocks: method round to nearest as nib_row_pack does, but by the
 /// search where the range is NIB_QUANTIZE_RANGE_MSE; the others by the search, weighted where

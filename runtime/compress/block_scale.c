@@ -1,4 +1,5 @@
-// Blocks of one group: q4_0, q5_0, q8_0, iq4_nl, and mxfp4.
+// Blocks of one group: q4_0, q5_0, q8_0, iq4_nl, and mxfp4. Where no error is finite (huge weights)
+// the last scale that was tried holds, which reaches the largest weight.
 #include "runtime/compress/block_family.h"
 
 #include <math.h>
@@ -39,7 +40,7 @@ void nib_block_scale(const struct nib_format *format, const float *w, const floa
     for (int i = 0; i < (int)(sizeof tries / sizeof tries[0]); i++) {
         float d = nib_block_f16(tries[i]);
         float error = nib_fit_scale_error(&fit, &levels, d, NULL);
-        if (error < least) {
+        if (error < least || !(least < INFINITY)) {
             least = error;
             out->scale = d;
         }
@@ -78,7 +79,7 @@ void nib_block_power(const struct nib_format *format, const float *w, const floa
         uint8_t codes[GROUP];
         float d = ldexpf(1.0f, e < -128 ? -128 : e > 126 ? 126 : e);
         float error = power_codes(format, w, h, d, codes);
-        if (error < least) {
+        if (error < least || !(least < INFINITY)) {
             least = error;
             out->scale = d;
             memcpy(out->codes, codes, GROUP);

@@ -1,8 +1,8 @@
 // Codes as bitsandbytes rounds them: LLM.int8 by rows, NF4 and FP4 by blocks of 64.
+#include "runtime/compress/block_family.h"
 #include "runtime/compress/nested.h"
 #include "runtime/compress/quantizers.h"
 
-#include "runtime/base/half.h"
 #include "runtime/base/status.h"
 #include <math.h>
 #include <string.h>
@@ -20,7 +20,8 @@ struct rows_loop {
     struct nib_quantized_matrix *matrix;
 };
 
-/// The tool rounds weights to binary16 first.
+/// The tool rounds weights to binary16 first. Those beyond its range, infinite there, become its
+/// largest numbers.
 static void int8_rows(void *user, uint64_t first, uint64_t last, uint32_t thread)
 {
     (void)thread;
@@ -31,13 +32,13 @@ static void int8_rows(void *user, uint64_t first, uint64_t last, uint32_t thread
         const float *w = loop->job->weights + r * cols;
         uint8_t *codes = matrix->block.codes + r * cols;
         // Rounding keeps the order, so the largest may be found before it.
-        const float most = nib_f32_from_f16(nib_f16_from_f32(largest(w, cols)));
+        const float most = nib_block_f16(largest(w, cols));
         const float inverse = most > 0 ? 1 / most : 0;
         const float factor = inverse * 127;
         matrix->row_absmax[r] = most;
         matrix->block.scale[r] = most / 127;
         for (uint64_t i = 0; i < cols; i++) {
-            const float half = nib_f32_from_f16(nib_f16_from_f32(w[i]));
+            const float half = nib_block_f16(w[i]);
             codes[i] = (uint8_t)((int)rintf(half * factor) + matrix->format.center);
         }
     }

@@ -128,8 +128,7 @@ fail:
 /// A sequence's pages are the first ones, in order, whatever its class.
 static enum nib_status make_step(struct nib_calibration *c, struct nib_error *err)
 {
-    c->n_pages =
-        (uint32_t)nib_ceil_div_u64(nib_ceil_div_u64(c->params.context, NIB_KV_PAGE_TOKENS), 1);
+    c->n_pages = (uint32_t)nib_ceil_div_u64(c->params.context, NIB_KV_PAGE_TOKENS);
     c->page_tables =
         nib_arena_array(&c->arena, (size_t)c->n_pages * NIB_KV_MAX_CLASSES, sizeof(uint32_t));
     c->rows = nib_arena_array(&c->arena, c->plan.max_rows, sizeof *c->rows);

@@ -45,6 +45,7 @@ struct nib_compress_entry {
     enum nib_row_order order;
     struct nib_matrix_scheme scheme;
     bool is_quantized;
+    bool has_open_group; ///< nobody asked for a group; the plan gives it the common one at its end
     /// The source's bytes may be copied as they are: the tensor is not quantized here, nothing is
     /// absorbed into it, and the container is the source's. Its values are not put.
     bool is_copied;
@@ -153,11 +154,10 @@ const struct nib_quantizer *nib_quantizer_get(const struct nib_compress_plan *pl
 /// come: it keeps none of them. Nothing appears at `path` before `finish`.
 /// Thread-safety: one thread at a time.
 struct nib_checkpoint_writer {
-    const char *name; ///< as in --as
     /// Says before any work whether the container can hold what the plan asks for.
     /// Errors: unsupported, naming the matrix and the remedy.
     enum nib_status (*check)(const struct nib_compress_plan *plan, struct nib_error *err);
-    /// Errors: io (`path` cannot be written), memory.
+    /// Makes what is written beside `path`, where nothing is yet. Errors: io, memory.
     enum nib_status (*begin)(const struct nib_compress_plan *plan, const char *path,
                              void **out_self, struct nib_error *err);
     /// Stores a quantized matrix. `entry` is an index into the plan.

@@ -207,10 +207,6 @@ static enum nib_status set_path(struct nib_folder *folder, const char *path, str
         return nib_fail_memory(err);
     memcpy(folder->path, path, size);
     folder->path[size] = '\0';
-    if (nib_path_kind(folder->path) != NIB_PATH_ABSENT)
-        return nib_fail(err, NIB_ERROR_IO,
-                        "cannot write %s: it exists already; remove it or name another folder",
-                        folder->path);
     return NIB_OK;
 }
 
@@ -287,7 +283,6 @@ fail:
 }
 
 const struct nib_checkpoint_writer nib_folder_writer = {
-    .name = "folder",
     .check = check,
     .begin = begin,
     .put_matrix = put_matrix,

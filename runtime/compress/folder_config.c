@@ -280,12 +280,12 @@ enum nib_status nib_folder_quantization(const struct nib_compress_plan *plan,
     struct writer writer = {.plan = plan};
     const struct nib_compress_entry *first;
     json_t *object = json_object();
-    enum nib_status status = find_only_scheme(plan, &first, err);
+    // compressed-tensors describes matrices one by one, so that several schemes are no error.
+    const bool has_groups = plan->params.container == NIB_QUANTIZE_AS_COMPRESSED_TENSORS;
+    enum nib_status status = find_only_scheme(plan, &first, has_groups ? NULL : err);
     const bool is_only = status == NIB_OK;
     *out_quantization = NULL;
-    if (plan->params.container == NIB_QUANTIZE_AS_COMPRESSED_TENSORS)
-        status = NIB_OK; // it describes matrices one by one
-    NIB_TRY(status);
+    NIB_TRY(has_groups ? NIB_OK : status);
     if (!first) {
         json_decref(object);
         *out_quantization = json_null();

@@ -124,9 +124,9 @@ enum nib_status nib_folder_write_texts(struct nib_folder *folder, struct nib_err
     json_t *config = NULL;
     NIB_TRY(nib_folder_config(plan, &config, err));
     NIB_TRY(nib_folder_json(folder, "config.json", config, err));
-    if (plan->params.container == NIB_QUANTIZE_AS_GPTQ) // where older loaders look
-        NIB_TRY(nib_folder_json(folder, "quantize_config.json",
-                                json_object_get(config, "quantization_config"), err));
+    const json_t *quantization = json_object_get(config, "quantization_config");
+    if (plan->params.container == NIB_QUANTIZE_AS_GPTQ && quantization) // where older loaders look
+        NIB_TRY(nib_folder_json(folder, "quantize_config.json", quantization, err));
     if (nib_source_gguf(plan->source))
         NIB_TRY(convert_tokenizer(folder, err));
     else

@@ -26,6 +26,7 @@ struct gptq {
     uint64_t block;       ///< columns of one
     uint32_t *order;      ///< [cols] column of the weights that comes j-th
     bool has_fixed_grids; ///< of groups in the columns' own order, found before anything changes
+    bool has_permutation; ///< codes stay in the order of work
     float *w;             ///< [rows][cols] in the order of work, updated
     float *importance;    ///< [cols] in the same order: diagonal of H
     float *u;             ///< [cols][cols]
@@ -160,7 +161,7 @@ static void round_rows(void *user, uint64_t first, uint64_t last, uint32_t threa
         struct nib_grid grid = {.scale = 1};
         for (uint64_t j = g->first; j < g->last; j++) {
             const float *u = g->u + j * n;
-            const uint64_t column = g->has_fixed_grids ? g->order[j] : j;
+            const uint64_t column = g->has_permutation ? j : g->order[j];
             const uint64_t group = column / g->group;
             if (g->has_fixed_grids || (j == g->first && j % g->group != 0))
                 grid = stored_grid(g, r, group);
@@ -221,6 +222,12 @@ static enum nib_status take_memory(struct gptq *g, struct nib_error *err)
     return g->order && g->w && g->importance && g->u && g->errors ? NIB_OK : nib_fail_memory(err);
 }
 
+bool nib_gptq_permutes(const struct nib_compress_plan *plan, const struct nib_compress_entry *entry)
+{
+    return plan->params.act_order && plan->params.no_static_groups &&
+           nib_format_groups(&entry->scheme.format, entry->cols) > 1;
+}
+
 static enum nib_status quantize(const struct nib_quantize_job *job,
                                 struct nib_quantized_matrix **out_matrix, struct nib_error *err)
 {
@@ -234,14 +241,14 @@ static enum nib_status quantize(const struct nib_quantize_job *job,
         .rows = job->entry->rows,
         .cols = job->entry->cols,
         .has_fixed_grids = params->act_order && !params->no_static_groups,
+        .has_permutation = nib_gptq_permutes(job->plan, job->entry),
     };
-    const bool has_permutation = params->act_order && params->no_static_groups;
     *out_matrix = NULL;
     g.group = format->group ? format->group : g.cols;
     g.n_groups = nib_format_groups(format, g.cols);
     g.block = block_columns(g.group);
     NIB_TRY(take_memory(&g, err));
-    NIB_TRY(nib_quantized_matrix_create(job->entry, has_permutation, &g.matrix, err));
+    NIB_TRY(nib_quantized_matrix_create(job->entry, g.has_permutation, &g.matrix, err));
     NIB_TRY(set_order(&g, err));
     NIB_TRY(set_factor(&g, err));
     for (uint64_t j = 0; j < g.cols; j++) {
@@ -254,7 +261,7 @@ static enum nib_status quantize(const struct nib_quantize_job *job,
         nib_thread_pool_run(job->pool, g.rows, 4, round_rows, &g);
         update_rest(&g);
     }
-    if (has_permutation)
+    if (g.has_permutation)
         memcpy((uint32_t *)g.matrix->permutation, g.order, (size_t)g.cols * sizeof *g.order);
     *out_matrix = g.matrix;
     g.matrix = NULL;

@@ -61,7 +61,7 @@ static enum nib_status look(struct nib_layer_work *work, struct nib_stats_sum *s
                       rows + r * cols);
         nib_stats_add(sum, work->run->dense, rows, cols, n);
     }
-    nib_stats_finish(sum);
+    NIB_TRY(nib_stats_finish(sum, work->run->plan.entries[work->layer.first].name, err));
 fail:
     free(weight);
     return status;
@@ -72,7 +72,7 @@ enum nib_status nib_work_quantize_head(struct nib_layer_work *work, struct nib_e
     enum nib_status status;
     struct nib_stats_sum sum = {0};
     const struct nib_compress_entry *entry = &work->run->plan.entries[work->layer.first];
-    NIB_TRY(nib_stats_init(&sum, entry->cols, NIB_STATS_CHANNELS, false, err));
+    NIB_TRY(nib_stats_init(&sum, entry->cols, NIB_STATS_CHANNELS, work->has_magnitudes, err));
     NIB_TRY(look(work, &sum, err));
     NIB_TRY(nib_work_quantize(work, 0, &sum, err));
 fail:

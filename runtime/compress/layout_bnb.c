@@ -18,8 +18,8 @@
 #define STATE_BLOCKS "{\"quant_type\": \"%s\", \"blocksize\": %" PRIu32 ", "
 #define STATE_SHAPE "\"dtype\": \"%s\", \"shape\": [%" PRIu64 ", %" PRIu64 "]"
 #define STATE_NESTED \
-    ", \"nested_blocksize\": %d, \"nested_dtype\": \"float32\", \"nested_offset\": %24.17g"
-enum { STATE_SIZE = 320 };
+    ", \"nested_blocksize\": %d, \"nested_dtype\": \"float32\", \"nested_offset\": %24s"
+enum { STATE_SIZE = 320, NUMBER_SIZE = 40 };
 
 static const char *type_name(const struct nib_row_reader *matrix)
 {
@@ -32,15 +32,34 @@ static const char *state_part(const struct nib_row_reader *matrix)
                                                : "weight.quant_state.bitsandbytes__fp4";
 }
 
+/// Writes a number as JSON has it: with a point, whatever the host's locale puts there.
+static void format_number(double number, char out[NUMBER_SIZE])
+{
+    char text[NUMBER_SIZE];
+    size_t n = 0;
+    bool was_separator = false;
+    snprintf(text, sizeof text, "%.17g", number);
+    for (const char *p = text; *p; p++) {
+        const bool is_separator = !strchr("0123456789+-e", *p);
+        if (!is_separator || !was_separator)
+            out[n++] = *p;
+        if (is_separator)
+            out[n - 1] = '.';
+        was_separator = is_separator;
+    }
+    out[n] = '\0';
+}
+
 /// Writes the text to `out` and returns its length.
 static size_t format_state(const struct nib_layout_job *job, float offset, char out[STATE_SIZE])
 {
     const struct nib_row_reader *matrix = job->matrix;
+    char number[NUMBER_SIZE];
+    format_number((double)offset, number);
     int n = snprintf(out, STATE_SIZE, STATE_BLOCKS STATE_SHAPE, type_name(matrix),
                      matrix->format.group, job->layout->dtype, matrix->rows, matrix->cols);
     if (job->layout->nested)
-        n += snprintf(out + n, STATE_SIZE - (size_t)n, STATE_NESTED, NIB_NESTED_BLOCK,
-                      (double)offset);
+        n += snprintf(out + n, STATE_SIZE - (size_t)n, STATE_NESTED, NIB_NESTED_BLOCK, number);
     n += snprintf(out + n, STATE_SIZE - (size_t)n, "}");
     return (size_t)n;
 }

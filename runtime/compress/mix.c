@@ -1,6 +1,7 @@
 #include "runtime/compress/mix.h"
 
 #include "runtime/base/status.h"
+#include "runtime/import/arch.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,7 +85,6 @@ static bool read_selector(const char *text, const char *end, struct nib_mix_rule
 {
     const char *at = memchr(text, '@', (size_t)(end - text));
     const size_t size = (size_t)((at ? at : end) - text);
-    out->last = UINT32_MAX;
     if (is_word(text, size, "*"))
         out->role = NIB_ROLE_COUNT;
     else
@@ -96,6 +96,7 @@ static bool read_selector(const char *text, const char *end, struct nib_mix_rule
     if (!at)
         return true;
     at++;
+    out->has_layers = true;
     if (!read_number(&at, end, &out->first))
         return false;
     out->last = out->first;
@@ -200,7 +201,8 @@ static bool fits(const struct nib_mix_rule *rule, const struct nib_mix_matrix *m
     if (rule->pattern_size)
         return fits_name(rule, matrix->names[0]) || fits_name(rule, matrix->names[1]);
     return (rule->role == NIB_ROLE_COUNT || rule->role == matrix->role) &&
-           matrix->layer >= rule->first && matrix->layer <= rule->last;
+           (!rule->has_layers || (nib_arch_in_layer(matrix->role) && matrix->layer >= rule->first &&
+                                  matrix->layer <= rule->last));
 }
 
 const struct nib_mix_choice *nib_mix_find(struct nib_mix *mix, const struct nib_mix_matrix *matrix)

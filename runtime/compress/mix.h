@@ -1,11 +1,11 @@
 /// The rules of --mix: what differs for some matrices.
 ///
 /// "SELECTOR=FORMAT,…": a selector is a role's name or "*", and may go on with "@N" or "@N-M", the
-/// layers it is about; or a pattern of tensors' names, with "*" for any characters and "?" for one,
-/// such as "blk.0.*": the model's own names or GGUF's, with ".weight" or without. A format is a
-/// name of the table of formats, "int4" and "int8" maybe with a bits' number of their own ("int3",
-/// "int2") and "/N", a group (0: the row), or "keep": not quantized. Of several rules that fit, the
-/// last one holds.
+/// layers it is about (embedding and head are in none); or a pattern of tensors' names, with "*"
+/// for any characters and "?" for one, such as "blk.0.*": the model's own names or GGUF's, with
+/// ".weight" or without. A format is a name of the table of formats, "int4" and "int8" maybe with a
+/// bits' number of their own ("int3", "int2") and "/N", a group (0: the row), or "keep": not
+/// quantized. Of several rules that fit, the last one holds.
 #ifndef RUNTIME_COMPRESS_MIX_H
 #define RUNTIME_COMPRESS_MIX_H
 
@@ -26,6 +26,7 @@ struct nib_mix_rule {
     size_t size;
     size_t pattern_size; ///< the text begins with so many characters of a pattern; 0: role, layers
     enum nib_role role;  ///< NIB_ROLE_COUNT: all
+    bool has_layers;     ///< first and last count
     uint32_t first, last;
     struct nib_mix_choice choice;
     bool fits; ///< some matrix that was looked for

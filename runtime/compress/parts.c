@@ -1,8 +1,10 @@
 #include "runtime/compress/parts.h"
 
 #include "runtime/base/buffer.h"
+#include "runtime/base/half.h"
 #include "runtime/base/os_file.h"
 #include "runtime/base/status.h"
+#include "runtime/compress/quantizers.h"
 #include "runtime/formats/safetensors.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,19 +12,26 @@
 #include <string.h>
 
 #define RUN_KEY "nibble.run"
+#define MODEL_KEY "nibble.model"
+/// Counts the changes of what a layer's file holds.
+#define PART_VERSION 2
 
 struct nib_parts {
     const struct nib_compress_plan *plan;
     struct nib_buffer folder;
-    char run[17]; ///< what the run is made of, hashed
+    char run[17];   ///< what the run is made of, hashed
+    uint64_t model; ///< hash of what was seen of the model
 };
+
+#define HASH_START UINT64_C(0xcbf29ce484222325)
+#define HASH_PRIME UINT64_C(0x100000001b3)
 
 /// FNV-1a (Fowler, Noll, Vo), 64 bits.
 static uint64_t hash(uint64_t state, const void *bytes, size_t size)
 {
     const uint8_t *p = bytes;
     for (size_t i = 0; i < size; i++)
-        state = (state ^ p[i]) * UINT64_C(0x100000001b3);
+        state = (state ^ p[i]) * HASH_PRIME;
     return state;
 }
 
@@ -35,14 +44,14 @@ static uint64_t hash_number(uint64_t state, double number)
 static uint64_t hash_run(const struct nib_compress_plan *plan)
 {
     const struct nib_quantize_params *p = &plan->params;
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    uint64_t h = HASH_START;
     h = hash(h, nib_version(), strlen(nib_version()));
     h = hash_number(h, (double)nib_source_file_bytes(plan->source));
     const double numbers[] = {
-        (double)p->method,           (double)p->container,       (double)p->range,
-        (double)p->percentile,       (double)p->context,         (double)p->windows,
-        (double)p->damping,          (double)p->smoothing,       (double)p->act_order,
-        (double)p->activation_range, (double)p->no_static_groups};
+        PART_VERSION,         (double)p->method,           (double)p->container,
+        (double)p->range,     (double)p->percentile,       (double)p->context,
+        (double)p->windows,   (double)p->damping,          (double)p->smoothing,
+        (double)p->act_order, (double)p->activation_range, (double)p->no_static_groups};
     h = hash(h, numbers, sizeof numbers);
     h = hash(h, p->calibration, p->n_calibration * sizeof *p->calibration);
     for (uint32_t i = 0; i < plan->n_entries; i++) {
@@ -60,6 +69,19 @@ static uint64_t hash_run(const struct nib_compress_plan *plan)
     return h;
 }
 
+void nib_parts_see(struct nib_parts *parts, const float *values, uint64_t n)
+{
+    // Whole numbers instead of bytes: a layer has hundreds of millions.
+    for (uint64_t i = 0; i < n; i++)
+        parts->model = (parts->model ^ nib_f32_bits(values[i])) * HASH_PRIME;
+}
+
+/// Writes the model's hash as text.
+static void model_text(const struct nib_parts *parts, char out[17])
+{
+    snprintf(out, 17, "%016" PRIx64, parts->model);
+}
+
 enum nib_status nib_parts_open(const struct nib_compress_plan *plan, const char *path,
                                struct nib_parts **out_parts, struct nib_error *err)
 {
@@ -71,6 +93,7 @@ enum nib_status nib_parts_open(const struct nib_compress_plan *plan, const char 
     if (!parts)
         return nib_fail_memory(err);
     parts->plan = plan;
+    parts->model = HASH_START;
     snprintf(parts->run, sizeof parts->run, "%016" PRIx64, hash_run(plan));
     while (size > 1 && (path[size - 1] == '/' || path[size - 1] == '\\'))
         size--;
@@ -133,7 +156,7 @@ struct array {
     void *data;
     uint64_t size; ///< bytes
 };
-#define MAX_ARRAYS 6
+#define MAX_ARRAYS 8
 
 /// Lists the arrays that an entry of the layer is stored as; returns their number.
 static uint32_t arrays_of(const struct nib_layer_work *work, uint32_t i,
@@ -148,11 +171,17 @@ static uint32_t arrays_of(const struct nib_layer_work *work, uint32_t i,
         return count;
     }
     const uint64_t groups = entry->rows * nib_format_groups(&m->format, entry->cols);
+    const uint64_t scales =
+        m->format.super ? entry->rows * nib_format_supers(&m->format, entry->cols) : groups;
     out[count++] = (struct array){"codes", NIB_DTYPE_U8, m->block.codes, n};
-    out[count++] = (struct array){"scale", NIB_DTYPE_F32, m->block.scale, groups * 4};
+    out[count++] = (struct array){"scale", NIB_DTYPE_F32, m->block.scale, scales * 4};
     out[count++] = (struct array){"activation", NIB_DTYPE_F32, &m->activation_scale, 4};
     if (m->block.min)
-        out[count++] = (struct array){"min", NIB_DTYPE_F32, m->block.min, groups * 4};
+        out[count++] = (struct array){"min", NIB_DTYPE_F32, m->block.min, scales * 4};
+    if (m->block.sub_scale)
+        out[count++] = (struct array){"sub_scale", NIB_DTYPE_U8, m->block.sub_scale, groups};
+    if (m->block.sub_min)
+        out[count++] = (struct array){"sub_min", NIB_DTYPE_U8, m->block.sub_min, groups};
     if (m->block.zero)
         out[count++] = (struct array){"zero", NIB_DTYPE_I16, m->block.zero, groups * 2};
     if (m->permutation)
@@ -186,10 +215,13 @@ enum nib_status nib_parts_save(const struct nib_parts *parts, const struct nib_l
     struct array arrays[MAX_ARRAYS];
     struct nib_safetensors_writer *writer = NULL;
     struct nib_buffer path;
+    char model[17];
     const struct nib_compress_entry *entries = &work->run->plan.entries[work->layer.first];
+    model_text(parts, model);
     NIB_TRY(layer_path(parts, entries[0].layer, &path, err));
     NIB_TRY(nib_safetensors_writer_open(path.data, &writer, err));
     NIB_TRY(nib_safetensors_writer_add_metadata(writer, RUN_KEY, parts->run, err));
+    NIB_TRY(nib_safetensors_writer_add_metadata(writer, MODEL_KEY, model, err));
     for (uint32_t i = 0; i < work->layer.n; i++) {
         const uint32_t n = arrays_of(work, i, arrays);
         for (uint32_t k = 0; k < n; k++)
@@ -228,16 +260,22 @@ static enum nib_status load_entries(const struct nib_parts *parts,
 {
     enum nib_status status = NIB_OK;
     const char *run = nib_safetensors_metadata(file, RUN_KEY);
-    const struct nib_quantize_params *p = &parts->plan->params;
+    const char *seen = nib_safetensors_metadata(file, MODEL_KEY);
+    char model[17];
+    model_text(parts, model);
     struct array arrays[MAX_ARRAYS];
     if (!run || strcmp(run, parts->run) != 0)
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "it is of a run with other parameters; remove the folder to begin anew");
+    if (!seen || strcmp(seen, model) != 0)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "it is of another model; remove the folder to begin anew");
     for (uint32_t i = 0; i < work->layer.n; i++) {
         const struct nib_compress_entry *entry = &work->run->plan.entries[work->layer.first + i];
+        const bool has_permutation = nib_quantizer_get(parts->plan, entry) == &nib_quantizer_gptq &&
+                                     nib_gptq_permutes(parts->plan, entry);
         if (entry->is_quantized)
-            NIB_TRY(nib_quantized_matrix_create(entry, p->act_order && p->no_static_groups,
-                                                &work->matrices[i], err));
+            NIB_TRY(nib_quantized_matrix_create(entry, has_permutation, &work->matrices[i], err));
         const uint32_t n = arrays_of(work, i, arrays);
         for (uint32_t k = 0; k < n; k++)
             NIB_TRY(load_array(file, entry, &arrays[k], err));

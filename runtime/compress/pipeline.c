@@ -1,5 +1,6 @@
 #include "runtime/compress/run.h"
 
+#include "runtime/base/buffer.h"
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include "runtime/compress/parts.h"
@@ -144,7 +145,10 @@ static uint32_t stats_needs(const struct nib_run *run, uint32_t first, uint32_t 
 static enum nib_status calibrate(struct nib_layer_work *work, struct nib_error *err)
 {
     enum nib_status status;
-    const struct nib_parts *parts = work->run->parts;
+    struct nib_parts *parts = work->run->parts;
+    const struct nib_compress_entry *entries = &work->run->plan.entries[work->layer.first];
+    for (uint32_t i = 0; i < work->layer.n; i++)
+        nib_parts_see(parts, work->layer.values[i], entries[i].rows * entries[i].cols);
     if (nib_parts_has(parts, work->run->layer)) {
         NIB_TRY(nib_parts_load(parts, work, err));
         NIB_TRY(nib_work_repeat(work, err));
@@ -231,10 +235,31 @@ static enum nib_status check_quantizers(const struct nib_run *run, struct nib_er
     return NIB_OK;
 }
 
+/// Nothing is written over: least of all the source. A folder's name may end in slashes.
+static enum nib_status check_path(const char *path, struct nib_error *err)
+{
+    enum nib_status status;
+    struct nib_buffer name = {0};
+    size_t size = strlen(path);
+    if (size == 0)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "the name of the output is empty");
+    while (size > 1 && path[size - 1] == '/')
+        size--;
+    NIB_TRY(nib_buffer_printf(&name, err, "%.*s", (int)size, path));
+    if (nib_path_kind(name.data) != NIB_PATH_ABSENT)
+        NIB_TRY(nib_fail(err, NIB_ERROR_IO,
+                         "cannot write %s: it exists already; remove it or give another name",
+                         name.data));
+fail:
+    nib_buffer_free(&name);
+    return status;
+}
+
 static enum nib_status begin(struct nib_run *run, const char *path, struct nib_error *err)
 {
     enum nib_status status;
     const struct nib_quantize_params *p = &run->plan.params;
+    NIB_TRY(check_path(path, err));
     run->writer = nib_checkpoint_writer_get(p->container);
     if (!run->writer)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED, "this container cannot be written");
@@ -247,6 +272,9 @@ static enum nib_status begin(struct nib_run *run, const char *path, struct nib_e
     if (nib_run_is_calibrated(&run->plan)) {
         NIB_TRY(begin_calibration(run, err));
         NIB_TRY(nib_parts_open(&run->plan, path, &run->parts, err));
+        nib_parts_see(run->parts, nib_calibration_hidden(run->calibration),
+                      nib_calibration_tokens(run->calibration) *
+                          nib_source_config(run->plan.source)->hidden_size);
     }
 fail:
     return status;

@@ -115,32 +115,34 @@ static void fill_defaults(struct nib_quantize_params *p, const char *path)
         p->outlier_threshold = 6;
 }
 
-static enum nib_status check_params(const struct nib_quantize_params *p, struct nib_error *err)
+/// Callers of other languages may give any numbers.
+static enum nib_status check_choices(const struct nib_quantize_params *p, struct nib_error *err)
 {
-    const bool has_codes = p->activations != NIB_QUANTIZE_ACTIVATIONS_FLOAT;
+    const struct {
+        const char *what;
+        uint32_t value, last;
+    } choices[] = {
+        {"method", (uint32_t)p->method, NIB_QUANTIZE_IMPORTANCE},
+        {"container", (uint32_t)p->container, NIB_QUANTIZE_AS_SAFETENSORS},
+        {"granularity", (uint32_t)p->granularity, NIB_QUANTIZE_BY_GROUP},
+        {"activations", (uint32_t)p->activations, NIB_QUANTIZE_ACTIVATIONS_STATIC},
+        {"range", (uint32_t)p->range, NIB_QUANTIZE_RANGE_PERCENTILE},
+        {"activation_range", (uint32_t)p->activation_range, NIB_QUANTIZE_RANGE_PERCENTILE},
+        {"zero", (uint32_t)p->zero, NIB_QUANTIZE_ASYMMETRIC},
+    };
+    for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++) {
+        if (choices[i].value > choices[i].last)
+            return nib_fail(err, NIB_ERROR_ARGUMENT, "there is no %s %u", choices[i].what,
+                            (unsigned)choices[i].value);
+    }
+    return NIB_OK;
+}
+
+static enum nib_status check_numbers(const struct nib_quantize_params *p, struct nib_error *err)
+{
     if (p->bits != 2 && p->bits != 3 && p->bits != 4 && p->bits != 8)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "%u bits: codes have 2, 3, 4 or 8",
                         (unsigned)p->bits);
-    if (!(containers_of(p) >> p->container & 1))
-        return nib_fail(
-            err, NIB_ERROR_ARGUMENT,
-            "what method %s%s makes cannot be written in this container; leave --as out",
-            nib_quantize_method_name(p->method), has_codes ? " with int8 activations" : "");
-    if ((p->method == NIB_QUANTIZE_SMOOTHQUANT || p->method == NIB_QUANTIZE_LLM_INT8 ||
-         has_codes) &&
-        (p->bits != 8 || p->granularity == NIB_QUANTIZE_BY_GROUP ||
-         p->zero == NIB_QUANTIZE_ASYMMETRIC))
-        return nib_fail(
-            err, NIB_ERROR_ARGUMENT,
-            "int8 activations go with symmetric weights of 8 bits by channel or tensor");
-    if (p->container == NIB_QUANTIZE_AS_AWQ && (p->bits != 4 || p->zero != NIB_QUANTIZE_ASYMMETRIC))
-        return nib_fail(
-            err, NIB_ERROR_ARGUMENT,
-            "awq folders hold asymmetric codes of 4 bits; give --as compressed-tensors");
-    if (p->granularity == NIB_QUANTIZE_BY_TENSOR && p->method == NIB_QUANTIZE_GPTQ)
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "gptq has a scale for each channel or group");
-    if (p->granularity != NIB_QUANTIZE_BY_GROUP && p->group != 0)
-        return nib_fail(err, NIB_ERROR_ARGUMENT, "--group goes with --granularity group alone");
     if (!(p->percentile > 50 && p->percentile <= 100))
         return nib_fail(err, NIB_ERROR_ARGUMENT, "a percentile lies between 50 and 100");
     if (!(p->damping > 0 && p->damping <= 1))
@@ -150,6 +152,54 @@ static enum nib_status check_params(const struct nib_quantize_params *p, struct 
     if (p->context < 2)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "a window has at least two tokens");
     return NIB_OK;
+}
+
+/// Refuses what the container has no place for.
+static enum nib_status check_container(const struct nib_quantize_params *p, struct nib_error *err)
+{
+    const bool has_codes = p->activations != NIB_QUANTIZE_ACTIVATIONS_FLOAT;
+    if (!(containers_of(p) >> p->container & 1))
+        return nib_fail(
+            err, NIB_ERROR_ARGUMENT,
+            "what method %s%s makes cannot be written in this container; leave --as out",
+            nib_quantize_method_name(p->method), has_codes ? " with int8 activations" : "");
+    if (p->container == NIB_QUANTIZE_AS_AWQ && (p->bits != 4 || p->zero != NIB_QUANTIZE_ASYMMETRIC))
+        return nib_fail(
+            err, NIB_ERROR_ARGUMENT,
+            "awq folders hold asymmetric codes of 4 bits; give --as compressed-tensors");
+    if (p->method == NIB_QUANTIZE_GPTQ && p->act_order && p->no_static_groups &&
+        (p->container == NIB_QUANTIZE_AS_AWQ || p->container == NIB_QUANTIZE_AS_GGUF))
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "%s have no place for an order of columns; leave --no-static-groups out",
+                        p->container == NIB_QUANTIZE_AS_AWQ ? "awq folders" : "GGUF files");
+    return NIB_OK;
+}
+
+static enum nib_status check_params(const struct nib_quantize_params *p, struct nib_error *err)
+{
+    enum nib_status status;
+    const bool has_codes = p->activations != NIB_QUANTIZE_ACTIVATIONS_FLOAT;
+    NIB_TRY(check_choices(p, err));
+    NIB_TRY(check_numbers(p, err));
+    NIB_TRY(check_container(p, err));
+    if ((p->method == NIB_QUANTIZE_SMOOTHQUANT || p->method == NIB_QUANTIZE_LLM_INT8 ||
+         has_codes) &&
+        (p->bits != 8 || p->granularity == NIB_QUANTIZE_BY_GROUP ||
+         p->zero == NIB_QUANTIZE_ASYMMETRIC))
+        return nib_fail(
+            err, NIB_ERROR_ARGUMENT,
+            "int8 activations go with symmetric weights of 8 bits by channel or tensor");
+    // AWQ sees each input once, before it scales it: the range of the scaled one is not known.
+    if (p->method == NIB_QUANTIZE_AWQ && p->activations == NIB_QUANTIZE_ACTIVATIONS_STATIC)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "method awq finds no static ranges; give --activations dynamic or --method "
+                        "smoothquant");
+    if (p->granularity == NIB_QUANTIZE_BY_TENSOR && p->method == NIB_QUANTIZE_GPTQ)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "gptq has a scale for each channel or group");
+    if (p->granularity != NIB_QUANTIZE_BY_GROUP && p->group != 0)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "--group goes with --granularity group alone");
+fail:
+    return status;
 }
 
 /// Returns the float format that tensors are kept in: the source's, or f16.
@@ -183,28 +233,28 @@ static uint32_t common_group(const struct nib_compress_plan *plan)
     return 128;
 }
 
-/// Returns the format that the parameters ask for, without a group of its own.
-static enum nib_status base_format(const struct nib_quantize_params *p, struct nib_format *out,
-                                   struct nib_error *err)
+/// Writes the format that the parameters ask for; where they give no group, its own is 0.
+static enum nib_status base_format(const struct nib_quantize_params *p,
+                                   struct nib_mix_choice *out_choice, struct nib_error *err)
 {
-    struct nib_mix_choice choice;
+    struct nib_format *out = &out_choice->format;
+    *out_choice = (struct nib_mix_choice){0};
     const struct nib_preset *preset = p->format ? nib_preset_find(p->format) : NULL;
     if (preset && p->container == NIB_QUANTIZE_AS_GGUF) {
         *out = *nib_format_get(preset->base);
         return NIB_OK;
     }
     if (p->format) {
-        enum nib_status status = nib_mix_format(p->format, strlen(p->format), &choice, err);
+        enum nib_status status = nib_mix_format(p->format, strlen(p->format), out_choice, err);
         if (status != NIB_OK)
             return status;
-        const bool is_plain = choice.format.code == NIB_CODE_FLOAT;
-        const bool has_blocks = choice.format.block_bytes != 0;
-        if (choice.is_kept || (p->container == NIB_QUANTIZE_AS_SAFETENSORS
-                                   ? !is_plain
-                                   : has_blocks != (p->container == NIB_QUANTIZE_AS_GGUF)))
+        const bool is_plain = out->code == NIB_CODE_FLOAT;
+        const bool has_blocks = out->block_bytes != 0;
+        if (out_choice->is_kept || (p->container == NIB_QUANTIZE_AS_SAFETENSORS
+                                        ? !is_plain
+                                        : has_blocks != (p->container == NIB_QUANTIZE_AS_GGUF)))
             return nib_fail(err, NIB_ERROR_ARGUMENT, "format %s has no place in this container",
                             p->format);
-        *out = choice.format;
         return NIB_OK;
     }
     const bool zero = p->zero == NIB_QUANTIZE_ASYMMETRIC;
@@ -332,10 +382,11 @@ static const struct nib_mix_choice *find_choice(struct nib_compress_plan *plan, 
 }
 
 /// Decides about one tensor.
-static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct nib_format *format,
+static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct nib_mix_choice *base,
                                   enum nib_role role, uint32_t layer, struct nib_error *err)
 {
     const struct nib_quantize_params *p = &plan->params;
+    const struct nib_format *format = &base->format;
     struct nib_row_reader reader;
     enum nib_status status = nib_source_reader(plan->source, role, layer, &reader, err);
     if (status != NIB_OK)
@@ -366,8 +417,12 @@ static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct n
     if (!entry->is_quantized)
         return NIB_OK;
     entry->scheme.range = p->range;
-    if (choice && !choice->has_group && choice->format.block_bytes == 0)
+    const bool has_group = choice && choice->has_group;
+    if (choice && !has_group && choice->format.block_bytes == 0)
         entry->scheme.format.group = format->group;
+    entry->has_open_group = !has_group && !base->has_group &&
+                            entry->scheme.format.block_bytes == 0 &&
+                            entry->scheme.format.group == 0;
     if (entry->scheme.format.block_bytes == 0)
         entry->scheme.format.scale = scale_type(p->container, kept_format(&reader));
     entry->scheme.per_tensor = p->granularity == NIB_QUANTIZE_BY_TENSOR;
@@ -379,8 +434,8 @@ static enum nib_status plan_entry(struct nib_compress_plan *plan, const struct n
     return NIB_OK;
 }
 
-static enum nib_status plan_entries(struct nib_compress_plan *plan, const struct nib_format *format,
-                                    struct nib_error *err)
+static enum nib_status plan_entries(struct nib_compress_plan *plan,
+                                    const struct nib_mix_choice *base, struct nib_error *err)
 {
     static const enum nib_role outer[] = {NIB_ROLE_ROPE_FREQUENCIES, NIB_ROLE_OUTPUT_NORM,
                                           NIB_ROLE_OUTPUT, NIB_ROLE_OUTPUT_BIAS};
@@ -394,19 +449,19 @@ static enum nib_status plan_entries(struct nib_compress_plan *plan, const struct
     // mind.
     const bool is_late = plan->params.container == NIB_QUANTIZE_AS_GGUF && has_tied_head(plan);
     if (!is_late)
-        NIB_TRY(plan_entry(plan, format, NIB_ROLE_TOKEN_EMBEDDING, 0, err));
+        NIB_TRY(plan_entry(plan, base, NIB_ROLE_TOKEN_EMBEDDING, 0, err));
     for (uint32_t layer = 0; layer < n_layers; layer++) {
         for (enum nib_role role = 0; role < NIB_ROLE_COUNT; role++) {
             if (nib_arch_in_layer(role) && nib_source_has(plan->source, role, layer))
-                NIB_TRY(plan_entry(plan, format, role, layer, err));
+                NIB_TRY(plan_entry(plan, base, role, layer, err));
         }
     }
     for (size_t i = 0; i < sizeof outer / sizeof outer[0]; i++) {
         if (nib_source_has(plan->source, outer[i], 0))
-            NIB_TRY(plan_entry(plan, format, outer[i], 0, err));
+            NIB_TRY(plan_entry(plan, base, outer[i], 0, err));
     }
     if (is_late)
-        NIB_TRY(plan_entry(plan, format, NIB_ROLE_TOKEN_EMBEDDING, 0, err));
+        NIB_TRY(plan_entry(plan, base, NIB_ROLE_TOKEN_EMBEDDING, 0, err));
 fail:
     return status;
 }
@@ -417,23 +472,23 @@ enum nib_status nib_compress_plan_init(struct nib_compress_plan *plan,
                                        struct nib_error *err)
 {
     enum nib_status status;
-    struct nib_format format;
+    struct nib_mix_choice base;
     *plan = (struct nib_compress_plan){.source = source, .params = *params};
     fill_defaults(&plan->params, path);
     NIB_TRY(check_params(&plan->params, err));
-    NIB_TRY(base_format(&plan->params, &format, err));
+    NIB_TRY(base_format(&plan->params, &base, err));
     if (plan->params.container == NIB_QUANTIZE_AS_GGUF && !plan->params.format)
-        plan->params.format = format.name;
+        plan->params.format = base.format.name;
     NIB_TRY(nib_mix_parse(plan->params.mix, &plan->arena, &plan->mix, err));
-    NIB_TRY(plan_entries(plan, &format, err));
+    NIB_TRY(plan_entries(plan, &base, err));
     NIB_TRY(nib_mix_check_used(&plan->mix, err));
     if (plan->params.granularity == NIB_QUANTIZE_BY_GROUP && plan->params.group == 0 &&
-        format.block_bytes == 0 && format.code == NIB_CODE_UNIFORM) {
+        base.format.block_bytes == 0 && base.format.code == NIB_CODE_UNIFORM) {
         plan->params.group = common_group(plan);
         for (uint32_t i = 0; i < plan->n_entries; i++) {
-            struct nib_format *own = &plan->entries[i].scheme.format;
-            if (plan->entries[i].is_quantized && own->group == 0 && own->block_bytes == 0)
-                own->group = plan->params.group;
+            struct nib_compress_entry *entry = &plan->entries[i];
+            if (entry->has_open_group)
+                entry->scheme.format.group = plan->params.group;
         }
     }
 fail:

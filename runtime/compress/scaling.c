@@ -1,5 +1,6 @@
 #include "runtime/compress/scaling.h"
 
+#include "runtime/base/status.h"
 #include <math.h>
 #include <string.h>
 
@@ -160,4 +161,12 @@ enum nib_status nib_scaled_apply(const struct nib_scaled_input *scaled, const fl
     }
     scale_stats(&scaled->work->stats[scaled->input].stats, s);
     return status;
+}
+
+enum nib_status nib_scaled_fail(const struct nib_scaled_input *scaled, struct nib_error *err)
+{
+    const struct nib_layer *layer = &scaled->work->layer;
+    return nib_fail(err, NIB_ERROR_FORMAT,
+                    "%s: weights and inputs are far too large for an error to be measured",
+                    layer->plan->entries[layer->first + scaled->matrices[0]].name);
 }

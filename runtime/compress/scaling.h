@@ -32,15 +32,18 @@ void nib_scaled_share(const struct nib_scaled_input *scaled, float *s);
 /// the changed tensors.
 enum nib_status nib_scaled_apply(const struct nib_scaled_input *scaled, const float *s,
                                  struct nib_error *err);
+/// Fails with format: a search has found no scales with a finite error.
+enum nib_status nib_scaled_fail(const struct nib_scaled_input *scaled, struct nib_error *err);
 
 /// AWQ (Lin et al. 2023, arXiv 2306.00978): finds s = mean|x|^α / mean|w|^β, the w's being shares
 /// of their group's largest, with the least output error E|W x − Q(W s) x / s|² over α and β, Q
 /// rounding to nearest. The error is exact for all calibration tokens, by H = E[x xᵀ].
+/// Errors: format (as nib_scaled_fail), memory.
 enum nib_status nib_awq_search(const struct nib_scaled_input *scaled, float *out_s,
                                struct nib_error *err);
 /// SmoothQuant (Xiao et al. 2022, arXiv 2211.10438): s = max|x|^α / max|w|^(1−α); α is given, or
 /// the one with the least output error predicted, rounding errors of inputs and weights being taken
-/// as uniform.
+/// as uniform. Errors: format (as nib_scaled_fail), memory.
 enum nib_status nib_smooth_search(const struct nib_scaled_input *scaled, float *out_s,
                                   struct nib_error *err);
 

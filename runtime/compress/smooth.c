@@ -78,6 +78,7 @@ enum nib_status nib_smooth_search(const struct nib_scaled_input *scaled, float *
         return nib_fail_memory(err);
     float *w = x + cols, *s = w + cols;
     float most_x = 0, most_w = 0;
+    double least = INFINITY;
     for (uint64_t i = 0; i < cols; i++) {
         x[i] = stats->max_abs[i];
         w[i] = largest_weight(scaled, i);
@@ -90,8 +91,8 @@ enum nib_status nib_smooth_search(const struct nib_scaled_input *scaled, float *
     }
     if (given > 0) {
         make_scales(scaled, x, w, given, out_s);
+        least = 0;
     } else {
-        double least = INFINITY;
         for (int step = 0; step <= N_ALPHAS; step++) {
             make_scales(scaled, x, w, (float)step / N_ALPHAS, s);
             const double error = predicted_error(scaled, s);
@@ -102,5 +103,5 @@ enum nib_status nib_smooth_search(const struct nib_scaled_input *scaled, float *
         }
     }
     free(x);
-    return NIB_OK;
+    return least < INFINITY ? NIB_OK : nib_scaled_fail(scaled, err);
 }

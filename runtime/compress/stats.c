@@ -100,7 +100,19 @@ void nib_stats_add(struct nib_stats_sum *sum, struct nib_dense *dense, const flo
     stats->n_rows += n_rows;
 }
 
-void nib_stats_finish(struct nib_stats_sum *sum)
+/// Off the diagonal no number of H is larger than on it.
+static bool is_finite(const struct nib_input_stats *stats)
+{
+    for (uint64_t i = 0; i < stats->cols; i++) {
+        if (stats->mean_abs && !(isfinite(stats->mean_abs[i]) && isfinite(stats->mean_square[i])))
+            return false;
+        if (stats->hessian && !isfinite(stats->hessian[i * stats->cols + i]))
+            return false;
+    }
+    return true;
+}
+
+enum nib_status nib_stats_finish(struct nib_stats_sum *sum, const char *name, struct nib_error *err)
 {
     struct nib_input_stats *stats = &sum->stats;
     const uint64_t cols = stats->cols;
@@ -116,4 +128,8 @@ void nib_stats_finish(struct nib_stats_sum *sum)
             stats->hessian[j * cols + i] = mean;
         }
     }
+    if (!is_finite(stats))
+        return nib_fail(err, NIB_ERROR_FORMAT,
+                        "%s: the calibration's inputs are not finite, or far too large", name);
+    return NIB_OK;
 }

@@ -24,7 +24,8 @@ void nib_stats_free(struct nib_stats_sum *sum);
 /// Adds `n_rows` rows, `stride` floats apart.
 void nib_stats_add(struct nib_stats_sum *sum, struct nib_dense *dense, const float *rows,
                    uint64_t stride, uint32_t n_rows);
-/// Turns sums into means.
-void nib_stats_finish(struct nib_stats_sum *sum);
+/// Turns sums into means. Errors: format (they are not finite; `name` is the matrix's).
+enum nib_status nib_stats_finish(struct nib_stats_sum *sum, const char *name,
+                                 struct nib_error *err);
 
 #endif

@@ -140,11 +140,17 @@ static enum nib_status look(struct nib_layer_work *work, enum nib_role last, str
         .user = work,
         .last = last,
     };
-    enum nib_status status = nib_calibration_run(calibration, &pass, err);
-    for (uint32_t role = 0; role < NIB_ROLE_COUNT; role++) {
-        if (work->wanted >> role & 1)
-            nib_stats_finish(&work->stats[role]);
+    enum nib_status status;
+    NIB_TRY(nib_calibration_run(calibration, &pass, err));
+    for (uint32_t i = 0; i < work->layer.n; i++) {
+        const enum nib_role input = input_of(work, i);
+        if (input == NIB_ROLE_COUNT || !(work->wanted >> input & 1))
+            continue;
+        work->wanted &= ~(1u << input); // matrices with one input share its sums
+        NIB_TRY(nib_stats_finish(&work->stats[input],
+                                 work->run->plan.entries[work->layer.first + i].name, err));
     }
+fail:
     work->wanted = 0;
     return status;
 }

@@ -243,7 +243,6 @@ static enum nib_status finish(void **self, uint64_t *out_bytes, struct nib_error
 }
 
 const struct nib_checkpoint_writer nib_writer_gguf = {
-    .name = "gguf",
     .check = check,
     .begin = begin,
     .put_matrix = put_matrix,

@@ -65,6 +65,17 @@ class FolderTest(cli.Case):
         self.assertEqual(os.listdir(self.folder), ["out"])
         self.assertEqual(os.listdir(self.out), [])
 
+    def test_a_file_is_not_overwritten(self):
+        """Nor is a file, which may be the model itself."""
+        file = self.folder / "model.gguf"
+        self.good("quantize", base(), str(file), "--format", "q8_0")
+        before = file.read_bytes()
+        for source in (base(), str(file)):
+            message = self.bad(cli.FAILED, "quantize", source, str(file), "--format", "q4_0")
+            self.assertIn("exists already", message)
+            self.assertEqual(os.listdir(self.folder), ["model.gguf"])
+            self.assertEqual(file.read_bytes(), before)
+
     def test_refused(self):
         """What a container cannot hold names the matrix, and nothing is left."""
         tiny = cli.tiny()

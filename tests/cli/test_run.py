@@ -1,6 +1,7 @@
 """nibble run on a tiny model: reproducible, stoppable, and as the references say."""
 import json
 import pathlib
+import resource
 import signal
 import subprocess
 import time
@@ -182,24 +183,35 @@ class RunTest(cli.Case):
         self.assertRegex(result.message, r"matmul .* \d+\.\d %\n")
         self.assertRegex(result.message, r"(?m)^cpu reads \d+\.\d GB/s, multiplies")
 
-    def interrupt(self, delay, *flags):
+    def interrupt(self, delay, *flags, message=rb"", **options):
         """Sends Ctrl-C to a long run after its first output, or a delay; returns its output."""
         with subprocess.Popen([cli.PROGRAM, "run", cli.real(), "-p", "Hello", "--ignore-eos",
                                "--ctx", "4096", *flags], stderr=subprocess.PIPE,
-                              stdout=subprocess.PIPE, env=cli.environment()) as process:
+                              stdout=subprocess.PIPE, env=cli.environment(),
+                              **options) as process:
             out = b""
             if delay:
                 time.sleep(delay)
             else:
                 out = process.stdout.read(8)
             process.send_signal(signal.SIGINT)
-            rest, message = process.communicate(timeout=cli.TIMEOUT)
-        self.assertEqual((process.returncode, message), (cli.INTERRUPTED, b""))
+            rest, errors = process.communicate(timeout=cli.TIMEOUT)
+        self.assertEqual(process.returncode, cli.INTERRUPTED)
+        self.assertRegex(errors, rb"\A%b\Z" % message)
         return out + rest
 
     def test_interrupt(self):
         """Ctrl-C ends the generation; what there is is printed."""
         self.assertRegex(self.interrupt(0), rb"(?s)\A.+\n\Z")
+
+    def test_interrupt_with_a_failure(self):
+        """What cannot be saved afterwards is said."""
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        path = self.folder / "session"
+        self.interrupt(0, "--save-session", str(path), message=rb"[^\n]*session[^\n]*\n",
+                       preexec_fn=limit, restore_signals=False)
+        self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_interrupt_with_json(self):
         """The report says what came of it."""

@@ -10,7 +10,6 @@
 #include "tools/nibble/system.h"
 #include "tools/nibble/text.h"
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 
 /// Tokens that each sequence generates, where -n does not say.
@@ -208,11 +207,6 @@ fail:
     return status;
 }
 
-static double rate(uint64_t count, uint64_t ns)
-{
-    return ns > 0 ? (double)count * 1e9 / (double)ns : NAN;
-}
-
 static uint64_t memory_in_use(const struct result *result)
 {
     const struct nib_memory *memory = &result->info.memory;
@@ -228,10 +222,10 @@ static void print_header(void)
 static void print_result(const struct result *result)
 {
     char context[TEXT_NUMBER_SIZE], cache[TEXT_NUMBER_SIZE], memory[TEXT_NUMBER_SIZE];
-    double decode_rate = rate(result->decode_tokens, result->decode_ns);
+    double decode_rate = report_rate(result->decode_tokens, result->decode_ns);
     printf("%8s %6" PRIu32 " %15.1f %14.1f %15.1f %11s %11s\n",
            text_tokens(context, result->context), result->batch,
-           rate(result->prefill_tokens, result->prefill_ns), decode_rate,
+           report_rate(result->prefill_tokens, result->prefill_ns), decode_rate,
            decode_rate / result->batch, text_bytes(cache, result->info.kv_used_bytes),
            text_bytes(memory, memory_in_use(result)));
     fflush(stdout);
@@ -263,9 +257,9 @@ static void write_result(struct json_out *json, const struct result *result)
     json_put_size(json, "batch", result->batch);
     json_put_size(json, "prefill_tokens", result->prefill_tokens);
     json_put_size(json, "computed_tokens", result->computed_tokens);
-    json_put_real(json, "prefill_tps", rate(result->prefill_tokens, result->prefill_ns));
+    json_put_real(json, "prefill_tps", report_rate(result->prefill_tokens, result->prefill_ns));
     json_put_size(json, "decode_tokens", result->decode_tokens);
-    json_put_real(json, "decode_tps", rate(result->decode_tokens, result->decode_ns));
+    json_put_real(json, "decode_tps", report_rate(result->decode_tokens, result->decode_ns));
     json_put_size(json, "kv_bytes", result->info.kv_used_bytes);
     json_put_size(json, "memory_bytes", memory_in_use(result));
     json_close_object(json);

@@ -5,6 +5,7 @@
 #include "tools/nibble/output.h"
 #include "tools/nibble/profile.h"
 #include "tools/nibble/prompt.h"
+#include "tools/nibble/report.h"
 #include "tools/nibble/sampling.h"
 #include "tools/nibble/system.h"
 #include <inttypes.h>
@@ -227,7 +228,7 @@ static enum nib_status answer(struct chat *chat, struct nib_text text, struct ni
 
 static double rate(uint64_t count, uint64_t ns)
 {
-    return ns > 0 ? (double)count * 1e9 / (double)ns : 0.0;
+    return ns > 0 ? report_rate(count, ns) : 0.0;
 }
 
 static void print_stats(const struct chat *chat)

@@ -98,15 +98,15 @@ static int finish(enum nib_status status, struct nib_error *err)
 {
     struct nib_error output_err;
     bool written = output_finish(&output_err) == NIB_OK;
+    bool interrupted = system_interrupted();
+    if (interrupted && status == NIB_ERROR_CANCELLED)
+        status = NIB_OK; // as the user wants it; what fails besides is said
     if (status == NIB_OK && !written)
         *err = output_err;
-    if (system_interrupted())
-        return EXIT_INTERRUPTED;
-    if (status == NIB_OK && written)
-        return EXIT_DONE;
-    if (err->message[0] != '\0')
+    bool done = status == NIB_OK && written;
+    if (!done && err->message[0] != '\0')
         message_print("%s", err->message);
-    return EXIT_FAILED;
+    return interrupted ? EXIT_INTERRUPTED : done ? EXIT_DONE : EXIT_FAILED;
 }
 
 static int run_command(const struct command *command, int argc, char **argv)

@@ -7,7 +7,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -82,14 +81,6 @@ uint64_t system_random(void)
 bool system_is_terminal(FILE *file)
 {
     return isatty(fileno(file)) == 1;
-}
-
-unsigned system_columns(void)
-{
-    struct winsize size;
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
-        return size.ws_col;
-    return 80;
 }
 
 static void on_interrupt(int signal_number)

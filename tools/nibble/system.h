@@ -22,8 +22,6 @@ uint64_t system_random(void);
 const char *system_why_not_writable(const char *path);
 
 bool system_is_terminal(FILE *file);
-/// Returns the columns of the terminal on standard output, 80 where there is none.
-unsigned system_columns(void);
 
 /// From now on Ctrl-C is remembered and cancels the session being watched; a second one, before
 /// the first is forgotten, ends the program. A broken pipe is an error of the write.

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/compress/block_fit.h"
+#include "runtime/compress/block_family.h"
 #include "runtime/compress/preset.h"
 #include "runtime/quant/pack.h"
 
@@ -44,6 +44,20 @@ static void read_row(const struct nib_format *format, const uint8_t *raw, float 
     free(memory);
 }
 
+/// Quantizes a row into the container's own blocks.
+static bool quantize_row(const struct nib_format *format, const float *w, const float *importance,
+                         uint64_t cols, uint8_t *raw)
+{
+    struct nib_row_block block;
+    void *memory = calloc(1, nib_row_block_size(format, 1, cols));
+    nib_row_block_init(&block, format, 1, cols, memory);
+    const bool has_blocks = nib_block_quantize(format, w, importance, 0, &block);
+    if (has_blocks)
+        nib_row_store(format, &block, 0, raw);
+    free(memory);
+    return has_blocks;
+}
+
 static double weighted_error(const float *w, const float *out, const float *importance)
 {
     double error = 0;
@@ -77,7 +91,7 @@ Test(blocks, error_is_below_that_of_rounding_to_nearest)
             float w[COLS], importance[COLS], out[COLS];
             uint8_t raw[MAX_ROW_BYTES];
             make_row(w, importance);
-            cr_assert(nib_block_quantize_raw(format, w, importance, COLS, raw));
+            cr_assert(quantize_row(format, w, importance, COLS, raw));
             read_row(format, raw, out);
             error += weighted_error(w, out, importance);
             cr_assert(nib_row_pack(format, w, COLS, raw));
@@ -127,21 +141,20 @@ Test(blocks, canonical_rows_are_what_the_container_stores)
 {
     for (int id = 0; id < NIB_FORMAT_COUNT; id++) {
         const struct nib_format *format = nib_format_get(id);
-        if (!format->block_bytes)
+        if (!has_codes(format))
             continue;
-        float w[COLS], importance[COLS];
-        uint8_t raw[MAX_ROW_BYTES], stored[MAX_ROW_BYTES];
-        uint64_t row_bytes;
+        float w[COLS], importance[COLS], canonical[COLS], stored[COLS];
+        uint8_t raw[MAX_ROW_BYTES];
         struct nib_row_block block;
         void *memory = calloc(1, nib_row_block_size(format, 2, COLS));
         nib_row_block_init(&block, format, 2, COLS, memory);
         state = 3;
         make_row(w, importance);
-        cr_assert(nib_format_row_bytes(format, COLS, &row_bytes));
-        cr_assert(nib_block_quantize_raw(format, w, importance, COLS, raw));
         cr_assert(nib_block_quantize(format, w, importance, 1, &block));
-        nib_row_store(format, &block, 1, stored);
-        cr_assert_arr_eq(raw, stored, row_bytes, "%s", format->name);
+        nib_row_dequantize(format, &block, 1, canonical);
+        nib_row_store(format, &block, 1, raw);
+        read_row(format, raw, stored);
+        cr_assert_arr_eq(canonical, stored, sizeof stored, "%s", format->name);
         free(memory);
     }
 }
@@ -158,7 +171,7 @@ Test(blocks, weights_on_a_grid_stay_there)
         make_row(w, importance);
         cr_assert(nib_row_pack(format, w, COLS, raw));
         read_row(format, raw, once);
-        cr_assert(nib_block_quantize_raw(format, once, importance, COLS, raw));
+        cr_assert(quantize_row(format, once, importance, COLS, raw));
         read_row(format, raw, twice);
         double energy = weighted_error(once, (float[COLS]){0}, importance);
         cr_expect(weighted_error(once, twice, importance) <= 1e-6 * energy, "%s", format->name);
@@ -174,7 +187,7 @@ static void expect_finite(const float *w, const float *importance, const char *w
         uint8_t raw[MAX_ROW_BYTES];
         if (!has_codes(format))
             continue;
-        cr_assert(nib_block_quantize_raw(format, w, importance, COLS, raw));
+        cr_assert(quantize_row(format, w, importance, COLS, raw));
         read_row(format, raw, out);
         for (int i = 0; i < COLS; i++)
             cr_assert(isfinite(out[i]), "%s, %s, weight %d", format->name, what, i);
@@ -204,6 +217,32 @@ Test(blocks, extreme_rows_give_finite_weights)
     expect_finite(w, importance, "one value, inputs of any size");
 }
 
+/// A family writes all of a block also where no error is finite.
+Test(blocks, errors_beyond_all_numbers_leave_nothing_open)
+{
+    static const enum nib_format_id ids[] = {NIB_FORMAT_Q4_0, NIB_FORMAT_Q8_0, NIB_FORMAT_IQ4_NL,
+                                             NIB_FORMAT_MXFP4};
+    float w[32] = {0}, h[32];
+    for (int i = 0; i < 32; i++)
+        h[i] = 1.0f;
+    w[7] = 1e20f;
+    for (int is_loud = 0; is_loud < 2; is_loud++) {
+        for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+            const struct nib_format *format = nib_format_get(ids[i]);
+            struct nib_block_parts parts;
+            memset(&parts, 0xff, sizeof parts);
+            if (ids[i] == NIB_FORMAT_MXFP4)
+                nib_block_power(format, w, h, &parts);
+            else
+                nib_block_scale(format, w, h, &parts);
+            cr_expect(isfinite(parts.scale) && parts.scale != 0.0f, "%s", format->name);
+            for (int k = 0; k < 32; k++)
+                cr_expect_lt(parts.codes[k], 1 << format->bits, "%s", format->name);
+        }
+        h[7] = INFINITY;
+    }
+}
+
 Test(blocks, zeros_stay_zeros)
 {
     float zeros[COLS] = {0}, out[COLS];
@@ -211,7 +250,7 @@ Test(blocks, zeros_stay_zeros)
     for (int id = 0; id < NIB_FORMAT_COUNT; id++) {
         if (!has_codes(nib_format_get(id)))
             continue;
-        cr_assert(nib_block_quantize_raw(nib_format_get(id), zeros, NULL, COLS, raw));
+        cr_assert(quantize_row(nib_format_get(id), zeros, NULL, COLS, raw));
         read_row(nib_format_get(id), raw, out);
         for (int i = 0; i < COLS; i++)
             cr_assert(out[i] == 0.0f, "%s", nib_format_get(id)->name);
@@ -222,9 +261,9 @@ Test(blocks, refuses_what_is_no_block)
 {
     float w[COLS] = {0};
     uint8_t raw[MAX_ROW_BYTES];
-    cr_assert(!nib_block_quantize_raw(nib_format_get(NIB_FORMAT_INT4), w, NULL, COLS, raw));
-    cr_assert(!nib_block_quantize_raw(nib_format_get(NIB_FORMAT_Q4_K), w, NULL, 288, raw));
-    cr_assert(!nib_block_quantize_raw(nib_format_get(NIB_FORMAT_Q4_0), w, NULL, 33, raw));
+    cr_assert(!quantize_row(nib_format_get(NIB_FORMAT_INT4), w, NULL, COLS, raw));
+    cr_assert(!quantize_row(nib_format_get(NIB_FORMAT_Q4_K), w, NULL, 288, raw));
+    cr_assert(!quantize_row(nib_format_get(NIB_FORMAT_Q4_0), w, NULL, 33, raw));
 }
 
 Test(presets, formats_of_a_mix)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/base/os.h"
 #include "runtime/import/source_parts.h"
@@ -29,6 +30,7 @@ static enum nib_status quantize(const char *in, const char *out, const char *for
     const struct nib_quantize_params *params =
         nib_quantize_params(.method = NIB_QUANTIZE_IMPORTANCE, .container = NIB_QUANTIZE_AS_GGUF,
                             .format = format, .threads = 2);
+    unlink(out);
     enum nib_status status = nib_compress_run(source, out, params, &report, &error);
     nib_source_destroy(&source);
     return status;

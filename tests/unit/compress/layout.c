@@ -11,6 +11,7 @@
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -128,7 +129,7 @@ ParameterizedTestParameters(layouts, stored_again)
     return cr_make_param_array(size_t, indices, N_FOLDERS);
 }
 
-ParameterizedTest(size_t *index, layouts, stored_again)
+static void check_folder(const struct folder *folder)
 {
     static const struct {
         const char *name;
@@ -140,16 +141,36 @@ ParameterizedTest(size_t *index, layouts, stored_again)
         {"mlp.down_proj", {128, 256}},
     };
     struct checkpoint opened;
-    checkpoint_open(&opened, folders[*index].name);
+    checkpoint_open(&opened, folder->name);
     for (int layer = 0; layer < 3; layer++) {
         for (size_t m = 0; m < sizeof modules / sizeof modules[0]; m++) {
             char module[96];
             snprintf(module, sizeof module, "model.layers.%d.%s", layer, modules[m].name);
             opened.quantization->n_tensors = 0;
-            check_module(&opened, &folders[*index], module, modules[m].shape);
+            check_module(&opened, folder, module, modules[m].shape);
         }
     }
     checkpoint_close(&opened);
+}
+
+ParameterizedTest(size_t *index, layouts, stored_again)
+{
+    check_folder(&folders[*index]);
+}
+
+/// JSON has points where a host's locale has commas.
+Test(layouts, stored_again_where_numbers_have_commas)
+{
+    static const char *const locales[] = {"de_DE.UTF-8", "fr_FR.UTF-8", "ru_RU.UTF-8"};
+    const char *set = NULL;
+    for (size_t i = 0; !set && i < sizeof locales / sizeof locales[0]; i++)
+        set = setlocale(LC_NUMERIC, locales[i]);
+    if (!set)
+        cr_skip_test("this system has no such locale");
+    for (size_t i = 0; i < N_FOLDERS; i++) {
+        if (folders[i].layout.nested)
+            check_folder(&folders[i]);
+    }
 }
 
 /// A random matrix in memory.
