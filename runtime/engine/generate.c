@@ -122,7 +122,7 @@ enum nib_status nib_generator_begin(struct nib_session *session,
     session->work = NIB_WORK_GENERATE;
     session->on_logits = params->on_logits;
     session->first_logits = params->first_logits;
-    session->n_told = 0;
+    session->n_told = session->n_computed; // others are not given again after a loss
     session->logits_user = params->user;
     session->refused = false;
     atomic_store_explicit(&session->cancelled, false, memory_order_relaxed);

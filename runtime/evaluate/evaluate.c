@@ -69,11 +69,17 @@ static bool compare_rows(struct evaluation *e, const float *reference, const flo
     return true;
 }
 
+/// Returns whether the chunk that is being computed scores the prediction at `position`.
+static bool is_scored(const struct evaluation *e, uint32_t position)
+{
+    return position >= e->first_kept && position + 1 < e->context;
+}
+
 /// nib_logits_fn of the model's session.
 static bool on_model_logits(void *user, uint32_t position, const float *logits, uint32_t vocabulary)
 {
     struct evaluation *e = user;
-    if (position + 1 >= e->context)
+    if (!is_scored(e, position))
         return true;
     if (e->reference) {
         float *line = e->kept + (size_t)(position - e->first_kept) * vocabulary;
@@ -93,7 +99,7 @@ static bool on_reference_logits(void *user, uint32_t position, const float *logi
                                 uint32_t vocabulary)
 {
     struct evaluation *e = user;
-    if (position + 1 >= e->context)
+    if (!is_scored(e, position))
         return true;
     return compare_rows(e, logits, e->kept + (size_t)(position - e->first_kept) * vocabulary);
 }
