@@ -284,6 +284,16 @@ static enum nib_status run(void *self, uint32_t first, uint32_t last, const stru
     return NIB_OK;
 }
 
+static enum nib_status end_step(void *self, struct nib_error *err)
+{
+    struct fake_device *fake = ((struct fake_instance *)self)->fake;
+    if (fake->end_status == NIB_OK || fake->ends_left-- > 0)
+        return NIB_OK;
+    enum nib_status status = fake->end_status;
+    fake->end_status = NIB_OK;
+    return nib_fail(err, status, "the fake device fails");
+}
+
 static enum nib_status kv_copy(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
                                struct nib_error *err)
 {
@@ -379,6 +389,7 @@ static const struct nib_backend backend = {
     .pack = pack,
     .ready = ready,
     .run = run,
+    .end_step = end_step,
     .kv_copy = kv_copy,
     .kv_export = kv_export,
     .kv_import = kv_import,

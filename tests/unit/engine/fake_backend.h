@@ -16,6 +16,8 @@ struct fake_device {
     uint32_t most_segments;     ///< that there is memory for; 0: any number
     enum nib_status run_status; ///< of the run after `runs_left` more
     uint32_t runs_left;
+    enum nib_status end_status; ///< of the step's end after `ends_left` more
+    uint32_t ends_left;
     enum nib_status supports_status;
     enum nib_status copy_status;
     enum nib_status pack_status;

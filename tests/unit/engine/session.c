@@ -209,6 +209,28 @@ Test(session, a_loss_gives_no_earlier_position_again)
     cr_assert_eq(spare.violations, 0);
 }
 
+Test(session, a_device_lost_at_the_end_of_a_step_is_replaced)
+{
+    struct rig rig;
+    struct fake_device spare;
+    struct nib_generation generation;
+    open_with_fallback(&rig, &spare);
+    struct nib_session *session = rig_session(&rig);
+    struct nib_generate_params params = {.max_tokens = 20};
+    rig_append(session, 40, 11);
+    rig.fake.end_status = NIB_ERROR_DEVICE_LOST;
+    rig.fake.ends_left = 7;
+    cr_assert_eq(nib_generator_run(session, &params, &generation, NULL), NIB_OK);
+    cr_assert_eq(generation.stop, NIB_STOP_LENGTH);
+    cr_assert_gt(spare.n_rows, 0);
+    struct nib_sampling greedy = {0};
+    for (uint32_t n = 40; n < 60; n++)
+        cr_assert_eq(session->tokens[n], rig_expected(session, &greedy, n));
+    nib_session_destroy(&session);
+    rig_close(&rig);
+    cr_assert_eq(spare.violations, 0);
+}
+
 /// A session of the random test, and how its tokens should have come about.
 struct actor {
     struct nib_session *session;
