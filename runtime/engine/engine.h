@@ -214,7 +214,8 @@ enum nib_status nib_engine_make_pool(struct nib_engine *engine, struct nib_kv_po
 /// Loads the next piece: packs a weight for a placement, or makes some kernels ready. Errors: those
 /// of nib_engine_prepare; the next call tries again.
 enum nib_status nib_load_piece(struct nib_engine *engine, bool *out_done, struct nib_error *err);
-/// Ends the thread that loads, if there is one, behind the piece that it is at.
+/// Ends the thread that loads, if there is one, behind the piece that it is at. The next
+/// nib_engine_prepare goes on from there, and tells how the thread has ended where it had.
 void nib_load_stop(struct nib_engine *engine);
 
 /// Names the ops for nib_op_profile. Errors: memory.
