@@ -126,7 +126,8 @@ struct nib_engine {
     uint32_t first_flight; ///< the oldest
     uint32_t n_flights;
     uint64_t last_serial;
-    bool stepping; ///< callbacks are running: nothing may change
+    bool stepping;       ///< callbacks are running: nothing may change
+    bool is_own_failure; ///< what the last step returned was of a session alone
     struct nib_recording recording;
 
     uint64_t n_steps;

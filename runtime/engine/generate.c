@@ -146,8 +146,14 @@ enum nib_status nib_generator_run(struct nib_session *session,
         status = nib_generator_begin(session, params, err);
     if (status != NIB_OK)
         return status;
-    while (status == NIB_OK && session->work == NIB_WORK_GENERATE)
-        status = nib_engine_step(engine, NULL, err);
+    struct nib_error error = {0};
+    while (status == NIB_OK && session->work == NIB_WORK_GENERATE) {
+        status = nib_engine_step(engine, NULL, &error);
+        if (engine->is_own_failure && session->generator.result.stop != NIB_STOP_ERROR)
+            status = NIB_OK; // another session's
+    }
+    if (status != NIB_OK && err)
+        *err = error;
     if (session->work == NIB_WORK_GENERATE)
         nib_generator_end(session, NIB_STOP_ERROR);
     if (out_generation)
