@@ -30,7 +30,8 @@ uint32_t nib_plan_pages(const struct nib_plan *plan, uint32_t kv_class, uint32_t
     return total < UINT32_MAX ? (uint32_t)total : UINT32_MAX;
 }
 
-uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions, bool on_vulkan)
+uint64_t nib_plan_layers_kv_bytes(const struct nib_plan *plan, struct nib_layer_range layers,
+                                  uint32_t n_sessions, bool on_vulkan)
 {
     uint64_t pages[NIB_KV_MAX_CLASSES] = {0};
     for (uint32_t i = 0; i < plan->n_kv_classes; i++)
@@ -40,13 +41,19 @@ uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions, boo
     uint64_t recent_pages =
         nib_plan_keeps_f16(plan) ? pages[plan->n_kv_classes - 1] - step_pages : 0;
     uint64_t bytes = 0, step_page = 0;
-    for (uint32_t i = 0; i < plan->n_kv_layers; i++) {
-        const struct nib_kv_layer *layer = &plan->kv_layers[i];
+    for (uint32_t i = 0; i < layers.count; i++) {
+        const struct nib_kv_layer *layer = &plan->kv_layers[layers.first + i];
         bytes += pages[layer->kv_class] * nib_kv_page_bytes(layer) +
                  recent_pages * nib_kv_recent_bytes(layer);
         step_page = step_page < nib_kv_recent_bytes(layer) ? nib_kv_recent_bytes(layer) : step_page;
     }
     return bytes + step_pages * step_page;
+}
+
+uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions, bool on_vulkan)
+{
+    const struct nib_layer_range all = {.count = plan->n_kv_layers};
+    return nib_plan_layers_kv_bytes(plan, all, n_sessions, on_vulkan);
 }
 
 /// Bytes of all weights: matrices in `format`, or in their own where it is NULL; vectors in fp32.

@@ -178,6 +178,18 @@ Test(plan, pages)
     cr_expect_eq(nib_plan_pages(plan, 1, 1), 2);
 }
 
+Test(plan, the_cache_of_some_layers)
+{
+    const struct nib_plan_params params = {.key_format = NIB_KV_I4, .value_format = NIB_KV_I4};
+    open_folder("gemma3");
+    make(&params);
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < plan->n_kv_layers; i++)
+        sum += nib_plan_layers_kv_bytes(plan, (struct nib_layer_range){i, 1}, 3, true);
+    cr_expect_eq(sum, nib_plan_kv_bytes(plan, 3, true));
+    cr_expect_eq(nib_plan_layers_kv_bytes(plan, (struct nib_layer_range){0, 0}, 3, true), 0);
+}
+
 Test(plan, a_steps_newest_tokens)
 {
     struct nib_plan_params params = {.key_format = NIB_KV_I4, .value_format = NIB_KV_I4};
