@@ -197,6 +197,12 @@ static enum nib_status plan_cache(struct nib_plan_builder *b)
     struct nib_kv_layer *layers = nib_arena_array(b->arena, c->n_layers, sizeof *layers);
     if (!layers)
         return nib_fail_memory(b->err);
+    // Where nothing is transformed anyhow, what was asked for makes no difference to the cache.
+    const struct nib_kv_layer transformed = {.plain_keys = 0};
+    const bool plain_keys =
+        b->params.plain_keys && nib_kv_transforms_keys(&transformed, b->params.key_format);
+    const bool plain_values =
+        b->params.plain_values && nib_kv_transforms_values(&transformed, b->params.value_format);
     bool all_windowed = true;
     for (uint32_t i = 0; i < c->n_layers; i++)
         all_windowed &= c->layers[i].window != 0;
@@ -210,8 +216,8 @@ static enum nib_status plan_cache(struct nib_plan_builder *b)
             .value_dim = c->value_dim,
             .window = window,
             .kv_class = window != 0 && !all_windowed ? 1 : 0,
-            .plain_keys = b->params.plain_keys,
-            .plain_values = b->params.plain_values,
+            .plain_keys = plain_keys,
+            .plain_values = plain_values,
         };
         if (!nib_kv_layer_size(&layers[i], b->params.key_format, b->params.value_format))
             return nib_fail(b->err, NIB_ERROR_UNSUPPORTED,

@@ -169,6 +169,25 @@ Test(save, a_check_of_the_model_says_what_is_transformed)
     nib_model_release(model);
 }
 
+Test(save, what_is_never_transformed_fits_any_transform)
+{
+    struct rig rig;
+    struct nib_error error;
+    struct nib_session *session = NULL;
+    struct nib_engine_params params = {.context = CONTEXT,
+                                       .key_format = NIB_KV_I4_CHANNEL,
+                                       .value_format = NIB_KV_F16,
+                                       .kv_transform = NIB_KV_TRANSFORM_OFF};
+    save_one(61, params);
+    params.kv_transform = NIB_KV_TRANSFORM_DEFAULT;
+    rig_open(&rig, params);
+    cr_assert_eq(nib_session_load(rig.engine, path_in_folder("s"), &session, &error), NIB_OK, "%s",
+                 error.message);
+    generate(session, 5);
+    nib_session_destroy(&session);
+    rig_close(&rig);
+}
+
 Test(save, every_placement_gets_its_layers)
 {
     struct rig rig;

@@ -178,6 +178,26 @@ Test(plan, pages)
     cr_expect_eq(nib_plan_pages(plan, 1, 1), 2);
 }
 
+/// What is not transformed in any case is the same cache, whatever was asked for.
+Test(plan, only_codes_can_be_plain)
+{
+    struct nib_plan_params params = {.key_format = NIB_KV_I4_CHANNEL,
+                                     .value_format = NIB_KV_F16,
+                                     .plain_keys = true,
+                                     .plain_values = true};
+    open_folder("qwen3");
+    make(&params);
+    cr_expect(plan->kv_layers[0].plain_keys == 0 && plan->kv_layers[0].plain_values == 0);
+    params.key_format = NIB_KV_F16;
+    params.value_format = NIB_KV_I8;
+    make(&params);
+    cr_expect(plan->kv_layers[0].plain_keys == 0 && plan->kv_layers[0].plain_values == 1);
+    params.key_format = NIB_KV_I4;
+    params.value_format = NIB_KV_F32;
+    make(&params);
+    cr_expect(plan->kv_layers[0].plain_keys == 1 && plan->kv_layers[0].plain_values == 0);
+}
+
 Test(plan, the_cache_of_some_layers)
 {
     const struct nib_plan_params params = {.key_format = NIB_KV_I4, .value_format = NIB_KV_I4};
