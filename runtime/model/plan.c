@@ -303,6 +303,12 @@ static enum nib_status resolve_params(const struct nib_model_config *config,
     if (out->max_rows > NIB_STEP_MAX_ROWS || (out->max_rows & (out->max_rows - 1)) != 0)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "a step of %u rows is no power of two up to %u",
                         (unsigned)out->max_rows, NIB_STEP_MAX_ROWS);
+    if ((unsigned)out->key_format > NIB_KV_I4_CHANNEL ||
+        (unsigned)out->value_format > NIB_KV_I4_CHANNEL)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "there is no KV format %u",
+                        (unsigned)out->key_format > NIB_KV_I4_CHANNEL
+                            ? (unsigned)out->key_format
+                            : (unsigned)out->value_format);
     if (out->key_format == NIB_KV_DEFAULT)
         out->key_format = NIB_KV_F16;
     if (out->value_format == NIB_KV_DEFAULT)

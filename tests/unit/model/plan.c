@@ -198,6 +198,22 @@ Test(plan, only_codes_can_be_plain)
     cr_expect(plan->kv_layers[0].plain_keys == 1 && plan->kv_layers[0].plain_values == 0);
 }
 
+Test(plan, formats_of_the_cache_exist)
+{
+    struct nib_plan *none = NULL;
+    open_folder("qwen3");
+    cr_expect_eq(nib_plan_create(source,
+                                 &(struct nib_plan_params){.key_format = (enum nib_kv_format)9},
+                                 &none, &error),
+                 NIB_ERROR_ARGUMENT);
+    cr_expect(strstr(error.message, "format 9"), "%s", error.message);
+    cr_expect_eq(nib_plan_create(source,
+                                 &(struct nib_plan_params){.value_format = (enum nib_kv_format)6},
+                                 &none, &error),
+                 NIB_ERROR_ARGUMENT);
+    cr_expect(strstr(error.message, "format 6"), "%s", error.message);
+}
+
 Test(plan, the_cache_of_some_layers)
 {
     const struct nib_plan_params params = {.key_format = NIB_KV_I4, .value_format = NIB_KV_I4};
