@@ -105,6 +105,9 @@ enum nib_status nib_registry_open(const struct nib_device_params *params,
 {
     void *impl = NULL;
     *out_device = NULL;
+    if ((unsigned)params->backend > NIB_BACKEND_VULKAN)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "there is no backend %u",
+                        (unsigned)params->backend);
     const struct nib_backend *backend = find_backend(params->backend);
     enum nib_status status = backend ? NIB_OK : find_vulkan(&backend, err);
     if (status == NIB_OK)
