@@ -81,7 +81,8 @@ struct nib_device_params {
 
 /// Opens a device; params NULL: the CPU with every default.
 /// Errors: not found (no such index), unsupported (mask name, a variant that does not exist or run
-/// there, or a build without the backend), memory, argument (more than 1024 threads).
+/// there, or a build without the backend), memory, argument (more than 1024 threads, no such
+/// backend).
 NIB_API enum nib_status nib_device_open(const struct nib_device_params *params,
                                         struct nib_device **out_device, struct nib_error *err);
 NIB_API void nib_device_destroy(struct nib_device **device);

@@ -70,7 +70,7 @@ NIB_API enum nib_status nib_logits_writer_open(const char *path, uint32_t vocabu
                                                struct nib_logits_writer **out_writer,
                                                struct nib_error *err);
 /// Notes, before the first row, which windows the rows will belong to: those that nib_evaluate with
-/// these params runs. Errors: argument (fewer tokens than one window), memory.
+/// these params runs. Errors: argument (as nib_evaluate), memory.
 NIB_API enum nib_status nib_logits_writer_note_windows(struct nib_logits_writer *writer,
                                                        const struct nib_evaluate_params *params,
                                                        struct nib_error *err);
@@ -90,8 +90,8 @@ NIB_API enum nib_status nib_logits_reader_open(const char *path,
                                                uint64_t *out_rows, uint32_t *out_vocabulary,
                                                struct nib_error *err);
 /// Checks that the rows belong to the windows that nib_evaluate with these params runs; a file may
-/// have more of them, and one that has no note of its windows passes. Errors: argument (other
-/// tokens, or other positions scored), memory.
+/// have more of them, and one that has no note of its windows passes. Errors: argument (as
+/// nib_evaluate; other tokens, or other positions scored), memory.
 NIB_API enum nib_status nib_logits_reader_check_windows(const struct nib_logits_reader *reader,
                                                         const struct nib_evaluate_params *params,
                                                         struct nib_error *err);

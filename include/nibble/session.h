@@ -27,15 +27,17 @@ NIB_API enum nib_status nib_session_fork(const struct nib_session *session,
 /// Writes the session to a file: its tokens, and the cache of those computed, in whole pages of 32
 /// tokens, so that of a session that goes on from the file at most the last 31 tokens are computed
 /// again (all, where nib_session_truncate has just cut into a window that layers see). The file
-/// appears whole or not at all. A running generation is not saved. Errors: io, memory, state (in a
-/// callback), those of the devices.
+/// appears whole or not at all. A running generation is not saved. A thread that loads
+/// (nib_engine_prepare) rests until the next such call. Errors: io, memory, state (in a callback),
+/// those of the devices.
 NIB_API enum nib_status nib_session_save(const struct nib_session *session, const char *path,
                                          struct nib_error *err);
 /// Makes a session from a file. The file is checked whole, and must come from the same model with
 /// the same formats of the cache and activations; on which devices does not matter. Its pages are
-/// not shared with sessions that begin alike, which have not to trust the file. Errors: io, format
-/// (damaged), unsupported (it does not fit this engine; the message says why), context full, KV
-/// full, state (as for nib_session_create), memory, those of the devices.
+/// not shared with sessions that begin alike, which have not to trust the file. A thread that loads
+/// rests as for nib_session_save. Errors: io, format (damaged), unsupported (it does not fit this
+/// engine; the message says why), context full, KV full, state (as for nib_session_create), memory,
+/// those of the devices.
 NIB_API enum nib_status nib_session_load(struct nib_engine *engine, const char *path,
                                          struct nib_session **out_session, struct nib_error *err);
 
@@ -183,7 +185,8 @@ NIB_API void nib_session_get_generation(const struct nib_session *session,
                                         struct nib_generation *out_generation);
 
 /// nib_session_begin, then nib_engine_step until this session's generation ends; other sessions of
-/// the engine go on too.
+/// the engine go on too, and one that can draw no token ends alone. Errors: those of both for this
+/// session and for the devices.
 NIB_API enum nib_status nib_session_generate(struct nib_session *session,
                                              const struct nib_generate_params *params,
                                              struct nib_generation *out_generation,

@@ -1,7 +1,6 @@
 #include "runtime/engine/engine.h"
 #include "runtime/engine/registry.h"
 
-#include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include "runtime/engine/placement.h"
 #include <stdlib.h>
@@ -49,21 +48,6 @@ static enum nib_status make_plan(struct nib_engine *engine, const struct nib_eng
     NIB_TRY(nib_plan_validate(engine->plan, err));
 fail:
     return status;
-}
-
-/// A pool that cannot fit is refused here, since the system hands out pages only as they are
-/// touched.
-static enum nib_status check_memory(const struct nib_engine *engine, struct nib_error *err)
-{
-    uint64_t kv = nib_plan_kv_bytes(engine->plan, engine->max_sessions, false);
-    uint64_t memory = nib_memory_size();
-    if (memory != 0 && kv > memory)
-        return nib_fail(err, NIB_ERROR_MEMORY,
-                        "the KV cache for %u tokens × %u sessions takes %llu MiB, but the machine "
-                        "has %llu MiB; lower --ctx",
-                        engine->plan->context, engine->max_sessions, (unsigned long long)(kv >> 20),
-                        (unsigned long long)(memory >> 20));
-    return NIB_OK;
 }
 
 /// Copies a page in every placement.
@@ -177,9 +161,8 @@ enum nib_status nib_engine_build(struct nib_model *model, const struct nib_engin
         NIB_TRY(nib_fail_memory(err));
     NIB_TRY(make_plan(engine, params, err));
     NIB_TRY(nib_placements_open(engine, params, err));
-    NIB_TRY(check_memory(engine, err));
-    NIB_TRY(nib_engine_make_pool(engine, &engine->pool, err));
     NIB_TRY(nib_placements_create(engine, params, err));
+    NIB_TRY(nib_engine_make_pool(engine, &engine->pool, err));
     NIB_TRY(make_arrays(engine, err));
     engine->load.meter = (struct nib_meter){.progress = params->progress, .what = "load weights"};
     engine->load.check_meter =

@@ -126,7 +126,8 @@ struct nib_engine {
     uint32_t first_flight; ///< the oldest
     uint32_t n_flights;
     uint64_t last_serial;
-    bool stepping; ///< callbacks are running: nothing may change
+    bool stepping;       ///< callbacks are running: nothing may change
+    bool is_own_failure; ///< what the last step returned was of a session alone
     struct nib_recording recording;
 
     uint64_t n_steps;
@@ -177,7 +178,8 @@ struct nib_session {
     uint64_t serial;          ///< of the generation, which no other of the engine has; 0: none yet
     nib_logits_fn *on_logits; ///< NULL: nobody wants logits
     uint32_t first_logits;
-    uint32_t n_told; ///< the logits of the first so many positions were given to on_logits
+    uint32_t n_told; ///< positions before this are not given to on_logits: they were, or were
+                     ///< computed before the work began
     void *logits_user;
     bool refused;   ///< on_logits returned false
     bool is_orphan; ///< destroyed while a step was open, which still has its rows
@@ -214,7 +216,8 @@ enum nib_status nib_engine_make_pool(struct nib_engine *engine, struct nib_kv_po
 /// Loads the next piece: packs a weight for a placement, or makes some kernels ready. Errors: those
 /// of nib_engine_prepare; the next call tries again.
 enum nib_status nib_load_piece(struct nib_engine *engine, bool *out_done, struct nib_error *err);
-/// Ends the thread that loads, if there is one, behind the piece that it is at.
+/// Ends the thread that loads, if there is one, behind the piece that it is at. The next
+/// nib_engine_prepare goes on from there, also where the thread has failed.
 void nib_load_stop(struct nib_engine *engine);
 
 /// Names the ops for nib_op_profile. Errors: memory.

@@ -122,7 +122,7 @@ enum nib_status nib_generator_begin(struct nib_session *session,
     session->work = NIB_WORK_GENERATE;
     session->on_logits = params->on_logits;
     session->first_logits = params->first_logits;
-    session->n_told = 0;
+    session->n_told = session->n_computed; // others are not given again after a loss
     session->logits_user = params->user;
     session->refused = false;
     atomic_store_explicit(&session->cancelled, false, memory_order_relaxed);
@@ -146,8 +146,14 @@ enum nib_status nib_generator_run(struct nib_session *session,
         status = nib_generator_begin(session, params, err);
     if (status != NIB_OK)
         return status;
-    while (status == NIB_OK && session->work == NIB_WORK_GENERATE)
-        status = nib_engine_step(engine, NULL, err);
+    struct nib_error error = {0};
+    while (status == NIB_OK && session->work == NIB_WORK_GENERATE) {
+        status = nib_engine_step(engine, NULL, &error);
+        if (engine->is_own_failure && session->generator.result.stop != NIB_STOP_ERROR)
+            status = NIB_OK; // another session's
+    }
+    if (status != NIB_OK && err)
+        *err = error;
     if (session->work == NIB_WORK_GENERATE)
         nib_generator_end(session, NIB_STOP_ERROR);
     if (out_generation)

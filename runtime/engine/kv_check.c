@@ -32,7 +32,7 @@ static void add_head(enum nib_kv_format format, const float *x, uint32_t dim, co
         for (uint32_t d = 0; d + NIB_KV_GROUP <= dim; d += NIB_KV_GROUP) {
             float group[NIB_KV_GROUP];
             for (uint32_t i = 0; i < NIB_KV_GROUP; i++)
-                group[i] = x[d + i] - (base ? base[d + i] : 0);
+                group[i] = nib_kv_clean(x[d + i]) - (base ? nib_kv_clean(base[d + i]) : 0);
             struct nib_kv_loss loss = nib_kv_find_loss(format, group);
             sum->size += loss.size;
             sum->plain += loss.plain;

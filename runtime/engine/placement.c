@@ -114,6 +114,46 @@ static enum nib_status check_ops(const struct nib_engine *engine, const struct n
     return NIB_OK;
 }
 
+/// Bytes of the KV pool that are the part's, on the CPU.
+static uint64_t kv_bytes(const struct nib_engine *engine, const struct nib_part *part)
+{
+    const struct nib_plan *plan = engine->plan;
+    uint32_t first = 0, n = 0;
+    for (uint32_t s = part->first_segment; s < part->first_segment + part->n_segments; s++) {
+        if (plan->segments[s].kind == NIB_SEGMENT_LAYER && n++ == 0)
+            first = plan->segments[s].layer;
+    }
+    return nib_plan_layers_kv_bytes(plan, (struct nib_layer_range){first, n}, engine->max_sessions,
+                                    false);
+}
+
+uint64_t nib_host_kv_bytes(const struct nib_engine *engine)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < engine->n_parts; i++) {
+        const struct nib_part *part = &engine->parts[i];
+        bytes += part->instance && is_cpu(part->device) ? kv_bytes(engine, part) : 0;
+    }
+    return bytes;
+}
+
+/// A pool that cannot fit the host's memory, beside what is there of it, is refused here, since the
+/// system hands out pages only as they are touched. A GPU's backend knows what fits there.
+static enum nib_status check_memory(const struct nib_engine *engine, const struct nib_part *part,
+                                    struct nib_error *err)
+{
+    if (!is_cpu(part->device))
+        return NIB_OK;
+    uint64_t kv = nib_host_kv_bytes(engine) + kv_bytes(engine, part), memory = nib_memory_size();
+    if (memory != 0 && kv > memory)
+        return nib_fail(err, NIB_ERROR_MEMORY,
+                        "the KV cache for %u tokens × %u sessions takes %llu MiB on the CPU, but "
+                        "the machine has %llu MiB; lower --ctx",
+                        engine->plan->context, engine->max_sessions, (unsigned long long)(kv >> 20),
+                        (unsigned long long)(memory >> 20));
+    return NIB_OK;
+}
+
 /// Makes the part's instance.
 static enum nib_status create_part(const struct nib_engine *engine, struct nib_part *part,
                                    struct nib_error *err)
@@ -132,7 +172,9 @@ static enum nib_status create_part(const struct nib_engine *engine, struct nib_p
     };
     for (uint32_t c = 0; c < engine->plan->n_kv_classes; c++)
         instance.n_pages[c] = nib_plan_pages(engine->plan, c, engine->max_sessions);
-    enum nib_status status = check_ops(engine, part, err);
+    enum nib_status status = check_memory(engine, part, err);
+    if (status == NIB_OK)
+        status = check_ops(engine, part, err);
     if (status == NIB_OK)
         status = part->device->backend->create(&instance, &part->instance, err);
     return status;

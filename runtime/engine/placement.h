@@ -9,12 +9,15 @@
 enum nib_status nib_placements_open(struct nib_engine *engine,
                                     const struct nib_engine_params *params, struct nib_error *err);
 /// Makes the placements' instances. Where the params allow it, the segments that a device does not
-/// run go to the CPU, and their number of placements grows. Errors: unsupported (an op), those of
-/// the backends.
+/// run go to the CPU, and their number of placements grows. Errors: unsupported (an op), memory (of
+/// the KV pool, the CPU's part is larger than the machine's memory), those of the backends.
 enum nib_status nib_placements_create(struct nib_engine *engine,
                                       const struct nib_engine_params *params,
                                       struct nib_error *err);
 void nib_placements_close(struct nib_engine *engine);
+
+/// Returns the bytes of the KV pool that the placements' instances keep in the host's memory.
+uint64_t nib_host_kv_bytes(const struct nib_engine *engine);
 
 /// Returns whether a backend's failure is the device's: lost, or out of memory.
 bool nib_is_loss(enum nib_status status);

@@ -1,6 +1,6 @@
 // Timeline points of a host that owns a device.
 #include "runtime/base/status.h"
-#include "runtime/engine/engine.h"
+#include "runtime/engine/placement.h"
 
 enum nib_status nib_engine_add_points(struct nib_engine *engine,
                                       const struct nib_step_points *points, struct nib_error *err)
@@ -34,7 +34,8 @@ enum nib_status nib_step_end(struct nib_engine *engine, struct nib_error *err)
     for (uint32_t i = 0; i < engine->n_parts && status == NIB_OK; i++) {
         const struct nib_part *part = &engine->parts[i];
         if (part->device->backend->end_step)
-            status = part->device->backend->end_step(part->instance, err);
+            status =
+                nib_part_result(engine, part, part->device->backend->end_step(part->instance, err));
     }
     return status;
 }

@@ -80,6 +80,8 @@ void nib_load_stop(struct nib_engine *engine)
     if (!loader)
         return;
     atomic_store(&loader->stops, true);
+    nib_thread_join(&loader->thread);
+    engine->load.ns += loader->ns;
     end_loader(&engine->loader);
 }
 

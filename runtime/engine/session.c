@@ -187,7 +187,7 @@ enum nib_status nib_session_forward(struct nib_session *session, uint32_t first_
     session->work = NIB_WORK_FORWARD;
     session->on_logits = on_logits;
     session->first_logits = first_position;
-    session->n_told = 0;
+    session->n_told = session->n_computed; // others are not given again after a loss
     session->logits_user = user;
     session->refused = false;
     atomic_store_explicit(&session->cancelled, false, memory_order_relaxed);

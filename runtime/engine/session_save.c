@@ -146,6 +146,7 @@ enum nib_status nib_session_save(const struct nib_session *session, const char *
     if (status != NIB_OK)
         return status;
     struct nib_error error = {0};
+    nib_load_stop(session->engine); // it uses the instances that pages are read from
     status = save(session, savable(session), path, &error);
     if (session->engine->fallback && nib_is_loss(status)) {
         nib_log_write(&session->engine->log, NIB_LOG_WARNING, "%s: saved without its cache: %s",
@@ -195,6 +196,7 @@ enum nib_status nib_session_load(struct nib_engine *engine, const char *path,
         session->tokens[i] = (int32_t)nib_load_u32(content.tokens + (size_t)i * 4);
     session->n_tokens = content.n_tokens;
     NIB_TRY(nib_kv_pool_restore(engine->pool, session->table, content.n_computed, err));
+    nib_load_stop(engine); // it uses the instances that pages are written to
     status = get_pages(session, &shape, &content, err);
     if (status == NIB_OK)
         session->n_computed = content.n_computed;

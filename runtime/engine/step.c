@@ -265,6 +265,7 @@ enum nib_status nib_step_settle(struct nib_engine *engine, struct nib_step_outco
         outcome->status = recover(engine, &outcome->error);
     if (outcome->status != NIB_OK)
         abandon_step(engine);
+    engine->is_own_failure = outcome->status == NIB_OK && outcome->failure.status != NIB_OK;
     const struct nib_error *error = outcome->status == NIB_OK ? &outcome->failure : &outcome->error;
     if (err && error->status != NIB_OK)
         *err = *error;
@@ -306,6 +307,7 @@ enum nib_status nib_engine_step(struct nib_engine *engine, uint32_t *out_active,
     if (!engine)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "engine is NULL");
     bool ready = engine->load.ready;
+    engine->is_own_failure = false;
     enum nib_status status = nib_engine_require_idle(engine, err);
     if (status == NIB_OK && !ready)
         status = nib_engine_prepare(engine, 0, &ready, err);

@@ -34,6 +34,7 @@ struct evaluation {
     uint64_t compared;
     uint64_t agreed;
     enum nib_status failure; ///< why a callback returned false
+    bool is_of_reference;    ///< the failure
 };
 
 static bool give_up(struct evaluation *e, enum nib_status status)
@@ -61,19 +62,25 @@ static bool compare_rows(struct evaluation *e, const float *reference, const flo
 {
     struct nib_scored_row reference_row;
     struct nib_scored_row model_row;
-    if (!nib_score_row(reference, e->vocabulary, &reference_row) ||
-        !nib_score_row(model, e->vocabulary, &model_row))
+    e->is_of_reference = !nib_score_row(reference, e->vocabulary, &reference_row);
+    if (e->is_of_reference || !nib_score_row(model, e->vocabulary, &model_row))
         return give_up(e, NIB_ERROR_UNSUPPORTED);
     e->agreed += reference_row.argmax == model_row.argmax;
     e->divergences[e->compared++] = nib_score_divergence(&reference_row, &model_row);
     return true;
 }
 
+/// Returns whether the chunk that is being computed scores the prediction at `position`.
+static bool is_scored(const struct evaluation *e, uint32_t position)
+{
+    return position >= e->first_kept && position + 1 < e->context;
+}
+
 /// nib_logits_fn of the model's session.
 static bool on_model_logits(void *user, uint32_t position, const float *logits, uint32_t vocabulary)
 {
     struct evaluation *e = user;
-    if (position + 1 >= e->context)
+    if (!is_scored(e, position))
         return true;
     if (e->reference) {
         float *line = e->kept + (size_t)(position - e->first_kept) * vocabulary;
@@ -93,7 +100,7 @@ static bool on_reference_logits(void *user, uint32_t position, const float *logi
                                 uint32_t vocabulary)
 {
     struct evaluation *e = user;
-    if (position + 1 >= e->context)
+    if (!is_scored(e, position))
         return true;
     return compare_rows(e, logits, e->kept + (size_t)(position - e->first_kept) * vocabulary);
 }
@@ -106,8 +113,9 @@ static enum nib_status explain(const struct evaluation *e, enum nib_status statu
                         (unsigned long long)e->scored);
     if (e->failure == NIB_ERROR_UNSUPPORTED)
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "every logit of scored row %llu is NaN or minus infinity",
-                        (unsigned long long)e->scored);
+                        "every logit of %s scored row %llu is NaN or minus infinity",
+                        e->is_of_reference ? "the reference's" : "the model's",
+                        (unsigned long long)(e->is_of_reference ? e->compared : e->scored));
     return status;
 }
 

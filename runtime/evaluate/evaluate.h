@@ -1,4 +1,4 @@
-/// Perplexity and divergence; nib_evaluate of <nibble/evaluate.h> with params of this version.
+/// Perplexity and divergence; functions of <nibble/evaluate.h> with params of this version.
 #ifndef RUNTIME_EVALUATE_EVALUATE_H
 #define RUNTIME_EVALUATE_EVALUATE_H
 
@@ -21,5 +21,13 @@ enum nib_status nib_evaluation_windows(const struct nib_evaluate_params *params,
 enum nib_status nib_evaluation_run(struct nib_engine *engine,
                                    const struct nib_evaluate_params *params,
                                    struct nib_evaluation *out_evaluation, struct nib_error *err);
+
+/// nib_logits_writer_note_windows and nib_logits_reader_check_windows.
+enum nib_status nib_logits_note_windows(struct nib_logits_writer *writer,
+                                        const struct nib_evaluate_params *params,
+                                        struct nib_error *err);
+enum nib_status nib_logits_check_windows(const struct nib_logits_reader *reader,
+                                         const struct nib_evaluate_params *params,
+                                         struct nib_error *err);
 
 #endif

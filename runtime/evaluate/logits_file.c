@@ -82,9 +82,9 @@ fail:
     return status;
 }
 
-enum nib_status nib_logits_writer_note_windows(struct nib_logits_writer *writer,
-                                               const struct nib_evaluate_params *params,
-                                               struct nib_error *err)
+enum nib_status nib_logits_note_windows(struct nib_logits_writer *writer,
+                                        const struct nib_evaluate_params *params,
+                                        struct nib_error *err)
 {
     char *note = NULL;
     enum nib_status status = note_windows(params, &note, err);
@@ -168,9 +168,9 @@ fail:
     return status;
 }
 
-enum nib_status nib_logits_reader_check_windows(const struct nib_logits_reader *reader,
-                                                const struct nib_evaluate_params *params,
-                                                struct nib_error *err)
+enum nib_status nib_logits_check_windows(const struct nib_logits_reader *reader,
+                                         const struct nib_evaluate_params *params,
+                                         struct nib_error *err)
 {
     const char *stored = nib_safetensors_metadata(reader->file, WINDOWS_KEY);
     char *note = NULL;

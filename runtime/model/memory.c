@@ -30,7 +30,8 @@ uint32_t nib_plan_pages(const struct nib_plan *plan, uint32_t kv_class, uint32_t
     return total < UINT32_MAX ? (uint32_t)total : UINT32_MAX;
 }
 
-uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions, bool on_vulkan)
+uint64_t nib_plan_layers_kv_bytes(const struct nib_plan *plan, struct nib_layer_range layers,
+                                  uint32_t n_sessions, bool on_vulkan)
 {
     uint64_t pages[NIB_KV_MAX_CLASSES] = {0};
     for (uint32_t i = 0; i < plan->n_kv_classes; i++)
@@ -40,13 +41,19 @@ uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions, boo
     uint64_t recent_pages =
         nib_plan_keeps_f16(plan) ? pages[plan->n_kv_classes - 1] - step_pages : 0;
     uint64_t bytes = 0, step_page = 0;
-    for (uint32_t i = 0; i < plan->n_kv_layers; i++) {
-        const struct nib_kv_layer *layer = &plan->kv_layers[i];
+    for (uint32_t i = 0; i < layers.count; i++) {
+        const struct nib_kv_layer *layer = &plan->kv_layers[layers.first + i];
         bytes += pages[layer->kv_class] * nib_kv_page_bytes(layer) +
                  recent_pages * nib_kv_recent_bytes(layer);
         step_page = step_page < nib_kv_recent_bytes(layer) ? nib_kv_recent_bytes(layer) : step_page;
     }
     return bytes + step_pages * step_page;
+}
+
+uint64_t nib_plan_kv_bytes(const struct nib_plan *plan, uint32_t n_sessions, bool on_vulkan)
+{
+    const struct nib_layer_range all = {.count = plan->n_kv_layers};
+    return nib_plan_layers_kv_bytes(plan, all, n_sessions, on_vulkan);
 }
 
 /// Bytes of all weights: matrices in `format`, or in their own where it is NULL; vectors in fp32.
@@ -66,8 +73,21 @@ static uint64_t weights_bytes(const struct nib_plan *plan, const struct nib_form
     return bytes;
 }
 
+/// Bytes of activations and of whatever else an instance on `backend` works with.
+static enum nib_status predict_scratch(const struct nib_plan *plan, uint32_t threads,
+                                       const struct nib_backend *backend, uint64_t *out_bytes,
+                                       struct nib_error *err)
+{
+    *out_bytes = nib_plan_scratch_bytes(plan, NIB_STEP_MAX_LOGITS);
+    if (!backend || !backend->predict_scratch)
+        return NIB_OK;
+    enum nib_status status = nib_plan_validate(plan, err);
+    return status == NIB_OK ? backend->predict_scratch(plan, threads, out_bytes, err) : status;
+}
+
 enum nib_status nib_plan_predict_memory(const struct nib_source *source,
                                         const struct nib_memory_params *params,
+                                        const struct nib_backend *backend,
                                         struct nib_memory *out_memory, struct nib_error *err)
 {
     enum nib_status status;
@@ -92,9 +112,9 @@ enum nib_status nib_plan_predict_memory(const struct nib_source *source,
     NIB_TRY(nib_plan_create(source, &plan_params, &plan, err));
     out_memory->weights_bytes = weights_bytes(plan, format);
     out_memory->kv_bytes = nib_plan_kv_bytes(plan, n_sessions, params->on_vulkan);
-    // Activations; on the host the lines of logits, and the sampler's two words for each candidate.
-    out_memory->scratch_bytes =
-        nib_plan_scratch_bytes(plan, NIB_STEP_MAX_LOGITS) +
+    NIB_TRY(predict_scratch(plan, params->threads, backend, &out_memory->scratch_bytes, err));
+    // On the host the lines of logits, and the sampler's two words for each candidate.
+    out_memory->scratch_bytes +=
         (uint64_t)plan->vocabulary * (NIB_STEP_MAX_LOGITS + 2) * sizeof(float);
     out_memory->total_bytes =
         out_memory->weights_bytes + out_memory->kv_bytes + out_memory->scratch_bytes;

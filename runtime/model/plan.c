@@ -197,6 +197,12 @@ static enum nib_status plan_cache(struct nib_plan_builder *b)
     struct nib_kv_layer *layers = nib_arena_array(b->arena, c->n_layers, sizeof *layers);
     if (!layers)
         return nib_fail_memory(b->err);
+    // Where nothing is transformed anyhow, what was asked for makes no difference to the cache.
+    const struct nib_kv_layer transformed = {.plain_keys = 0};
+    const bool plain_keys =
+        b->params.plain_keys && nib_kv_transforms_keys(&transformed, b->params.key_format);
+    const bool plain_values =
+        b->params.plain_values && nib_kv_transforms_values(&transformed, b->params.value_format);
     bool all_windowed = true;
     for (uint32_t i = 0; i < c->n_layers; i++)
         all_windowed &= c->layers[i].window != 0;
@@ -210,8 +216,8 @@ static enum nib_status plan_cache(struct nib_plan_builder *b)
             .value_dim = c->value_dim,
             .window = window,
             .kv_class = window != 0 && !all_windowed ? 1 : 0,
-            .plain_keys = b->params.plain_keys,
-            .plain_values = b->params.plain_values,
+            .plain_keys = plain_keys,
+            .plain_values = plain_values,
         };
         if (!nib_kv_layer_size(&layers[i], b->params.key_format, b->params.value_format))
             return nib_fail(b->err, NIB_ERROR_UNSUPPORTED,
@@ -297,6 +303,12 @@ static enum nib_status resolve_params(const struct nib_model_config *config,
     if (out->max_rows > NIB_STEP_MAX_ROWS || (out->max_rows & (out->max_rows - 1)) != 0)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "a step of %u rows is no power of two up to %u",
                         (unsigned)out->max_rows, NIB_STEP_MAX_ROWS);
+    if ((unsigned)out->key_format > NIB_KV_I4_CHANNEL ||
+        (unsigned)out->value_format > NIB_KV_I4_CHANNEL)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "there is no KV format %u",
+                        (unsigned)out->key_format > NIB_KV_I4_CHANNEL
+                            ? (unsigned)out->key_format
+                            : (unsigned)out->value_format);
     if (out->key_format == NIB_KV_DEFAULT)
         out->key_format = NIB_KV_F16;
     if (out->value_format == NIB_KV_DEFAULT)

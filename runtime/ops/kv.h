@@ -69,6 +69,13 @@ uint32_t nib_kv_base_scale_words(enum nib_kv_format key_format, uint32_t key_dim
 bool nib_kv_layer_size(struct nib_kv_layer *layer, enum nib_kv_format key_format,
                        enum nib_kv_format value_format);
 
+/// Returns what a cache keeps of a number that is to be stored: 0 for NaN, and what f16 can hold.
+static inline float nib_kv_clean(float x)
+{
+    x = x < NIB_KV_HALF_MAX ? x : x == x ? NIB_KV_HALF_MAX : 0.0f;
+    return x > -NIB_KV_HALF_MAX ? x : -NIB_KV_HALF_MAX;
+}
+
 /// Multiplies a group x[NIB_KV_GROUP] by the Hadamard matrix and `factor`, in place.
 void nib_kv_transform_group(float *x, float factor);
 

@@ -1,6 +1,12 @@
 #include "runtime/base/half.h"
 #include "runtime/ops/kv.h"
 
+/// Returns what a scale or minimum is stored as.
+static float stored(float x)
+{
+    return nib_f32_from_f16(nib_f16_from_f32(nib_kv_clean(x)));
+}
+
 /// Returns the sum of the squares of what a group loses in `format`.
 static double find_loss(enum nib_kv_format format, const float *x)
 {
@@ -10,13 +16,14 @@ static double find_loss(enum nib_kv_format format, const float *x)
         high = x[i] > high ? x[i] : high;
     }
     float most = high > -low ? high : -low;
-    float first = format == NIB_KV_I8 ? 0 : nib_f32_from_f16(nib_f16_from_f32(low));
-    float scale = format == NIB_KV_I8 ? most / 127.0f : (high - low) / 15.0f;
-    scale = nib_f32_from_f16(nib_f16_from_f32(scale));
+    float first = format == NIB_KV_I8 ? 0 : stored(low);
+    float scale = stored(format == NIB_KV_I8 ? most / 127.0f : (high - low) / 15.0f);
+    float least_code = format == NIB_KV_I8 ? -127 : 0, most_code = format == NIB_KV_I8 ? 127 : 15;
     double loss = 0;
     for (uint32_t i = 0; i < NIB_KV_GROUP; i++) {
         float rest = x[i] - first;
         float code = scale > 0 ? rest / scale : 0;
+        code = code < least_code ? least_code : code > most_code ? most_code : code;
         code = (float)(int32_t)(code < 0 ? code - 0.5f : code + 0.5f);
         loss += ((double)rest - (double)(code * scale)) * ((double)rest - (double)(code * scale));
     }

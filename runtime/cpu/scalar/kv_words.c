@@ -82,13 +82,6 @@ static uint16_t half_of(float x)
     return nib_f16_from_f32(x > -NIB_KV_HALF_MAX ? x : -NIB_KV_HALF_MAX);
 }
 
-/// What a number counts as that is to be stored: never NaN nor infinite.
-static float tame(float x)
-{
-    x = x < NIB_KV_HALF_MAX ? x : x == x ? NIB_KV_HALF_MAX : 0.0f;
-    return x > -NIB_KV_HALF_MAX ? x : -NIB_KV_HALF_MAX;
-}
-
 static float inverse_of(float scale)
 {
     return scale > 0 ? 1.0f / scale : 0.0f;
@@ -182,7 +175,7 @@ static void load_group(const struct nib_cpu_kv_head *head, const float *x, uint3
 {
     uint32_t left = head->dim - g * GROUP, n = left < GROUP ? left : GROUP;
     for (uint32_t i = 0; i < GROUP; i++)
-        out[i] = i < n ? tame(x[g * GROUP + i]) : 0.0f;
+        out[i] = i < n ? nib_kv_clean(x[g * GROUP + i]) : 0.0f;
     if (n == GROUP && head->is_transformed)
         nib_kv_transform_group(out, NIB_KV_STORE_FACTOR);
 }

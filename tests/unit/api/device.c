@@ -33,5 +33,10 @@ Test(device, refuses_what_it_does_not_know)
                  NIB_ERROR_UNSUPPORTED);
     cr_assert_eq(nib_device_open(nib_device_params(.threads = 5000), &device, NULL),
                  NIB_ERROR_ARGUMENT);
+    struct nib_error error;
+    cr_assert_eq(
+        nib_device_open(nib_device_params(.backend = (enum nib_backend_kind)7), &device, &error),
+        NIB_ERROR_ARGUMENT);
+    cr_assert(strstr(error.message, "backend 7"), "%s", error.message);
     cr_assert_null(device);
 }

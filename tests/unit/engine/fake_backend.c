@@ -145,18 +145,31 @@ static enum nib_status create(const struct nib_instance_params *params, void **o
     return NIB_OK;
 }
 
+/// Marks the device as used by the calling thread, which breaks the contract where another uses it.
+static void enter(struct fake_device *fake)
+{
+    fake->violations += atomic_exchange(&fake->is_in_use, true);
+}
+
+static void leave(struct fake_device *fake)
+{
+    atomic_store(&fake->is_in_use, false);
+}
+
 static enum nib_status pack(void *self, uint32_t weight, const struct nib_row_reader *reader,
                             struct nib_error *err)
 {
     struct fake_instance *instance = self;
     if (instance->fake->pack_status != NIB_OK)
         return nib_fail(err, instance->fake->pack_status, "fake failure");
+    enter(instance->fake);
     while (atomic_load(&instance->fake->n_packed) >= atomic_load(&instance->fake->most_packed)) {}
     const struct nib_weight *wanted = &instance->plan->weights[weight];
     if (wanted->shared_with != NIB_NO_WEIGHT || instance->packed[weight]++ ||
         reader->rows != wanted->rows || reader->cols != wanted->cols)
         instance->fake->violations++;
     instance->fake->n_packed++;
+    leave(instance->fake);
     return NIB_OK;
 }
 
@@ -164,9 +177,11 @@ static enum nib_status ready(void *self, uint64_t budget_ns, bool *out_ready, st
 {
     struct fake_device *fake = ((struct fake_instance *)self)->fake;
     (void)err;
+    enter(fake);
     if (budget_ns > 0 && fake->ready_calls > 0)
         fake->ready_calls--;
     *out_ready = budget_ns == 0 || fake->ready_calls == 0;
+    leave(fake);
     return NIB_OK;
 }
 
@@ -284,6 +299,16 @@ static enum nib_status run(void *self, uint32_t first, uint32_t last, const stru
     return NIB_OK;
 }
 
+static enum nib_status end_step(void *self, struct nib_error *err)
+{
+    struct fake_device *fake = ((struct fake_instance *)self)->fake;
+    if (fake->end_status == NIB_OK || fake->ends_left-- > 0)
+        return NIB_OK;
+    enum nib_status status = fake->end_status;
+    fake->end_status = NIB_OK;
+    return nib_fail(err, status, "the fake device fails");
+}
+
 static enum nib_status kv_copy(void *self, uint32_t kv_class, uint32_t source, uint32_t target,
                                struct nib_error *err)
 {
@@ -311,10 +336,12 @@ static enum nib_status kv_export(void *self, struct nib_kv_page page, void *out_
     struct fake_instance *instance = self;
     (void)err;
     const struct nib_kv_layer *layer = &instance->plan->kv_layers[page.kv_layer];
+    enter(instance->fake);
     memset(out_bytes, 0, page.is_recent ? nib_kv_recent_bytes(layer) : nib_kv_page_bytes(layer));
     memcpy(out_bytes,
            &instance->cache[2 * page.kv_layer + page.is_recent][page.page * NIB_KV_PAGE_TOKENS],
            NIB_KV_PAGE_TOKENS * sizeof(float));
+    leave(instance->fake);
     return NIB_OK;
 }
 
@@ -323,8 +350,10 @@ static enum nib_status kv_import(void *self, struct nib_kv_page page, const void
 {
     struct fake_instance *instance = self;
     (void)err;
+    enter(instance->fake);
     memcpy(&instance->cache[2 * page.kv_layer + page.is_recent][page.page * NIB_KV_PAGE_TOKENS],
            bytes, NIB_KV_PAGE_TOKENS * sizeof(float));
+    leave(instance->fake);
     return NIB_OK;
 }
 
@@ -379,6 +408,7 @@ static const struct nib_backend backend = {
     .pack = pack,
     .ready = ready,
     .run = run,
+    .end_step = end_step,
     .kv_copy = kv_copy,
     .kv_export = kv_export,
     .kv_import = kv_import,

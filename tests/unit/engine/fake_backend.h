@@ -16,6 +16,8 @@ struct fake_device {
     uint32_t most_segments;     ///< that there is memory for; 0: any number
     enum nib_status run_status; ///< of the run after `runs_left` more
     uint32_t runs_left;
+    enum nib_status end_status; ///< of the step's end after `ends_left` more
+    uint32_t ends_left;
     enum nib_status supports_status;
     enum nib_status copy_status;
     enum nib_status pack_status;
@@ -25,8 +27,9 @@ struct fake_device {
     uint32_t ready_calls;         ///< calls of `ready` with a budget until it is done
     uint32_t n_runs;
     _Atomic uint32_t n_packed;
-    uint32_t n_steps_with_many; ///< runs over more than one sequence
-    uint32_t violations;        ///< breaches of the contract
+    uint32_t n_steps_with_many;  ///< runs over more than one sequence
+    _Atomic bool is_in_use;      ///< by a thread, which is to be the only one
+    _Atomic uint32_t violations; ///< breaches of the contract
 };
 
 void fake_device_init(struct fake_device *fake);

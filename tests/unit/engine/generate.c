@@ -335,6 +335,40 @@ Test(generate, an_impossible_draw_ends_only_its_own_session)
     rig_close(&rig);
 }
 
+Test(generate, another_sessions_failure_ends_nothing)
+{
+    struct rig rig;
+    struct nib_generation generation;
+    struct nib_error error = {0};
+    rig_open(&rig, (struct nib_engine_params){.context = 100, .max_sessions = 2});
+    struct nib_session *good = rig_session(&rig);
+    struct nib_session *bad = rig_session(&rig);
+    uint32_t vocabulary = rig.engine->plan->vocabulary;
+    struct nib_generate_params params = {.max_tokens = 4}, impossible = params;
+    impossible.mask = forbid_all;
+    impossible.user = &vocabulary;
+    rig_append(good, 4, 1);
+    rig_append(bad, 4, 2);
+    cr_assert_eq(nib_generator_begin(bad, &impossible, NULL), NIB_OK);
+    cr_assert_eq(nib_generator_run(good, &params, &generation, &error), NIB_OK);
+    cr_assert_eq(error.status, NIB_OK);
+    cr_assert_eq(generation.stop, NIB_STOP_LENGTH);
+    cr_assert_eq(good->n_tokens, 8);
+    nib_session_get_generation(bad, &generation);
+    cr_assert_eq(generation.stop, NIB_STOP_ERROR);
+    // Also in the step that is its last, but not its own one.
+    params.max_tokens = 1;
+    cr_assert_eq(nib_generator_begin(bad, &impossible, NULL), NIB_OK);
+    cr_assert_eq(nib_generator_run(good, &params, &generation, &error), NIB_OK);
+    cr_assert_eq(generation.stop, NIB_STOP_LENGTH);
+    cr_assert_eq(nib_generator_run(bad, &impossible, &generation, &error), NIB_ERROR_ARGUMENT);
+    cr_assert_eq(error.status, NIB_ERROR_ARGUMENT);
+    cr_assert_eq(generation.stop, NIB_STOP_ERROR);
+    nib_session_destroy(&good);
+    nib_session_destroy(&bad);
+    rig_close(&rig);
+}
+
 Test(generate, refuses_bad_params)
 {
     struct rig rig;

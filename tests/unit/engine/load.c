@@ -1,4 +1,5 @@
 #include "runtime/base/os.h"
+#include "runtime/engine/placement.h"
 #include "runtime/engine/registry.h"
 #include "tests/unit/engine/rig.h"
 #include <criterion/criterion.h>
@@ -169,6 +170,37 @@ Test(load, a_shared_weight_goes_to_every_placement)
     cr_assert_eq(fakes[0].n_packed, 1);
     cr_assert_eq(fakes[1].n_packed, packed);
     rig_close(&rig);
+}
+
+/// What a GPU holds of the KV pool is not held against the machine's memory.
+Test(load, the_host_holds_the_cache_of_the_cpus_layers)
+{
+    struct fake_device fakes[2];
+    struct rig rig;
+    rig_open(&rig, (struct nib_engine_params){.context = 64, .max_sessions = 2});
+    uint32_t n_segments = rig.engine->plan->n_segments;
+    cr_assert_eq(nib_host_kv_bytes(rig.engine), nib_plan_kv_bytes(rig.engine->plan, 2, false));
+    rig_close(&rig);
+    fake_device_init(&fakes[0]);
+    fake_device_init(&fakes[1]);
+    fakes[0].kind = NIB_BACKEND_VULKAN;
+    for (uint32_t on_gpu = 1; on_gpu <= n_segments; on_gpu++) {
+        const struct nib_placement placements[2] = {
+            {.device = &fakes[0].device, .n_segments = on_gpu},
+            {.device = &fakes[1].device,
+             .first_segment = on_gpu,
+             .n_segments = n_segments - on_gpu}};
+        rig_open(&rig, (struct nib_engine_params){.context = 64,
+                                                  .max_sessions = 2,
+                                                  .placements = placements,
+                                                  .n_placements = on_gpu < n_segments ? 2 : 1});
+        const struct nib_plan *plan = rig.engine->plan;
+        uint64_t bytes = 0;
+        for (uint32_t i = on_gpu - 1; i < plan->n_kv_layers; i++)
+            bytes += nib_plan_layers_kv_bytes(plan, (struct nib_layer_range){i, 1}, 2, false);
+        cr_assert_eq(nib_host_kv_bytes(rig.engine), bytes, "%u segments on the GPU", on_gpu);
+        rig_close(&rig);
+    }
 }
 
 static void expect_refusal(const struct nib_model *model, struct nib_engine_params params,

@@ -169,6 +169,25 @@ Test(save, a_check_of_the_model_says_what_is_transformed)
     nib_model_release(model);
 }
 
+Test(save, what_is_never_transformed_fits_any_transform)
+{
+    struct rig rig;
+    struct nib_error error;
+    struct nib_session *session = NULL;
+    struct nib_engine_params params = {.context = CONTEXT,
+                                       .key_format = NIB_KV_I4_CHANNEL,
+                                       .value_format = NIB_KV_F16,
+                                       .kv_transform = NIB_KV_TRANSFORM_OFF};
+    save_one(61, params);
+    params.kv_transform = NIB_KV_TRANSFORM_DEFAULT;
+    rig_open(&rig, params);
+    cr_assert_eq(nib_session_load(rig.engine, path_in_folder("s"), &session, &error), NIB_OK, "%s",
+                 error.message);
+    generate(session, 5);
+    nib_session_destroy(&session);
+    rig_close(&rig);
+}
+
 Test(save, every_placement_gets_its_layers)
 {
     struct rig rig;
@@ -190,6 +209,34 @@ Test(save, every_placement_gets_its_layers)
     nib_session_destroy(&session);
     rig_close(&rig);
     cr_assert_eq(fakes[0].violations + fakes[1].violations, 0);
+}
+
+/// Makes sure that a thread loads, which goes on until it is stopped.
+static void load_beside(struct rig *rig)
+{
+    bool ready;
+    rig->fake.ready_calls = UINT32_MAX;
+    cr_assert_eq(nib_engine_prepare(rig->engine, 1, &ready, NULL), NIB_OK);
+    cr_assert_not_null(rig->engine->loader);
+}
+
+Test(save, no_thread_loads_while_pages_are_copied)
+{
+    struct rig rig;
+    struct nib_session *session = NULL;
+    struct nib_engine_params params = {.context = CONTEXT};
+    save_one(100, params);
+    rig_open(&rig, params);
+    load_beside(&rig);
+    cr_assert_eq(nib_session_load(rig.engine, path_in_folder("s"), &session, NULL), NIB_OK);
+    cr_assert_null(rig.engine->loader);
+    load_beside(&rig);
+    cr_assert_eq(nib_session_save(session, path_in_folder("again"), NULL), NIB_OK);
+    cr_assert_null(rig.engine->loader);
+    rig.fake.ready_calls = 0;
+    generate(session, 20);
+    nib_session_destroy(&session);
+    rig_close(&rig);
 }
 
 /// Loads "s" with such an engine, which must fail with words that say `why`.

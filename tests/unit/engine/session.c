@@ -178,6 +178,59 @@ Test(session, a_failing_forward_keeps_the_tokens)
     rig_close(&rig);
 }
 
+/// Opens a device that can be lost, with another that takes over.
+static void open_with_fallback(struct rig *rig, struct fake_device *spare)
+{
+    fake_device_init(spare);
+    rig_open(rig, (struct nib_engine_params){.context = CONTEXT,
+                                             .max_rows = 16,
+                                             .fallback = true,
+                                             .fallback_device = &spare->device});
+    rig->fake.kind = NIB_BACKEND_VULKAN;
+}
+
+Test(session, a_loss_gives_no_earlier_position_again)
+{
+    struct rig rig;
+    struct fake_device spare;
+    open_with_fallback(&rig, &spare);
+    struct nib_session *session = rig_session(&rig);
+    rig_append(session, 40, 9);
+    forward_exactly(session, 10);
+    rig_append(session, 40, 10);
+    rig.fake.run_status = NIB_ERROR_DEVICE_LOST;
+    // Positions from 10 on are wanted, but those before 40 were given by the first call.
+    struct seen seen = {.session = session, .next = 40, .stop_at = UINT32_MAX, .exact = true};
+    cr_assert_eq(nib_session_forward(session, 10, look, &seen, NULL), NIB_OK);
+    cr_assert_eq(seen.next, 80);
+    cr_assert_gt(spare.n_rows, 79);
+    nib_session_destroy(&session);
+    rig_close(&rig);
+    cr_assert_eq(spare.violations, 0);
+}
+
+Test(session, a_device_lost_at_the_end_of_a_step_is_replaced)
+{
+    struct rig rig;
+    struct fake_device spare;
+    struct nib_generation generation;
+    open_with_fallback(&rig, &spare);
+    struct nib_session *session = rig_session(&rig);
+    struct nib_generate_params params = {.max_tokens = 20};
+    rig_append(session, 40, 11);
+    rig.fake.end_status = NIB_ERROR_DEVICE_LOST;
+    rig.fake.ends_left = 7;
+    cr_assert_eq(nib_generator_run(session, &params, &generation, NULL), NIB_OK);
+    cr_assert_eq(generation.stop, NIB_STOP_LENGTH);
+    cr_assert_gt(spare.n_rows, 0);
+    struct nib_sampling greedy = {0};
+    for (uint32_t n = 40; n < 60; n++)
+        cr_assert_eq(session->tokens[n], rig_expected(session, &greedy, n));
+    nib_session_destroy(&session);
+    rig_close(&rig);
+    cr_assert_eq(spare.violations, 0);
+}
+
 /// A session of the random test, and how its tokens should have come about.
 struct actor {
     struct nib_session *session;

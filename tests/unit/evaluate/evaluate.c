@@ -1,6 +1,10 @@
+#include "runtime/base/bytes.h"
+#include "tests/unit/api/checkpoint.h"
+#include "tests/unit/formats/bytes.h"
 #include <criterion/criterion.h>
 #include <math.h>
 #include <nibble/nibble.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,11 +20,11 @@ struct subject {
     uint32_t vocabulary;
 };
 
-static void open_subject(struct subject *subject, bool precise)
+static void open_subject(struct subject *subject, const char *path, bool precise)
 {
     struct nib_error error;
     struct nib_engine_info info;
-    cr_assert_eq(nib_model_open(MODEL, NULL, &subject->model, &error), NIB_OK, "%s", error.message);
+    cr_assert_eq(nib_model_open(path, NULL, &subject->model, &error), NIB_OK, "%s", error.message);
     cr_assert_eq(
         nib_engine_create(subject->model,
                           nib_engine_params(.context = 48, .precise = precise,
@@ -102,7 +106,7 @@ static struct sums score_by_hand(struct subject *subject, int32_t bos, uint32_t 
 Test(evaluate, scores_the_second_half_or_all)
 {
     struct subject subject;
-    open_subject(&subject, true);
+    open_subject(&subject, MODEL, true);
     struct nib_evaluate_params params = params_of(&subject);
     struct nib_evaluation half = evaluate(&subject, params);
     struct sums by_hand = score_by_hand(&subject, -1, CONTEXT / 2);
@@ -156,8 +160,8 @@ Test(evaluate, lockstep_and_stored_logits_agree)
 {
     struct subject precise;
     struct subject standard;
-    open_subject(&precise, true);
-    open_subject(&standard, false);
+    open_subject(&precise, MODEL, true);
+    open_subject(&standard, MODEL, false);
     struct store store = {.rows = calloc((size_t)N_IDS * precise.vocabulary, sizeof(float)),
                           .limit = N_IDS};
     struct nib_evaluate_params params = params_of(&precise);
@@ -207,7 +211,7 @@ Test(evaluate, errors)
     struct subject subject;
     struct nib_evaluation evaluation;
     struct nib_error error;
-    open_subject(&subject, true);
+    open_subject(&subject, MODEL, true);
     struct nib_evaluate_params params = params_of(&subject);
     params.n_ids = CONTEXT - 1;
     cr_assert_eq(nib_evaluate(subject.engine, &params, &evaluation, &error), NIB_ERROR_ARGUMENT);
@@ -256,7 +260,7 @@ Test(evaluate, ids_outside_the_vocabulary)
     struct subject subject;
     struct nib_evaluation evaluation;
     struct nib_error error;
-    open_subject(&subject, true);
+    open_subject(&subject, MODEL, true);
     struct nib_evaluate_params params = params_of(&subject);
     params.score = NIB_SCORE_ALL;
     params.reference = give_nothing;
@@ -268,4 +272,45 @@ Test(evaluate, ids_outside_the_vocabulary)
         subject.ids[at] = id;
     }
     close_subject(&subject);
+}
+
+/// Makes the weights of the copied model's last norm NaN, and so all of its logits.
+static void spoil_last_norm(void)
+{
+    static char bytes[1 << 20];
+    const char *path = path_in_folder("model.safetensors");
+    FILE *file = fopen(path, "rb");
+    cr_assert_not_null(file);
+    size_t size = fread(bytes, 1, sizeof bytes - 1, file);
+    fclose(file);
+    uint64_t header = nib_load_u64((const uint8_t *)bytes);
+    const char *place = strstr(bytes + 8, "\"model.norm.weight\"");
+    cr_assert_not_null(place);
+    size_t first, end;
+    place = strstr(place, "\"data_offsets\":[");
+    cr_assert_not_null(place);
+    cr_assert_eq(sscanf(place, "\"data_offsets\":[%zu,%zu", &first, &end), 2);
+    cr_assert_leq(8 + header + end, size);
+    memset(bytes + 8 + header + first, 0xff, end - first);
+    put_file(path, bytes, size);
+}
+
+Test(evaluate, says_whose_logits_are_none, .init = make_folder, .fini = remove_folder)
+{
+    struct subject good, bad;
+    struct nib_evaluation evaluation;
+    struct nib_error error = {0};
+    checkpoint_copy("architectures/qwen2", NULL);
+    spoil_last_norm();
+    open_subject(&good, MODEL, true);
+    open_subject(&bad, path_in_folder(""), true);
+    struct nib_evaluate_params params = params_of(&good);
+    params.reference_engine = bad.engine;
+    cr_assert_eq(nib_evaluate(good.engine, &params, &evaluation, &error), NIB_ERROR_UNSUPPORTED);
+    cr_assert(strstr(error.message, "the reference's scored row 0 "), "%s", error.message);
+    params.reference_engine = good.engine;
+    cr_assert_eq(nib_evaluate(bad.engine, &params, &evaluation, &error), NIB_ERROR_UNSUPPORTED);
+    cr_assert(strstr(error.message, "the model's scored row 0 "), "%s", error.message);
+    close_subject(&good);
+    close_subject(&bad);
 }

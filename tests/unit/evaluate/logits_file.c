@@ -98,6 +98,39 @@ Test(logits_file, knows_its_windows)
     rmdir(folder);
 }
 
+Test(logits_file, params_are_checked)
+{
+    char path[256];
+    char folder[] = "/tmp/nibble-test-XXXXXX";
+    const int32_t ids[] = {1, 2, 3, 4};
+    struct nib_logits_writer *writer = NULL;
+    struct nib_logits_reader *reader = NULL;
+    uint64_t rows;
+    uint32_t vocabulary;
+    const struct nib_evaluate_params *good =
+        nib_evaluate_params(.ids = ids, .n_ids = 4, .context = 4);
+    struct nib_evaluate_params no_size = *good, no_ids = *good;
+    no_size.struct_size = 0;
+    no_ids.ids = NULL;
+    const struct nib_evaluate_params *bad[] = {NULL, &no_size, &no_ids};
+    temporary(path, sizeof path, folder);
+    cr_assert_eq(nib_logits_writer_open(path, 4, &writer, NULL), NIB_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        cr_assert_eq(nib_logits_writer_note_windows(writer, bad[i], NULL), NIB_ERROR_ARGUMENT,
+                     "%zu", i);
+    cr_assert_eq(nib_logits_writer_note_windows(writer, good, NULL), NIB_OK);
+    cr_assert_eq(nib_logits_writer_append(writer, (float[4]){0}, NULL), NIB_OK);
+    cr_assert_eq(nib_logits_writer_commit(&writer, NULL), NIB_OK);
+    cr_assert_eq(nib_logits_reader_open(path, &reader, &rows, &vocabulary, NULL), NIB_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        cr_assert_eq(nib_logits_reader_check_windows(reader, bad[i], NULL), NIB_ERROR_ARGUMENT,
+                     "%zu", i);
+    cr_assert_eq(nib_logits_reader_check_windows(reader, good, NULL), NIB_OK);
+    nib_logits_reader_destroy(&reader);
+    remove(path);
+    rmdir(folder);
+}
+
 Test(logits_file, an_abandoned_file_does_not_appear)
 {
     char path[256];

@@ -178,6 +178,54 @@ Test(plan, pages)
     cr_expect_eq(nib_plan_pages(plan, 1, 1), 2);
 }
 
+/// What is not transformed in any case is the same cache, whatever was asked for.
+Test(plan, only_codes_can_be_plain)
+{
+    struct nib_plan_params params = {.key_format = NIB_KV_I4_CHANNEL,
+                                     .value_format = NIB_KV_F16,
+                                     .plain_keys = true,
+                                     .plain_values = true};
+    open_folder("qwen3");
+    make(&params);
+    cr_expect(plan->kv_layers[0].plain_keys == 0 && plan->kv_layers[0].plain_values == 0);
+    params.key_format = NIB_KV_F16;
+    params.value_format = NIB_KV_I8;
+    make(&params);
+    cr_expect(plan->kv_layers[0].plain_keys == 0 && plan->kv_layers[0].plain_values == 1);
+    params.key_format = NIB_KV_I4;
+    params.value_format = NIB_KV_F32;
+    make(&params);
+    cr_expect(plan->kv_layers[0].plain_keys == 1 && plan->kv_layers[0].plain_values == 0);
+}
+
+Test(plan, formats_of_the_cache_exist)
+{
+    struct nib_plan *none = NULL;
+    open_folder("qwen3");
+    cr_expect_eq(nib_plan_create(source,
+                                 &(struct nib_plan_params){.key_format = (enum nib_kv_format)9},
+                                 &none, &error),
+                 NIB_ERROR_ARGUMENT);
+    cr_expect(strstr(error.message, "format 9"), "%s", error.message);
+    cr_expect_eq(nib_plan_create(source,
+                                 &(struct nib_plan_params){.value_format = (enum nib_kv_format)6},
+                                 &none, &error),
+                 NIB_ERROR_ARGUMENT);
+    cr_expect(strstr(error.message, "format 6"), "%s", error.message);
+}
+
+Test(plan, the_cache_of_some_layers)
+{
+    const struct nib_plan_params params = {.key_format = NIB_KV_I4, .value_format = NIB_KV_I4};
+    open_folder("gemma3");
+    make(&params);
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < plan->n_kv_layers; i++)
+        sum += nib_plan_layers_kv_bytes(plan, (struct nib_layer_range){i, 1}, 3, true);
+    cr_expect_eq(sum, nib_plan_kv_bytes(plan, 3, true));
+    cr_expect_eq(nib_plan_layers_kv_bytes(plan, (struct nib_layer_range){0, 0}, 3, true), 0);
+}
+
 Test(plan, a_steps_newest_tokens)
 {
     struct nib_plan_params params = {.key_format = NIB_KV_I4, .value_format = NIB_KV_I4};
@@ -294,7 +342,7 @@ Test(plan, memory_as_predicted)
     struct nib_memory memory;
     struct nib_memory_params params = {.struct_size = sizeof params};
     open_folder("qwen3");
-    cr_assert_eq(nib_plan_predict_memory(source, &params, &memory, &error), NIB_OK);
+    cr_assert_eq(nib_plan_predict_memory(source, &params, NULL, &memory, &error), NIB_OK);
     uint64_t matrices = 0, vectors = 0;
     const struct nib_tensor_directory *tensors = nib_source_tensors(source);
     for (uint32_t i = 0; i < tensors->n_tensors; i++) {
@@ -309,9 +357,10 @@ Test(plan, memory_as_predicted)
 
     params.weight_format = "int4";
     params.max_sessions = 3;
-    cr_assert_eq(nib_plan_predict_memory(source, &params, &memory, &error), NIB_OK);
+    cr_assert_eq(nib_plan_predict_memory(source, &params, NULL, &memory, &error), NIB_OK);
     cr_expect_eq(memory.weights_bytes, matrices / 2 * 18 / 32 + 4 * vectors);
     cr_expect_eq(memory.kv_bytes, 3 * 3 * 16 * 2 * 32 * 64 * 2);
     params.weight_format = "int5";
-    cr_expect_eq(nib_plan_predict_memory(source, &params, &memory, &error), NIB_ERROR_NOT_FOUND);
+    cr_expect_eq(nib_plan_predict_memory(source, &params, NULL, &memory, &error),
+                 NIB_ERROR_NOT_FOUND);
 }

@@ -1,4 +1,5 @@
 #include <criterion/criterion.h>
+#include <math.h>
 
 #include "runtime/ops/kv.h"
 
@@ -108,6 +109,23 @@ Test(ops_kv, losses_with_and_without_the_transform)
     // Eight bits lose the square of their steps' ratio less.
     double four = nib_kv_find_loss(NIB_KV_I4, x).transformed;
     cr_assert_lt(nib_kv_find_loss(NIB_KV_I8, x).transformed * 10, four);
+}
+
+Test(ops_kv, losses_of_what_f16_cannot_hold)
+{
+    // Keys less their base reach twice the largest number of f16, transformed ones more.
+    float x[NIB_KV_GROUP];
+    for (int i = 0; i < NIB_KV_GROUP; i++)
+        x[i] = i % 3 ? -2 * NIB_KV_HALF_MAX : 2 * NIB_KV_HALF_MAX;
+    for (int format = NIB_KV_I8; format <= NIB_KV_I4; format++) {
+        struct nib_kv_loss loss = nib_kv_find_loss((enum nib_kv_format)format, x);
+        cr_assert(isfinite(loss.plain) && loss.plain < loss.size, "%g", loss.plain);
+        cr_assert(isfinite(loss.transformed), "%g", loss.transformed);
+    }
+    cr_assert_eq(nib_kv_clean(NAN), 0);
+    cr_assert_eq(nib_kv_clean(-INFINITY), -NIB_KV_HALF_MAX);
+    cr_assert_eq(nib_kv_clean(1e6f), NIB_KV_HALF_MAX);
+    cr_assert_eq(nib_kv_clean(-3.5f), -3.5f);
 }
 
 Test(ops_kv, a_size_that_overflows_is_none)
