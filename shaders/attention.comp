@@ -338,8 +338,10 @@ void load_queries(Tile tile, uint lane, uint first_head, uint end_head)
             if (IS_ALIGNED) {
                 x = d < KEY_DIM ? QUERY_QUAD((from + d) / 4u) : vec4(0.0);
             } else {
-                [[unroll]] for (uint j = 0u; j < 4u; j++)
-                    x[j] = d + j < KEY_DIM ? query[from + d + j] : 0.0;
+                [[unroll]] for (uint j = 0u; j < 4u; j++) {
+                    float number = query[from + min(d + j, KEY_DIM - 1u)];
+                    x[j] = d + j < KEY_DIM ? number : 0.0;
+                }
             }
 #endif
             q[r * KEY_QUADS + i] = x * p.scale;

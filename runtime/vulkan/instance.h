@@ -253,7 +253,8 @@ enum nib_status nib_vk_segment_build(struct nib_vk_instance *instance, uint32_t 
 /// Returns an upper bound of the passes that all segments take.
 uint32_t nib_vk_count_passes(const struct nib_vk_instance *instance);
 
-/// Takes all command buffers, unless they are there, and records those that copy or draw. Errors: memory, device.
+/// Takes all command buffers, unless they are there, and records those that copy or draw. Errors:
+/// memory, device.
 enum nib_status nib_vk_record_copies(struct nib_vk_instance *instance, struct nib_error *err);
 /// Makes the passes that bring a step into the step block and, where the head is here, those that
 /// draw tokens. Errors: unsupported, memory, device.

@@ -3,7 +3,8 @@
 // and its pieces of 16 bytes) and UNIT_LOAD (the function's name) defined.
 
 // Returns unit `unit` of the head of a token that begins at word `at`; numbers behind its end are
-// zero.
+// zero. What may lie behind it is chosen between, not branched on: drivers that unroll before they
+// fold would hold every branch of all tokens.
 KvUnit UNIT_LOAD(uint at, uint unit)
 {
     const bool is_aligned = UNIT_DIM % 8u == 0u;
@@ -13,8 +14,8 @@ KvUnit UNIT_LOAD(uint at, uint unit)
             low = UNIT_QUADS(at / 4u + unit);
         } else {
             [[unroll]] for (uint i = 0u; i < 4u; i++) {
-                uint word = min(4u * unit + i, UNIT_DIM / 2u - 1u);
-                low[i] = 4u * unit + i < UNIT_DIM / 2u ? UNIT_WORDS[at + word] : 0u;
+                uint j = 4u * unit + i, word = UNIT_WORDS[at + min(j, UNIT_DIM / 2u - 1u)];
+                low[i] = j < UNIT_DIM / 2u ? word : 0u;
             }
         }
         return KvUnit(vec4(unpackHalf2x16(low.x), unpackHalf2x16(low.y)),
@@ -25,9 +26,11 @@ KvUnit UNIT_LOAD(uint at, uint unit)
         high = UNIT_QUADS(at / 4u + 2u * unit + 1u);
     } else {
         [[unroll]] for (uint i = 0u; i < 4u; i++) {
-            uint first = 8u * unit + i;
-            low[i] = first < UNIT_DIM ? UNIT_WORDS[at + min(first, UNIT_DIM - 1u)] : 0u;
-            high[i] = first + 4u < UNIT_DIM ? UNIT_WORDS[at + min(first + 4u, UNIT_DIM - 1u)] : 0u;
+            uint first = 8u * unit + i, last = first + 4u;
+            uint word = UNIT_WORDS[at + min(first, UNIT_DIM - 1u)];
+            uint other = UNIT_WORDS[at + min(last, UNIT_DIM - 1u)];
+            low[i] = first < UNIT_DIM ? word : 0u;
+            high[i] = last < UNIT_DIM ? other : 0u;
         }
     }
     return KvUnit(uintBitsToFloat(low), uintBitsToFloat(high));

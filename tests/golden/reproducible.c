@@ -30,8 +30,8 @@ static void expect_equal(const struct golden_rows *a, const struct golden_rows *
     cr_assert_eq(memcmp(a->logits, b->logits, size), 0);
 }
 
-/// Computes rows in an engine of their own: in one that has computed these tokens before, whole pages
-/// would become the ones that are there already.
+/// Computes rows in an engine of their own: in one that has computed these tokens before, whole
+/// pages would become the ones that are there already.
 static struct golden_rows forward_anew(const char *path, const struct nib_engine_params *params,
                                        const int32_t *ids, uint32_t n_ids, uint32_t chunk,
                                        uint32_t first)

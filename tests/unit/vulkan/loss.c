@@ -251,8 +251,8 @@ static struct life failing_life(bool fallback, struct nib_device *device)
                          .device = device};
 }
 
-/// The call of each function that is numbered `n` fails. Returns false where there are fewer. A `warm`
-/// device gives the tokens `whole` where nothing fails.
+/// The call of each function that is numbered `n` fails. Returns false where there are fewer. A
+/// `warm` device gives the tokens `whole` where nothing fails.
 static bool fail_one(enum vulkan_function function, uint32_t n, struct nib_device *warm,
                      const int32_t *whole)
 {
