@@ -133,6 +133,8 @@ struct nib_memory_params {
     /// CPU's layers take turns with theirs.
     bool on_vulkan;
     uint32_t kv_first; ///< first tokens in f16, as nib_engine_params.kv_first; 0: none
+    uint32_t threads;  ///< of the CPU, each of which has buffers; 0: as many as an engine has by
+                       ///< default. Not looked at on a Vulkan device
 };
 #define nib_memory_params(...) \
     (&(struct nib_memory_params){.struct_size = sizeof(struct nib_memory_params), __VA_ARGS__})
@@ -144,7 +146,8 @@ struct nib_memory {
     uint64_t scratch_bytes; ///< activations and logits of one step
     uint64_t total_bytes;
 };
-/// Predicts the memory of an engine on one device. Errors: argument, not found (weight format).
+/// Predicts the memory of an engine on one device. Errors: argument, not found (weight format),
+/// unsupported (a KV format), memory.
 NIB_API enum nib_status nib_model_predict_memory(const struct nib_model *model,
                                                  const struct nib_memory_params *params,
                                                  struct nib_memory *out_memory,

@@ -2,6 +2,7 @@
 
 #include "runtime/base/params.h"
 #include "runtime/base/status.h"
+#include "runtime/engine/registry.h"
 #include "runtime/engine/shared_model.h"
 #include "runtime/model/model.h"
 
@@ -121,5 +122,7 @@ enum nib_status nib_model_predict_memory(const struct nib_model *model,
     enum nib_status status = nib_params_read(&current, sizeof current, params, err);
     if (status != NIB_OK)
         return status;
-    return nib_plan_predict_memory(model->source, &current, out_memory, err);
+    const struct nib_backend *backend =
+        nib_registry_find(current.on_vulkan ? NIB_BACKEND_VULKAN : NIB_BACKEND_CPU);
+    return nib_plan_predict_memory(model->source, &current, backend, out_memory, err);
 }

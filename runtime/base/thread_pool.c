@@ -6,7 +6,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { MAX_THREADS = 1024 };
 /// How long a thread spins before it sleeps: longer than the serial work between two loops of a
 /// step, shorter than anyone notices as load.
 #define SPIN_NS 100000u
@@ -241,9 +240,9 @@ enum nib_status nib_thread_pool_create(uint32_t n_threads, bool pin,
 {
     enum nib_status status = NIB_OK;
     *out_pool = NULL;
-    if (n_threads == 0 || n_threads > MAX_THREADS) {
+    if (n_threads == 0 || n_threads > NIB_THREAD_POOL_MAX) {
         return nib_fail(err, NIB_ERROR_ARGUMENT, "cannot use %u threads: name 1 to %d", n_threads,
-                        MAX_THREADS);
+                        NIB_THREAD_POOL_MAX);
     }
     struct nib_thread_pool *pool = calloc(1, sizeof *pool);
     if (!pool)

@@ -47,4 +47,7 @@ struct nib_loop_memory {
 /// loop. A NULL pool does nothing.
 void nib_thread_pool_expect(struct nib_thread_pool *pool, const struct nib_loop_memory *memory);
 
+/// The most threads that a pool can have.
+#define NIB_THREAD_POOL_MAX 1024
+
 #endif

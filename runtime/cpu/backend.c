@@ -112,6 +112,7 @@ const struct nib_backend nib_cpu_backend = {
     .device_close = close_device,
     .device_info = describe,
     .measure = nib_cpu_measure,
+    .predict_scratch = nib_cpu_predict_scratch,
     .supports = supports,
     .create = nib_cpu_instance_create,
     .destroy = nib_cpu_instance_destroy,

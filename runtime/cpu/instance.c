@@ -67,9 +67,8 @@ static uint64_t part_floats(const struct nib_cpu_instance *instance,
                             const struct nib_op_attention *op)
 {
     const struct nib_kv_layer *layer = &instance->plan->kv_layers[op->kv_layer];
-    uint32_t n_threads = nib_thread_pool_size(instance->device->pool);
     uint64_t n_blocks = nib_ceil_div_u64(instance->plan->context, NIB_CPU_BLOCK_TOKENS);
-    uint64_t rows = nib_cpu_split_rows(n_threads, layer->n_heads);
+    uint64_t rows = nib_cpu_split_rows(instance->n_threads, layer->n_heads);
     rows = rows < instance->max_rows ? rows : instance->max_rows;
     return rows * op->n_heads * n_blocks * NIB_CPU_PART_SIZE((uint64_t)layer->value_dim);
 }
@@ -191,7 +190,7 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
     instance->kept = take(layout, rows, 1, sizeof *instance->kept);
     instance->kept_rows = take(layout, rows, 1, sizeof *instance->kept_rows);
     instance->inputs[0].codes = take(layout, code_rows, needs->cols, sizeof(int16_t));
-    uint64_t block_rows = nib_cpu_block_rows(nib_thread_pool_size(instance->device->pool));
+    uint64_t block_rows = nib_cpu_block_rows(instance->n_threads);
     lay_out_quads(layout, needs, code_rows, &instance->inputs[0]);
     lay_out_quads(layout, needs, code_rows < block_rows ? code_rows : block_rows,
                   &instance->inputs[1]);
@@ -203,8 +202,7 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
     instance->largest = take(layout, needs->stretches, NIB_STEP_MAX_LOGITS, sizeof(float));
     instance->inputs[0].dense = take(layout, rows, 1, 1);
     instance->inputs[0].runs = take(layout, needs->runs, 1, sizeof(struct nib_cpu_run));
-    uint32_t n_threads = nib_thread_pool_size(instance->device->pool);
-    for (uint32_t t = 0; t < n_threads; t++)
+    for (uint32_t t = 0; t < instance->n_threads; t++)
         lay_out_thread(layout, needs, &instance->scratch[t]);
 }
 
@@ -223,14 +221,24 @@ static enum nib_status create_input_values(struct nib_cpu_instance *instance, st
     return NIB_OK;
 }
 
+/// Finds what the buffers need, and lays them out without memory.
+static enum nib_status measure_buffers(struct nib_cpu_instance *instance, struct needs *out_needs,
+                                       struct layout *out_layout, struct nib_error *err)
+{
+    *out_needs = find_needs(instance);
+    *out_layout = (struct layout){0};
+    instance->widest = out_needs->cols;
+    lay_out(instance, out_needs, out_layout);
+    return out_needs->is_too_large || out_layout->has_overflow ? nib_fail_memory(err) : NIB_OK;
+}
+
 static enum nib_status create_buffers(struct nib_cpu_instance *instance, struct nib_error *err)
 {
-    struct needs needs = find_needs(instance);
-    struct layout layout = {0};
-    instance->widest = needs.cols;
-    lay_out(instance, &needs, &layout);
-    if (needs.is_too_large || layout.has_overflow)
-        return nib_fail_memory(err);
+    struct needs needs;
+    struct layout layout;
+    enum nib_status status = measure_buffers(instance, &needs, &layout, err);
+    if (status != NIB_OK)
+        return status;
     instance->buffers = nib_pages_alloc_large((size_t)layout.used);
     if (!instance->buffers)
         return nib_fail_memory(err);
@@ -322,8 +330,7 @@ static enum nib_status create_arrays(struct nib_cpu_instance *instance, bool pro
     instance->places = new_array(plan->n_weights, sizeof *instance->places);
     instance->caches = new_array(plan->n_kv_layers, sizeof *instance->caches);
     instance->angles = new_array(plan->n_ropes, sizeof *instance->angles);
-    instance->scratch =
-        new_array(nib_thread_pool_size(instance->device->pool), sizeof *instance->scratch);
+    instance->scratch = new_array(instance->n_threads, sizeof *instance->scratch);
     bool is_complete = instance->weights && instance->is_used && instance->places &&
                        instance->caches && instance->angles && instance->scratch;
     if (profile) {
@@ -344,6 +351,7 @@ enum nib_status nib_cpu_instance_create(const struct nib_instance_params *params
         return nib_fail_memory(err);
     instance->plan = params->plan;
     instance->device = params->device;
+    instance->n_threads = nib_thread_pool_size(instance->device->pool);
     instance->first_segment = params->first_segment;
     instance->n_segments = params->n_segments;
     instance->max_rows =
@@ -427,6 +435,41 @@ enum nib_status nib_cpu_instance_pack(void *self, uint32_t weight,
     }
     instance->n_missing -= instance->is_used[weight];
 fail:
+    return status;
+}
+
+enum nib_status nib_cpu_predict_scratch(const struct nib_plan *plan, uint32_t threads,
+                                        uint64_t *out_bytes, struct nib_error *err)
+{
+    struct nib_cpu_device device = {.pool = NULL};
+    enum nib_cpu_level level;
+    struct needs needs;
+    struct layout layout;
+    *out_bytes = 0;
+    if (threads > NIB_THREAD_POOL_MAX)
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "%u threads are more than %d", threads,
+                        NIB_THREAD_POOL_MAX);
+    enum nib_status status = nib_cpu_level_find(NULL, &level, err);
+    if (status != NIB_OK)
+        return status;
+    nib_cpu_kernels_init(&device.kernels, level);
+    struct nib_cpu_instance *instance = calloc(1, sizeof *instance);
+    if (!instance)
+        return nib_fail_memory(err);
+    instance->plan = plan;
+    instance->device = &device;
+    instance->n_threads = threads ? threads : nib_cpu_cores();
+    instance->n_segments = plan->n_segments;
+    instance->max_rows =
+        plan->max_rows > NIB_STEP_MAX_LOGITS ? plan->max_rows : NIB_STEP_MAX_LOGITS;
+    NIB_TRY(create_arrays(instance, false, err));
+    NIB_TRY(measure_buffers(instance, &needs, &layout, err));
+    *out_bytes = layout.used;
+    if (needs.has_values)
+        *out_bytes += (uint64_t)instance->max_rows * sizeof(float) * instance->widest;
+
+fail:
+    nib_cpu_instance_destroy(instance);
     return status;
 }
 

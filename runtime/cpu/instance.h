@@ -25,6 +25,7 @@ double nib_cpu_measure_byte_peak(const struct nib_cpu_device *device);
 struct nib_cpu_instance {
     const struct nib_plan *plan;
     struct nib_cpu_device *device;
+    uint32_t n_threads; ///< of the device
     uint32_t first_segment;
     uint32_t n_segments;
     uint32_t max_rows; ///< lines of every value: the rows of a step or the logits of a head's run
@@ -66,6 +67,9 @@ struct nib_cpu_instance {
     uint64_t *profile_ns;
 };
 
+/// As nib_backend.predict_scratch.
+enum nib_status nib_cpu_predict_scratch(const struct nib_plan *plan, uint32_t threads,
+                                        uint64_t *out_bytes, struct nib_error *err);
 /// As nib_backend.create, destroy, pack and memory.
 enum nib_status nib_cpu_instance_create(const struct nib_instance_params *params, void **out_self,
                                         struct nib_error *err);

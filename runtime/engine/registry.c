@@ -10,8 +10,7 @@
 /// In the order of nib_devices_list.
 static const enum nib_backend_kind kinds[] = {NIB_BACKEND_CPU, NIB_BACKEND_VULKAN};
 
-/// Returns the backend of `kind`, or NULL where this build has none.
-static const struct nib_backend *find_backend(enum nib_backend_kind kind)
+const struct nib_backend *nib_registry_find(enum nib_backend_kind kind)
 {
     switch (kind) {
     case NIB_BACKEND_CPU:
@@ -30,7 +29,7 @@ enum nib_status nib_registry_list(struct nib_device_info *out_infos, uint32_t ca
 {
     *out_count = 0;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        const struct nib_backend *backend = find_backend(kinds[i]);
+        const struct nib_backend *backend = nib_registry_find(kinds[i]);
         if (!backend)
             continue;
         uint32_t place = *out_count < capacity ? *out_count : capacity;
@@ -48,7 +47,7 @@ enum nib_status nib_registry_list(struct nib_device_info *out_infos, uint32_t ca
 
 static enum nib_status find_vulkan(const struct nib_backend **out_backend, struct nib_error *err)
 {
-    *out_backend = find_backend(NIB_BACKEND_VULKAN);
+    *out_backend = nib_registry_find(NIB_BACKEND_VULKAN);
     return *out_backend ? NIB_OK
                         : nib_fail(err, NIB_ERROR_UNSUPPORTED,
                                    "this build of nibble has no Vulkan backend; use --device cpu");
@@ -108,7 +107,7 @@ enum nib_status nib_registry_open(const struct nib_device_params *params,
     if ((unsigned)params->backend > NIB_BACKEND_VULKAN)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "there is no backend %u",
                         (unsigned)params->backend);
-    const struct nib_backend *backend = find_backend(params->backend);
+    const struct nib_backend *backend = nib_registry_find(params->backend);
     enum nib_status status = backend ? NIB_OK : find_vulkan(&backend, err);
     if (status == NIB_OK)
         status = backend->device_open(params, &impl, err);

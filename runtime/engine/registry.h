@@ -5,6 +5,9 @@
 
 #include "runtime/ops/backend.h"
 
+/// Returns the backend of `kind`, or NULL where this build has none.
+const struct nib_backend *nib_registry_find(enum nib_backend_kind kind);
+
 /// nib_devices_list and nib_device_open, with params of this version.
 enum nib_status nib_registry_list(struct nib_device_info *out_infos, uint32_t capacity,
                                   uint32_t *out_count, struct nib_error *err);

@@ -73,8 +73,21 @@ static uint64_t weights_bytes(const struct nib_plan *plan, const struct nib_form
     return bytes;
 }
 
+/// Bytes of activations and of whatever else an instance on `backend` works with.
+static enum nib_status predict_scratch(const struct nib_plan *plan, uint32_t threads,
+                                       const struct nib_backend *backend, uint64_t *out_bytes,
+                                       struct nib_error *err)
+{
+    *out_bytes = nib_plan_scratch_bytes(plan, NIB_STEP_MAX_LOGITS);
+    if (!backend || !backend->predict_scratch)
+        return NIB_OK;
+    enum nib_status status = nib_plan_validate(plan, err);
+    return status == NIB_OK ? backend->predict_scratch(plan, threads, out_bytes, err) : status;
+}
+
 enum nib_status nib_plan_predict_memory(const struct nib_source *source,
                                         const struct nib_memory_params *params,
+                                        const struct nib_backend *backend,
                                         struct nib_memory *out_memory, struct nib_error *err)
 {
     enum nib_status status;
@@ -99,9 +112,9 @@ enum nib_status nib_plan_predict_memory(const struct nib_source *source,
     NIB_TRY(nib_plan_create(source, &plan_params, &plan, err));
     out_memory->weights_bytes = weights_bytes(plan, format);
     out_memory->kv_bytes = nib_plan_kv_bytes(plan, n_sessions, params->on_vulkan);
-    // Activations; on the host the lines of logits, and the sampler's two words for each candidate.
-    out_memory->scratch_bytes =
-        nib_plan_scratch_bytes(plan, NIB_STEP_MAX_LOGITS) +
+    NIB_TRY(predict_scratch(plan, params->threads, backend, &out_memory->scratch_bytes, err));
+    // On the host the lines of logits, and the sampler's two words for each candidate.
+    out_memory->scratch_bytes +=
         (uint64_t)plan->vocabulary * (NIB_STEP_MAX_LOGITS + 2) * sizeof(float);
     out_memory->total_bytes =
         out_memory->weights_bytes + out_memory->kv_bytes + out_memory->scratch_bytes;

@@ -3,7 +3,7 @@
 #define RUNTIME_MODEL_MODEL_H
 
 #include "runtime/import/source.h"
-#include "runtime/ops/plan.h"
+#include "runtime/ops/backend.h"
 
 /// What a plan depends on besides the model.
 struct nib_plan_params {
@@ -47,9 +47,11 @@ struct nib_layer_range {
 uint64_t nib_plan_layers_kv_bytes(const struct nib_plan *plan, struct nib_layer_range layers,
                                   uint32_t n_sessions, bool on_vulkan);
 
-/// Predicts the memory of an engine (see nib_model_predict_memory).
+/// Predicts the memory of an engine (see nib_model_predict_memory) on a device of `backend` (NULL:
+/// of any).
 enum nib_status nib_plan_predict_memory(const struct nib_source *source,
                                         const struct nib_memory_params *params,
+                                        const struct nib_backend *backend,
                                         struct nib_memory *out_memory, struct nib_error *err);
 
 #endif

@@ -122,6 +122,11 @@ struct nib_backend {
     enum nib_status (*self_test)(void *device, const struct nib_backend *reference,
                                  nib_kernel_check_fn *on_check, void *user, struct nib_error *err);
 
+    /// Optional. Finds the bytes of scratch that an instance of the whole plan takes, with
+    /// NIB_STEP_MAX_LOGITS lines of logits, on a device of `threads` threads (0: as many as it has
+    /// by default); NULL: nib_plan_scratch_bytes. Errors: argument (too many), memory.
+    enum nib_status (*predict_scratch)(const struct nib_plan *plan, uint32_t threads,
+                                       uint64_t *out_bytes, struct nib_error *err);
     /// Returns NIB_OK where the device can run op `op` of `plan`, else NIB_ERROR_UNSUPPORTED with
     /// the reason.
     enum nib_status (*supports)(const void *device, const struct nib_plan *plan, uint32_t op,

@@ -41,7 +41,7 @@ static void plan(const struct nib_source *source)
             abort();
         for (uint32_t i = 0; i < made->n_weights; i++)
             read_row(source, &made->weights[i]);
-        if (nib_plan_predict_memory(source, &memory_params, &memory, &error) != NIB_OK)
+        if (nib_plan_predict_memory(source, &memory_params, NULL, &memory, &error) != NIB_OK)
             abort();
     }
     nib_plan_destroy(&made);

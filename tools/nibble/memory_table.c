@@ -113,7 +113,8 @@ static enum nib_status make_table(const struct nib_model *model, const struct op
                                               .key_format = cache->keys,
                                               .value_format = cache->values,
                                               .kv_recent = cache->recent, .kv_first = cache->first,
-                                              .on_vulkan = options->device.choice >= DEVICE_VULKAN),
+                                              .on_vulkan = options->device.choice >= DEVICE_VULKAN,
+                                              .threads = (uint32_t)options->threads.value),
                             &table->cells[w][k][c], err));
         }
     }

@@ -160,7 +160,7 @@ static const struct option table[] = {
      "the first N layers on the GPU", 0, 1048576},
     {"fallback", 0, OPTION_FLAG, ENGINE, FIELD(fallback), NULL,
      "let the CPU do what the device cannot", 0, 0},
-    {"threads", 0, OPTION_COUNT, ENGINE | COMMAND_QUANTIZE, FIELD(threads), "N",
+    {"threads", 0, OPTION_COUNT, ENGINE | COMMAND_INSPECT | COMMAND_QUANTIZE, FIELD(threads), "N",
      "CPU threads (default: physical cores)", 1, 1024},
     {"cpu-mask", 0, OPTION_TEXT, ENGINE, FIELD(cpu_mask), "LEVEL",
      "highest instruction set to use, such as scalar or avx2", 0, 0},

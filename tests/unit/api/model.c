@@ -50,25 +50,28 @@ Test(model, info_of_a_folder)
     cr_assert_null(model);
 }
 
-/// Prediction and report are held to 3 %; here nothing is rounded, so they agree to the byte but
-/// for buffers of single threads.
-static void expect_prediction(struct nib_model *model, uint32_t context, enum nib_kv_format format)
+/// Prediction and report are held to 3 %.
+static void expect_prediction(struct nib_model *model, struct nib_device *device,
+                              struct nib_memory_params params)
 {
     struct nib_engine *engine = NULL;
     struct nib_session *session = NULL;
     struct nib_engine_info info;
     struct nib_memory memory;
     struct nib_error error;
-    struct nib_memory_params params = {.struct_size = sizeof params,
-                                       .context = context,
-                                       .key_format = format,
-                                       .value_format = format};
+    struct nib_model_info model_info;
     const int32_t id = 1;
+    params.struct_size = sizeof params;
+    params.value_format = params.key_format;
+    nib_model_get_info(model, &model_info);
+    const struct nib_placement whole = {.device = device, .n_segments = model_info.layers + 2};
     cr_assert_eq(nib_model_predict_memory(model, &params, &memory, &error), NIB_OK, "%s",
                  error.message);
     cr_assert_eq(nib_engine_create(model,
-                                   nib_engine_params(.context = context, .key_format = format,
-                                                     .value_format = format),
+                                   nib_engine_params(.placements = &whole, .n_placements = 1,
+                                                     .context = params.context,
+                                                     .key_format = params.key_format,
+                                                     .value_format = params.value_format),
                                    &engine, &error),
                  NIB_OK, "%s", error.message);
     cr_assert_eq(nib_session_create(engine, &session, NULL), NIB_OK);
@@ -79,7 +82,8 @@ static void expect_prediction(struct nib_model *model, uint32_t context, enum ni
     double ratio = (double)info.memory.weights_bytes / (double)memory.weights_bytes;
     cr_assert(ratio > 0.97 && ratio < 1.03, "weights: %g times the prediction", ratio);
     ratio = (double)info.memory.total_bytes / (double)memory.total_bytes;
-    cr_assert(ratio > 0.97 && ratio < 1.03, "memory: %g times the prediction", ratio);
+    cr_assert(ratio > 0.97 && ratio < 1.03, "memory: %g times the prediction with %u threads",
+              ratio, params.threads);
     nib_session_destroy(&session);
     nib_engine_destroy(&engine);
 }
@@ -94,9 +98,20 @@ static void expect_predictions(const char *file)
         cr_skip_test("models/%s is absent; tools/fetch-model brings it", file);
     fclose(present);
     cr_assert_eq(nib_model_open(path, NULL, &model, NULL), NIB_OK);
-    for (uint32_t context = 512; context <= 8192; context *= 4) {
-        expect_prediction(model, context, NIB_KV_F16);
-        expect_prediction(model, context, NIB_KV_F32);
+    static const uint32_t threads[] = {1, 2, 16, 0};
+    for (size_t i = 0; i < sizeof threads / sizeof threads[0]; i++) {
+        struct nib_device *device = NULL;
+        struct nib_memory_params params = {.threads = threads[i]};
+        cr_assert_eq(nib_device_open(nib_device_params(.threads = threads[i]), &device, NULL),
+                     NIB_OK);
+        for (params.context = 512; params.context <= 8192; params.context *= 4) {
+            params.key_format = NIB_KV_F16;
+            expect_prediction(model, device, params);
+            params.key_format = NIB_KV_F32;
+            if (threads[i] == 0)
+                expect_prediction(model, device, params);
+        }
+        nib_device_destroy(&device);
     }
     nib_model_destroy(&model);
 }
@@ -143,4 +158,19 @@ Test(model, errors_name_the_file)
     cr_assert_neq(nib_model_open("no/such/model.gguf", NULL, &model, &error), NIB_OK);
     cr_assert_null(model);
     cr_assert_not_null(strstr(error.message, "no/such/model.gguf"), "%s", error.message);
+}
+
+Test(model, predictions_refuse_more_threads_than_there_can_be)
+{
+    struct nib_model *model = open_tiny("qwen2");
+    struct nib_memory memory;
+    struct nib_error error;
+    cr_assert_eq(
+        nib_model_predict_memory(model, nib_memory_params(.threads = 1025), &memory, &error),
+        NIB_ERROR_ARGUMENT);
+    cr_assert_not_null(strstr(error.message, "1025 threads"), "%s", error.message);
+    cr_assert_eq(nib_model_predict_memory(
+                     model, nib_memory_params(.threads = 1025, .on_vulkan = true), &memory, &error),
+                 NIB_OK);
+    nib_model_destroy(&model);
 }

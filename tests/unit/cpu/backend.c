@@ -31,6 +31,28 @@ Test(cpu_backend, memory_is_what_was_taken)
     tiny_model_free(&m);
 }
 
+Test(cpu_backend, scratch_is_what_was_predicted)
+{
+    struct tiny_model m;
+    struct tiny_instance t;
+    struct nib_instance_memory memory;
+    uint64_t predicted[2];
+    tiny_model_init(&m, &params);
+    for (uint32_t i = 0; i < 2; i++) {
+        uint32_t n_threads = 1 + 6 * i;
+        tiny_open(&t, &m, n_threads, 0, TINY_SEGMENTS);
+        nib_cpu_backend.memory(t.self, &memory);
+        cr_assert_eq(nib_cpu_backend.predict_scratch(&m.plan, n_threads, &predicted[i], NULL),
+                     NIB_OK);
+        cr_assert_geq(predicted[i], memory.scratch);
+        tiny_close(&t);
+    }
+    cr_assert_gt(predicted[1], predicted[0]);
+    cr_assert_eq(nib_cpu_backend.predict_scratch(&m.plan, 1025, predicted, NULL),
+                 NIB_ERROR_ARGUMENT);
+    tiny_model_free(&m);
+}
+
 /// Packed matrices lie one after the other in the order in which steps read them.
 Test(cpu_backend, one_arena_holds_the_matrices)
 {

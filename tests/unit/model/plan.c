@@ -342,7 +342,7 @@ Test(plan, memory_as_predicted)
     struct nib_memory memory;
     struct nib_memory_params params = {.struct_size = sizeof params};
     open_folder("qwen3");
-    cr_assert_eq(nib_plan_predict_memory(source, &params, &memory, &error), NIB_OK);
+    cr_assert_eq(nib_plan_predict_memory(source, &params, NULL, &memory, &error), NIB_OK);
     uint64_t matrices = 0, vectors = 0;
     const struct nib_tensor_directory *tensors = nib_source_tensors(source);
     for (uint32_t i = 0; i < tensors->n_tensors; i++) {
@@ -357,9 +357,10 @@ Test(plan, memory_as_predicted)
 
     params.weight_format = "int4";
     params.max_sessions = 3;
-    cr_assert_eq(nib_plan_predict_memory(source, &params, &memory, &error), NIB_OK);
+    cr_assert_eq(nib_plan_predict_memory(source, &params, NULL, &memory, &error), NIB_OK);
     cr_expect_eq(memory.weights_bytes, matrices / 2 * 18 / 32 + 4 * vectors);
     cr_expect_eq(memory.kv_bytes, 3 * 3 * 16 * 2 * 32 * 64 * 2);
     params.weight_format = "int5";
-    cr_expect_eq(nib_plan_predict_memory(source, &params, &memory, &error), NIB_ERROR_NOT_FOUND);
+    cr_expect_eq(nib_plan_predict_memory(source, &params, NULL, &memory, &error),
+                 NIB_ERROR_NOT_FOUND);
 }
