@@ -191,10 +191,12 @@ static bool exec_segment(struct nib_cpu_exec *e, const struct nib_segment *segme
         self->sequences[r] = e->step->rows[r].sequence;
     find_spans(e);
     uint32_t end = segment->first_op + segment->n_ops;
+    bool goes_on = true;
     for (uint32_t i = segment->first_op, next; i < end; i = next) {
         uint64_t start = self->profile_ns ? nib_clock_ns() : 0;
-        if (!show_tap(e, &e->plan->ops[i]))
-            return false;
+        goes_on = show_tap(e, &e->plan->ops[i]);
+        if (!goes_on)
+            break;
         next = exec_ops(e, i, self->profile_ns ? i + 1 : end);
         if (self->profile_ns) {
             self->profile_ns[i] += nib_clock_ns() - start;
@@ -207,7 +209,7 @@ static bool exec_segment(struct nib_cpu_exec *e, const struct nib_segment *segme
         move_lines(e, true);
     e->step = step;
     self->n_dispatches += segment->n_ops;
-    return true;
+    return goes_on;
 }
 
 /// Computes the angles of every table that segments [first, last] use.
@@ -247,11 +249,10 @@ enum nib_status nib_cpu_run(void *self, uint32_t first, uint32_t last, const str
     if (hidden_in)
         memcpy(hidden, hidden_in, hidden_size);
     find_angles(&e, first, last);
-    for (uint32_t s = first; s <= last; s++) {
-        if (!exec_segment(&e, &e.plan->segments[s]))
-            break;
-    }
-    if (step->draws)
+    bool goes_on = true;
+    for (uint32_t s = first; s <= last && goes_on; s++)
+        goes_on = exec_segment(&e, &e.plan->segments[s]);
+    if (step->draws && goes_on)
         nib_cpu_draw_logits(&e);
     if (hidden_out)
         memcpy(hidden_out, hidden, hidden_size);

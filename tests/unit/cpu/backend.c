@@ -53,6 +53,68 @@ Test(cpu_backend, scratch_is_what_was_predicted)
     tiny_model_free(&m);
 }
 
+/// Ends the run, and counts rows.
+static bool stop_here(void *user, uint32_t tap, const float *rows, uint64_t stride, uint32_t n_rows)
+{
+    uint32_t *count = user;
+    (void)tap;
+    (void)rows;
+    (void)stride;
+    *count += n_rows;
+    return false;
+}
+
+/// Where only rows that want logits are left, nothing of these outlives the run.
+Test(cpu_backend, a_run_that_a_tap_ends_draws_nothing)
+{
+    enum { N_ROWS = 4, N_BEFORE = TINY_VOCABULARY };
+    struct tiny_model m;
+    struct tiny_instance t;
+    struct nib_error error;
+    struct nib_step_row rows[N_ROWS];
+    const uint32_t table[2 * TINY_TABLE] = {0};
+    const struct nib_step_sequence sequence = {.kv_length = N_ROWS, .n_rows = N_ROWS};
+    const struct nib_step_draw draw = {0};
+    float logits[N_ROWS * TINY_VOCABULARY];
+    uint32_t drawn[N_ROWS] = {N_BEFORE, N_BEFORE, N_BEFORE, N_BEFORE}, count = 0;
+    for (uint32_t r = 0; r < N_ROWS; r++)
+        rows[r] = (struct nib_step_row){
+            .token = r, .position = r, .logit_row = r + 1 < N_ROWS ? NIB_NONE : 0};
+    const struct nib_step step = {.header = {.n_rows = N_ROWS,
+                                             .n_used_rows = N_ROWS,
+                                             .n_sequences = 1,
+                                             .n_logits = 1,
+                                             .page_table_stride = TINY_TABLE},
+                                  .rows = rows,
+                                  .sequences = &sequence,
+                                  .page_tables = table,
+                                  .logits = logits,
+                                  .draws = &draw,
+                                  .drawn = drawn};
+    tiny_model_init(&m, &params);
+    tiny_open(&t, &m, 1, 0, TINY_SEGMENTS);
+    struct nib_cpu_instance *instance = t.self;
+    instance->on_tap = stop_here;
+    instance->tap_user = &count;
+    uint32_t last = 0; // matmul of the layers
+    for (uint32_t i = 0; i < m.plan.n_ops; i++) {
+        if (m.ops[i].kind == NIB_OP_MATMUL && m.ops[i].segment == TINY_LAYERS)
+            last = i;
+    }
+    m.ops[last].matmul.tap = 0;
+    cr_assert_eq(nib_cpu_backend.run(t.self, 0, TINY_SEGMENTS - 1, &step, NULL, NULL, &error),
+                 NIB_OK, "%s", error.message);
+    cr_assert_eq(count, 1, "rows that want logits");
+    for (uint32_t r = 0; r < N_ROWS; r++)
+        cr_assert_eq(drawn[r], N_BEFORE);
+    m.ops[last].matmul.tap = NIB_NO_WEIGHT;
+    cr_assert_eq(nib_cpu_backend.run(t.self, 0, TINY_SEGMENTS - 1, &step, NULL, NULL, &error),
+                 NIB_OK, "%s", error.message);
+    cr_assert_lt(drawn[0], TINY_VOCABULARY);
+    tiny_close(&t);
+    tiny_model_free(&m);
+}
+
 /// Packed matrices lie one after the other in the order in which steps read them.
 Test(cpu_backend, one_arena_holds_the_matrices)
 {
