@@ -80,7 +80,8 @@ struct nib_quantize_params {
     struct nib_progress progress; ///< counts units of work; estimates can be made from them
     enum nib_quantize_method method;
     enum nib_quantize_container container;
-    /// A format of GGUF's ("q4_k", "q8_0", "f16"), which then says all of the following; or NULL.
+    /// A format ("q4_k", "q8_0", "f16"; in folders "int4", "int4/64"), which then says all of the
+    /// following, of which `group` must be 0; or NULL.
     const char *format;
     uint32_t bits; ///< 2, 3, 4 or 8; 0: 8 for SmoothQuant and LLM.int8, else 4
     enum nib_quantize_granularity granularity;

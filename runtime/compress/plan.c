@@ -474,6 +474,11 @@ enum nib_status nib_compress_plan_init(struct nib_compress_plan *plan,
     enum nib_status status;
     struct nib_mix_choice base;
     *plan = (struct nib_compress_plan){.source = source, .params = *params};
+    if (params->format && params->group != 0)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "format %s says what the group is; leave --group out, or give it with the "
+                        "format, such as int4/64",
+                        params->format);
     fill_defaults(&plan->params, path);
     NIB_TRY(check_params(&plan->params, err));
     NIB_TRY(base_format(&plan->params, &base, err));

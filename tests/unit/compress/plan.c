@@ -117,6 +117,11 @@ Test(plan, scaled_inputs_have_no_static_range_but_in_smoothquant)
 }
 
 /// Numbers that are no value of their enum.
+Test(plan, a_format_has_its_group)
+{
+    expect_refused((struct nib_quantize_params){.format = "int4", .group = 64}, "int4/64");
+}
+
 Test(plan, choices_that_there_are_not)
 {
     expect_refused((struct nib_quantize_params){.method = (enum nib_quantize_method)8}, "method 8");
