@@ -196,6 +196,11 @@ static enum nib_status check_params(const struct nib_quantize_params *p, struct 
                         "smoothquant");
     if (p->granularity == NIB_QUANTIZE_BY_TENSOR && p->method == NIB_QUANTIZE_GPTQ)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "gptq has a scale for each channel or group");
+    if (p->format && p->group != 0)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "format %s says what the group is; leave --group out, or give it with the "
+                        "format, such as int4/64",
+                        p->format);
     if (p->granularity != NIB_QUANTIZE_BY_GROUP && p->group != 0)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "--group goes with --granularity group alone");
 fail:
@@ -474,11 +479,6 @@ enum nib_status nib_compress_plan_init(struct nib_compress_plan *plan,
     enum nib_status status;
     struct nib_mix_choice base;
     *plan = (struct nib_compress_plan){.source = source, .params = *params};
-    if (params->format && params->group != 0)
-        return nib_fail(err, NIB_ERROR_ARGUMENT,
-                        "format %s says what the group is; leave --group out, or give it with the "
-                        "format, such as int4/64",
-                        params->format);
     fill_defaults(&plan->params, path);
     NIB_TRY(check_params(&plan->params, err));
     NIB_TRY(base_format(&plan->params, &base, err));
