@@ -6,11 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 static uint32_t max_u32(uint32_t a, uint32_t b)
 {
     return a > b ? a : b;
@@ -115,8 +110,8 @@ static void narrow(struct nib_kv_pool *pool, uint32_t table, uint32_t kv_class, 
     // The last ones first: what they follow stays known longer.
     while (held->end > end)
         drop_page(pool, kv_class, &pages[--held->end]);
-    held->first = min_u32(held->first, held->end);
-    for (; held->first < min_u32(first, held->end); held->first++) {
+    held->first = nib_min_u32(held->first, held->end);
+    for (; held->first < nib_min_u32(first, held->end); held->first++) {
         if (held->first >= pool->params.reach[kv_class].first)
             drop_page(pool, kv_class, &pages[held->first]);
     }
@@ -154,7 +149,7 @@ static uint32_t step_pages(const struct nib_kv_pool *pool, uint32_t kv_class, ui
     uint32_t left = pool->params.n_step_pages - pool->n_step_pages;
     begin = max_u32(begin, reach->first);
     bool has_any = reach->recent > 0 && end > begin && end - begin > reach->recent;
-    return has_any ? min_u32(end - begin - reach->recent, left) : 0;
+    return has_any ? nib_min_u32(end - begin - reach->recent, left) : 0;
 }
 
 /// Returns the number of pages that the table must take to hold `n_tokens` tokens.
@@ -257,14 +252,14 @@ uint32_t nib_kv_pool_room(const struct nib_kv_pool *pool, uint32_t table, uint32
 {
     const struct nib_kv_table_state *state = &pool->states[table];
     uint32_t room = pages_for(state->n_tokens) * NIB_KV_PAGE_TOKENS;
-    return min_u32(max_u32(room, state->n_tokens), n_tokens);
+    return nib_min_u32(max_u32(room, state->n_tokens), n_tokens);
 }
 
 /// Finds out anew which blocks a table that was cut short begins with.
 static void find_known(struct nib_kv_pool *pool, uint32_t table)
 {
     struct nib_kv_table_state *state = &pool->states[table];
-    uint32_t n = min_u32(state->n_known, state->n_tokens / NIB_KV_PAGE_TOKENS);
+    uint32_t n = nib_min_u32(state->n_known, state->n_tokens / NIB_KV_PAGE_TOKENS);
     if (n == state->n_known)
         return;
     state->n_known = n;
@@ -310,7 +305,7 @@ uint32_t nib_kv_pool_truncate(struct nib_kv_pool *pool, uint32_t table, uint32_t
 {
     struct nib_kv_table_state *state = &pool->states[table];
     nib_kv_drop_step_pages(pool, table);
-    uint32_t kept = usable(pool, table, min_u32(n_tokens, state->n_tokens));
+    uint32_t kept = usable(pool, table, nib_min_u32(n_tokens, state->n_tokens));
     for (uint32_t c = 0; c < pool->params.n_classes; c++) {
         narrow(pool, table, c, 0, nib_kv_end(pool->params.reach[c], kept));
     }
@@ -338,9 +333,9 @@ void nib_kv_pool_fork(struct nib_kv_pool *pool, uint32_t from, uint32_t to)
 
 struct nib_kv_places nib_kv_needed(struct nib_kv_reach reach, uint32_t n_tokens)
 {
-    uint32_t end = nib_kv_end(reach, n_tokens), n_first = min_u32(reach.first, end);
+    uint32_t end = nib_kv_end(reach, n_tokens), n_first = nib_min_u32(reach.first, end);
     uint32_t first = max_u32(nib_kv_first_seen(reach, n_tokens), n_first);
-    return (struct nib_kv_places){n_first, min_u32(first, end), end};
+    return (struct nib_kv_places){n_first, nib_min_u32(first, end), end};
 }
 
 enum nib_status nib_kv_pool_restore(struct nib_kv_pool *pool, uint32_t table, uint32_t n_tokens,

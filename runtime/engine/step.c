@@ -1,11 +1,7 @@
+#include "runtime/base/checked.h"
 #include "runtime/base/os.h"
 #include "runtime/base/status.h"
 #include "runtime/engine/placement.h"
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 /// One run of a placement: segments [first, last], hidden states as nib_backend.run has them.
 struct span {
@@ -34,7 +30,7 @@ static enum nib_status run_segments(struct nib_engine *engine, bool with_head,
     const float *hidden = NULL;
     for (uint32_t i = 0; i < engine->n_parts; i++) {
         const struct nib_part *part = &engine->parts[i];
-        uint32_t part_end = min_u32(part->first_segment + part->n_segments, end);
+        uint32_t part_end = nib_min_u32(part->first_segment + part->n_segments, end);
         if (part_end <= part->first_segment)
             break;
         struct span span = {.first = part->first_segment,
@@ -109,7 +105,7 @@ enum nib_status nib_step_deliver(struct nib_engine *engine, const uint32_t *draw
     count_computed(engine);
     deliver_slice(engine, drawn, &row, failure);
     while ((header->first_logit += header->n_logits) < n_logits) {
-        header->n_logits = min_u32(n_logits - header->first_logit, NIB_STEP_MAX_LOGITS);
+        header->n_logits = nib_min_u32(n_logits - header->first_logit, NIB_STEP_MAX_LOGITS);
         enum nib_status status = run_span(engine, &engine->parts[engine->n_parts - 1],
                                           (struct span){.first = head, .last = head}, err);
         if (status != NIB_OK)
@@ -137,7 +133,7 @@ static enum nib_status run_drawn(struct nib_engine *engine, uint32_t n_logits, b
 static enum nib_status run_scheduled(struct nib_engine *engine, uint32_t n_logits,
                                      struct nib_error *failure, struct nib_error *err)
 {
-    engine->step.header.n_logits = min_u32(n_logits, NIB_STEP_MAX_LOGITS);
+    engine->step.header.n_logits = nib_min_u32(n_logits, NIB_STEP_MAX_LOGITS);
     enum nib_status status = run_segments(engine, n_logits > 0, err);
     return status == NIB_OK ? nib_step_deliver(engine, NULL, n_logits, failure, err) : status;
 }
@@ -153,7 +149,7 @@ static void settle_draft(struct nib_session *session)
     generator->result.n_accepted += n_accepted;
     generator->draft_length = n_accepted < session->n_draft
                                   ? n_accepted + 1
-                                  : min_u32(2 * generator->draft_length, generator->max_draft);
+                                  : nib_min_u32(2 * generator->draft_length, generator->max_draft);
     session->n_draft = 0;
     if (session->n_computed >= session->n_tokens)
         nib_session_rewind(session, session->n_tokens - 1);
