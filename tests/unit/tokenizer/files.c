@@ -5,6 +5,7 @@
 #include "runtime/formats/json.h"
 #include "runtime/import/tokenizer_gguf.h"
 #include "runtime/import/tokenizer_hf.h"
+#include "tests/unit/tokenizer/ids.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -13,14 +14,6 @@
 #include <unistd.h>
 
 static struct nib_error error;
-
-static bool same_ids(const int32_t *ids, size_t count, const json_t *expected)
-{
-    bool same = count == json_array_size(expected);
-    for (size_t i = 0; i < count && same; i++)
-        same = ids[i] == json_number_value(json_array_get(expected, i));
-    return same;
-}
 
 static char *decode(const struct nib_tokenizer *tokenizer, const int32_t *ids, size_t count,
                     size_t *out_size)
@@ -67,7 +60,7 @@ static void check_file(const char *name)
         cr_assert_eq(nib_tokenizer_encode(tokenizer, text, nib_encode_params(.parse_special = true),
                                           &ids, &count, &error),
                      NIB_OK, "%s", error.message);
-        cr_expect(same_ids(ids, count, json_object_get(item, "ids")), "%s %zu: '%s'", name, index,
+        cr_expect(ids_are(ids, count, json_object_get(item, "ids")), "%s %zu: '%s'", name, index,
                   text.ptr);
         size_t size;
         char *decoded = decode(tokenizer, ids, count, &size);

@@ -6,6 +6,7 @@
 #include "runtime/import/tokenizer_gguf.h"
 #include "runtime/import/tokenizer_hf.h"
 #include "tests/unit/formats/bytes.h"
+#include "tests/unit/tokenizer/ids.h"
 #include "tests/unit/tokenizer/vocabs.h"
 
 #include <criterion/criterion.h>
@@ -84,9 +85,7 @@ static bool same_ids(const struct nib_tokenizer *tokenizer, struct nib_text text
     cr_assert_eq(nib_tokenizer_encode(tokenizer, text, nib_encode_params(.parse_special = true),
                                       &ids, &count, &error),
                  NIB_OK, "%s", error.message);
-    bool same = count == json_array_size(expected);
-    for (size_t i = 0; i < count && same; i++)
-        same = ids[i] == json_number_value(json_array_get(expected, i));
+    const bool same = ids_are(ids, count, expected);
     nib_ids_free(ids);
     return same;
 }

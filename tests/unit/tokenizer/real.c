@@ -3,6 +3,7 @@
 #include "runtime/base/os.h"
 #include "runtime/formats/json.h"
 #include "runtime/import/tokenizer_gguf.h"
+#include "tests/unit/tokenizer/ids.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -57,10 +58,7 @@ static void check_model(const char *model, const char *vectors)
         cr_assert_eq(nib_tokenizer_encode(tokenizer, text, nib_encode_params(.parse_special = true),
                                           &ids, &count, &error),
                      NIB_OK, "%s", error.message);
-        bool same = count == json_array_size(expected);
-        for (size_t i = 0; i < count && same; i++)
-            same = ids[i] == json_number_value(json_array_get(expected, i));
-        cr_expect(same, "%s %zu: '%s'", vectors, index, text.ptr);
+        cr_expect(ids_are(ids, count, expected), "%s %zu: '%s'", vectors, index, text.ptr);
         expect_decoded(tokenizer, ids, count, text);
         nib_ids_free(ids);
     }
