@@ -333,7 +333,9 @@ static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
     uint32_t dim = layer->key_dim > layer->value_dim ? layer->key_dim : layer->value_dim;
     uint32_t least = 8 * plan->attention_units;
     least = codes && least < NIB_KV_GROUP ? NIB_KV_GROUP : least;
-    struct tiling t = {.lanes = 1};
+    // Where no invocations share a token all read the same query, and the same scales of a channel,
+    // which AMD's compiler then keeps in scalar registers: gfx1150's has too few for both.
+    struct tiling t = {.lanes = model->key_format == NIB_KV_I4_CHANNEL ? 2 : 1};
     while (t.lanes < MAX_LANES && t.lanes * least < dim)
         t.lanes *= 2;
     // An invocation keeps its share of a query and of an output.
@@ -345,8 +347,7 @@ static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
         t.chunk--;
     uint32_t most = nib_min_u32(plan->attention_numbers / share, MAX_ROWS);
     most = nib_min_u32(most, MAX_ITEMS / (quads / t.chunk));
-    // Where no invocations share a token all read the same query, which AMD's compiler then keeps
-    // in scalar registers: it has none left for a second row.
+    // Nor are there any for a second row.
     most = most && (t.lanes > 1 || !codes) ? most : 1;
     // As many tiles of as even a size as it takes.
     t.heads = ceil_div(group, ceil_div(group, most));
