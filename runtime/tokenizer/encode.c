@@ -151,6 +151,31 @@ static enum nib_status encode_normalized(struct nib_encoder *encoder, struct nib
     return encode_words(encoder, nib_buffer_text(&encoder->escaped), err);
 }
 
+/// Normalizes a speaker's words apart from what is not theirs, so that it stays known which bytes
+/// are whose: encoder->literal is to the normalized text what `literal`, as in nib_encode_source,
+/// is to `text`.
+static enum nib_status normalize_runs(struct nib_encoder *encoder, struct nib_text text,
+                                      const uint8_t *literal, struct nib_error *err)
+{
+    struct nib_buffer *out = &encoder->normalized;
+    struct nib_buffer run = {0};
+    enum nib_status status = NIB_OK;
+    out->size = 0;
+    for (size_t begin = 0, end; begin < text.size; begin = end) {
+        for (end = begin + 1; end < text.size && literal[end] == literal[begin];)
+            end++;
+        struct nib_text part = {text.ptr + begin, end - begin};
+        NIB_TRY(nib_normalize(encoder->tokenizer, part, &run, err));
+        NIB_TRY(nib_array_reserve((void **)&encoder->literal, &encoder->literal_capacity,
+                                  out->size + run.size, 1, err));
+        memset(encoder->literal + out->size, literal[begin], run.size);
+        NIB_TRY(nib_buffer_append(out, run.data, run.size, err));
+    }
+fail:
+    nib_buffer_free(&run);
+    return status;
+}
+
 /// Encodes text without those added tokens that are looked for in the text as it is. `literal` is
 /// as in nib_encode_source.
 static enum nib_status encode_plain(struct nib_encoder *encoder, struct nib_text text,
@@ -162,10 +187,15 @@ static enum nib_status encode_plain(struct nib_encoder *encoder, struct nib_text
     if (text.size == 0)
         return NIB_OK;
     if (nib_normalizes(tokenizer)) {
-        // Bytes move, so that nobody knows any more which of them are a speaker's own.
-        controls = controls && !(literal && memchr(literal, 1, text.size));
-        literal = NULL;
-        NIB_TRY(nib_normalize(tokenizer, text, &encoder->normalized, err));
+        if (literal && tokenizer->added_normalized.count && !tokenizer->remove_extra_spaces) {
+            NIB_TRY(normalize_runs(encoder, text, literal, err));
+            literal = encoder->literal;
+        } else {
+            // Bytes move, so that nobody knows any more which of them are a speaker's own.
+            controls = controls && !(literal && memchr(literal, 1, text.size));
+            literal = NULL;
+            NIB_TRY(nib_normalize(tokenizer, text, &encoder->normalized, err));
+        }
         text = nib_buffer_text(&encoder->normalized);
     }
     struct added_search search = {&tokenizer->added_normalized, text, literal, controls};
@@ -192,6 +222,7 @@ static void encoder_free(struct nib_encoder *encoder)
     nib_range_list_free(&encoder->pieces);
     nib_range_list_free(&encoder->next_pieces);
     nib_buffer_free(&encoder->normalized);
+    free(encoder->literal);
     nib_buffer_free(&encoder->escaped);
 }
 

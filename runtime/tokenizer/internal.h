@@ -87,6 +87,8 @@ struct nib_encoder {
     struct nib_range_list pieces;
     struct nib_range_list next_pieces;
     struct nib_buffer normalized;
+    uint8_t *literal; ///< nib_encode_source's, of normalized text
+    size_t literal_capacity;
     struct nib_buffer escaped;
 };
 
