@@ -95,8 +95,9 @@ NIB_API enum nib_status nib_engine_prepare(struct nib_engine *engine, uint64_t b
                                            bool *out_ready, struct nib_error *err);
 
 /// Runs one step over whatever the sessions wait for: chunks of prompts and single tokens mixed,
-/// fairly, at most `max_rows` rows. `*out_active` is the number of sessions that still have work.
-/// A session's callbacks run inside the call. Prepares the engine first where that is still due.
+/// fairly, at most `max_rows` rows. `*out_active` is the number of sessions that still have work,
+/// also where the call fails. A session's callbacks run inside the call. Prepares the engine first
+/// where that is still due.
 /// Errors: those of the devices (every session of the step ends with NIB_STOP_ERROR and keeps its
 /// tokens), KV full, state (called from a callback); argument where no token can be drawn for some
 /// session, which then ends, after all others have been served. A session's ordinary end (stop

@@ -185,8 +185,8 @@ NIB_API void nib_session_get_generation(const struct nib_session *session,
                                         struct nib_generation *out_generation);
 
 /// nib_session_begin, then nib_engine_step until this session's generation ends; other sessions of
-/// the engine go on too, and one that can draw no token ends alone. Errors: those of both for this
-/// session and for the devices.
+/// the engine go on too, and one that can draw no token ends alone. `*out_generation` is what there
+/// is, also where the call fails. Errors: those of both for this session and for the devices.
 NIB_API enum nib_status nib_session_generate(struct nib_session *session,
                                              const struct nib_generate_params *params,
                                              struct nib_generation *out_generation,

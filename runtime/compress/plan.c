@@ -154,6 +154,48 @@ static enum nib_status check_numbers(const struct nib_quantize_params *p, struct
     return NIB_OK;
 }
 
+/// Refuses what the caller asked for, `given`, that a named format, or one with blocks, says itself.
+static enum nib_status check_given(const struct nib_quantize_params *given,
+                                   const struct nib_quantize_params *p, struct nib_error *err)
+{
+    const bool has_grain = given->granularity != NIB_QUANTIZE_BY_DEFAULT &&
+                           given->granularity != NIB_QUANTIZE_BY_GROUP;
+    if (p->format && (given->bits != 0 || given->granularity != NIB_QUANTIZE_BY_DEFAULT ||
+                      given->zero != NIB_QUANTIZE_ZERO_DEFAULT))
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "format %s says bits, granularity and zero points; leave --bits, "
+                        "--granularity, --sym and --asym out",
+                        p->format);
+    if (p->format)
+        return NIB_OK;
+    const bool is_book = p->method == NIB_QUANTIZE_NF4 || p->method == NIB_QUANTIZE_FP4;
+    if (is_book && (p->bits != 4 || has_grain || p->zero != NIB_QUANTIZE_SYMMETRIC))
+        return nib_fail(
+            err, NIB_ERROR_ARGUMENT,
+            "method %s has codes of 4 bits and groups of 64, without zero points; leave "
+            "--bits, --granularity and --asym out",
+            nib_quantize_method_name(p->method));
+    if (p->container == NIB_QUANTIZE_AS_SAFETENSORS &&
+        (given->bits != 0 || given->granularity != NIB_QUANTIZE_BY_DEFAULT ||
+         given->zero != NIB_QUANTIZE_ZERO_DEFAULT || given->group != 0))
+        return nib_fail(
+            err, NIB_ERROR_ARGUMENT,
+            "a plain folder keeps floats; give --as compressed-tensors, or --format f16 "
+            "alone");
+    if (p->container != NIB_QUANTIZE_AS_GGUF)
+        return NIB_OK;
+    if (has_grain)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "formats of GGUF have groups; leave --granularity out, or give --as "
+                        "compressed-tensors");
+    if ((p->bits == 2 && given->zero == NIB_QUANTIZE_SYMMETRIC) ||
+        (p->bits != 2 && p->bits != 4 && given->zero == NIB_QUANTIZE_ASYMMETRIC))
+        return nib_fail(err, NIB_ERROR_ARGUMENT, "codes of %u bits in GGUF have %s; leave --%s out",
+                        (unsigned)p->bits, p->bits == 2 ? "minima" : "no zero points",
+                        p->bits == 2 ? "sym" : "asym");
+    return NIB_OK;
+}
+
 /// Refuses what the container has no place for.
 static enum nib_status check_container(const struct nib_quantize_params *p, struct nib_error *err)
 {
@@ -481,6 +523,7 @@ enum nib_status nib_compress_plan_init(struct nib_compress_plan *plan,
     *plan = (struct nib_compress_plan){.source = source, .params = *params};
     fill_defaults(&plan->params, path);
     NIB_TRY(check_params(&plan->params, err));
+    NIB_TRY(check_given(params, &plan->params, err));
     NIB_TRY(base_format(&plan->params, &base, err));
     if (plan->params.container == NIB_QUANTIZE_AS_GGUF && !plan->params.format)
         plan->params.format = base.format.name;

@@ -340,6 +340,7 @@ enum nib_status nib_engine_get_placement(const struct nib_engine *engine, uint32
                                          struct nib_engine_placement *out_placement,
                                          struct nib_error *err)
 {
+    *out_placement = (struct nib_engine_placement){0};
     if (index >= engine->n_parts)
         return nib_fail(err, NIB_ERROR_NOT_FOUND, "there is no placement %u, there are %u", index,
                         engine->n_parts);

@@ -116,12 +116,40 @@ Test(plan, scaled_inputs_have_no_static_range_but_in_smoothquant)
                    "give --activations dynamic");
 }
 
-/// Numbers that are no value of their enum.
 Test(plan, a_format_has_its_group)
 {
     expect_refused((struct nib_quantize_params){.format = "int4", .group = 64}, "int4/64");
 }
 
+/// What a format says itself is not ignored where the caller says something else.
+Test(plan, a_format_says_all)
+{
+    static const struct nib_quantize_params with_format[] = {
+        {.format = "int4", .granularity = NIB_QUANTIZE_BY_TENSOR},
+        {.format = "int4", .bits = 8},
+        {.format = "int4", .zero = NIB_QUANTIZE_ASYMMETRIC},
+    };
+    for (size_t i = 0; i < sizeof with_format / sizeof with_format[0]; i++)
+        expect_refused(with_format[i], "format int4 says");
+    expect_refused((struct nib_quantize_params){.method = NIB_QUANTIZE_NF4, .bits = 8}, "nf4 has");
+    expect_refused(
+        (struct nib_quantize_params){.container = NIB_QUANTIZE_AS_SAFETENSORS, .bits = 3},
+        "keeps floats");
+    static const struct nib_quantize_params in_gguf[] = {
+        {.bits = 8, .zero = NIB_QUANTIZE_ASYMMETRIC},
+        {.bits = 3, .zero = NIB_QUANTIZE_ASYMMETRIC},
+        {.bits = 2, .zero = NIB_QUANTIZE_SYMMETRIC},
+        {.bits = 8, .granularity = NIB_QUANTIZE_BY_CHANNEL},
+        {.granularity = NIB_QUANTIZE_BY_TENSOR},
+    };
+    for (size_t i = 0; i < sizeof in_gguf / sizeof in_gguf[0]; i++) {
+        struct nib_quantize_params params = in_gguf[i];
+        params.container = NIB_QUANTIZE_AS_GGUF;
+        expect_refused(params, "GGUF");
+    }
+}
+
+/// Numbers that are no value of their enum.
 Test(plan, choices_that_there_are_not)
 {
     expect_refused((struct nib_quantize_params){.method = (enum nib_quantize_method)8}, "method 8");

@@ -45,6 +45,7 @@ static void layers_of(const struct shared *shared, uint32_t wanted, uint32_t out
     cr_assert_eq(next, info.n_segments);
     cr_assert_eq(nib_engine_get_placement(rig.engine, info.n_placements, &placement, &error),
                  NIB_ERROR_NOT_FOUND);
+    cr_assert_eq(placement.n_segments, 0u);
     rig_close(&rig);
 }
 
