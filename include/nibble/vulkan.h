@@ -130,8 +130,8 @@ NIB_API enum nib_status nib_engine_record_segments(struct nib_engine *engine,
 /// Ends the open step, whose command buffers the device has finished, as the host knows by a fence
 /// or semaphore that it has waited for: tokens and logits are delivered, and callbacks run inside
 /// the call, as in nib_engine_step. `*out_active` (may be NULL) is the number of sessions that
-/// still have work, also where the call fails. Where more than 32 rows want logits, those behind the first 32 are computed
-/// inside the call, on the device's queue.
+/// still have work, also where the call fails. Where more than 32 rows want logits, those behind
+/// the first 32 are computed inside the call, on the device's queue.
 /// Errors: state (no step is open, or segments are not recorded, or not executed yet: the step
 /// stays open), those of nib_engine_step.
 NIB_API enum nib_status nib_engine_end_step(struct nib_engine *engine, uint32_t *out_active,

@@ -18,7 +18,8 @@ void nib_block_range(const struct nib_format *format, const float *w, const floa
     // What rounding to nearest does is tried as well: weights that lie on such a grid keep it.
     const struct nib_range tries[] = {nib_fit_range(&fit, high, INFINITY),
                                       {(top - low) / (float)high, low}};
-    struct nib_range best = {0.0f, 0.0f};
+    // Which holds where no error is finite.
+    struct nib_range best = {nib_block_f16(tries[1].scale), nib_block_f16(tries[1].min)};
     float least = INFINITY;
     for (int i = 0; i < 4; i++) {
         struct nib_range range = tries[i / 2];

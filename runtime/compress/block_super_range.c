@@ -55,6 +55,8 @@ static float choose_group(const struct super *super, int g, struct choice *choic
     const struct nib_fit *fit = &super->groups[g];
     int nearest = nearest_sub(super->ideal[g].scale, choice->d, super->most);
     float least = INFINITY;
+    choice->s[g] = nearest;
+    choice->m[g] = nearest_sub(-super->ideal[g].min, choice->dmin, super->most);
     for (int s = nearest - 1; s <= nearest + 1; s++) {
         if (s < 0 || s > super->most)
             continue;
@@ -131,7 +133,7 @@ void nib_block_super_range(const struct nib_format *format, const float *w, cons
         for (int round = 0; round < MAX_ROUNDS; round++) {
             float d, dmin;
             choose_subs(&super, &trial, &d, &dmin);
-            if (trial.error < best.error)
+            if (trial.error < best.error || !(best.error < INFINITY))
                 best = trial;
             if (!(trial.error < before) || (d == trial.d && dmin == trial.dmin) || d < 0.0f ||
                 dmin < 0.0f)

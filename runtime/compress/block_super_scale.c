@@ -49,6 +49,7 @@ static float choose_subs(const struct super *s, struct choice *choice)
         float ideal = choice->d == 0.0f ? 0.0f : s->ideal[g] / choice->d;
         int nearest = (int)lrintf(fmaxf(fminf(ideal, (float)s->high), (float)s->low));
         float least = INFINITY;
+        choice->sub[g] = nearest;
         double best_sums[2] = {0.0, 0.0};
         for (int sub = nearest - 1; sub <= nearest + 1; sub++) {
             if (sub < s->low || sub > s->high)
@@ -88,7 +89,7 @@ void nib_block_super_scale(const struct nib_format *format, const float *w, cons
         for (int round = 0; round < MAX_ROUNDS; round++) {
             struct choice trial = {.d = choice.d};
             float next = nib_block_f16(choose_subs(&s, &trial));
-            if (trial.error < best.error)
+            if (trial.error < best.error || !(best.error < INFINITY))
                 best = trial;
             if (!(trial.error < before) || next == choice.d)
                 break;

@@ -359,8 +359,7 @@ struct nib_cpu_kernels {
     bool wants_panels; ///< the matmul is fast on matrices packed in panels
 };
 
-/// Fills the table with the best kernels up to `level`: scalar ones first, then those of each
-/// level.
+/// Fills the table with the kernels of `level`, and scalar ones where it has none.
 void nib_cpu_kernels_init(struct nib_cpu_kernels *out_kernels, enum nib_cpu_level level);
 
 /// The scalar kernels.
@@ -370,7 +369,7 @@ NIB_CPU_KERNELS(X)
 
 uint64_t nib_cpu_scalar_f32_peak(uint64_t rounds);
 
-/// Put a level's kernels into the table, in place of those of lower levels.
+/// Put a level's kernels into the table, in place of scalar ones.
 #ifdef NIB_CPU_HAS_X86
 void nib_cpu_avx2_fill(struct nib_cpu_kernels *kernels);
 void nib_cpu_avx_vnni_fill(struct nib_cpu_kernels *kernels);

@@ -137,14 +137,14 @@ uint64_t nib_host_kv_bytes(const struct nib_engine *engine)
     return bytes;
 }
 
-/// A pool that cannot fit the host's memory, beside what is there of it, is refused here, since the
+/// A pool that cannot fit the host's memory, beside `host_bytes` of it, is refused here, since the
 /// system hands out pages only as they are touched. A GPU's backend knows what fits there.
-static enum nib_status check_memory(const struct nib_engine *engine, const struct nib_part *part,
-                                    struct nib_error *err)
+static enum nib_status check_memory(const struct nib_engine *engine, uint64_t host_bytes,
+                                    const struct nib_part *part, struct nib_error *err)
 {
     if (!is_cpu(part->device))
         return NIB_OK;
-    uint64_t kv = nib_host_kv_bytes(engine) + kv_bytes(engine, part), memory = nib_memory_size();
+    uint64_t kv = host_bytes + kv_bytes(engine, part), memory = nib_memory_size();
     if (memory != 0 && kv > memory)
         return nib_fail(err, NIB_ERROR_MEMORY,
                         "the KV cache for %u tokens × %u sessions takes %llu MiB on the CPU, but "
@@ -154,9 +154,9 @@ static enum nib_status check_memory(const struct nib_engine *engine, const struc
     return NIB_OK;
 }
 
-/// Makes the part's instance.
-static enum nib_status create_part(const struct nib_engine *engine, struct nib_part *part,
-                                   struct nib_error *err)
+/// Makes the part's instance where the host's parts have `host_bytes` of the KV pool.
+static enum nib_status create_part(const struct nib_engine *engine, uint64_t host_bytes,
+                                   struct nib_part *part, struct nib_error *err)
 {
     struct nib_instance_params instance = {
         .plan = engine->plan,
@@ -172,7 +172,7 @@ static enum nib_status create_part(const struct nib_engine *engine, struct nib_p
     };
     for (uint32_t c = 0; c < engine->plan->n_kv_classes; c++)
         instance.n_pages[c] = nib_plan_pages(engine->plan, c, engine->max_sessions);
-    enum nib_status status = check_memory(engine, part, err);
+    enum nib_status status = check_memory(engine, host_bytes, part, err);
     if (status == NIB_OK)
         status = check_ops(engine, part, err);
     if (status == NIB_OK)
@@ -202,7 +202,7 @@ static enum nib_status create_largest(const struct nib_engine *engine, struct ni
     uint32_t fits = 0, fails = part->n_segments, least = part->first_segment == 0 ? 1 : 0;
     while (fails - fits > 1) {
         part->n_segments = fits + (fails - fits) / 2;
-        enum nib_status status = create_part(engine, part, err);
+        enum nib_status status = create_part(engine, nib_host_kv_bytes(engine), part, err);
         destroy_instance(part);
         if (status == NIB_OK)
             fits = part->n_segments;
@@ -213,7 +213,7 @@ static enum nib_status create_largest(const struct nib_engine *engine, struct ni
     }
     *out_fits = fits > least ? fits : 0;
     part->n_segments = fits;
-    return fits > least ? create_part(engine, part, err) : NIB_OK;
+    return fits > least ? create_part(engine, nib_host_kv_bytes(engine), part, err) : NIB_OK;
 }
 
 /// Adds a line to those that tell why work went to the CPU.
@@ -251,7 +251,7 @@ static enum nib_status move_all(struct nib_engine *engine, struct nib_part *part
     part->device = NULL;
     part->n_segments = n_segments;
     enum nib_status status = take_cpu(engine, part, err);
-    return status == NIB_OK ? create_part(engine, part, err) : status;
+    return status == NIB_OK ? create_part(engine, nib_host_kv_bytes(engine), part, err) : status;
 }
 
 /// Makes the instance of part `index`, with fewer segments where that is what it takes.
@@ -261,7 +261,7 @@ static enum nib_status place(struct nib_engine *engine, uint32_t index, bool fit
     struct nib_part *part = &engine->parts[index];
     uint32_t wanted = part->n_segments, fits = 0;
     struct nib_error error = {0}, other;
-    enum nib_status status = create_part(engine, part, &error);
+    enum nib_status status = create_part(engine, nib_host_kv_bytes(engine), part, &error);
     bool may_shrink =
         status == NIB_ERROR_DEVICE_MEMORY || (status == NIB_ERROR_UNSUPPORTED && engine->fallback);
     bool may_move = engine->fallback && (may_shrink || nib_is_loss(status));
@@ -341,6 +341,7 @@ static void keep_counters(struct nib_engine *engine, const struct nib_part *part
 static enum nib_status create_replacements(struct nib_engine *engine, struct nib_part *parts,
                                            struct nib_error *err)
 {
+    uint64_t host_bytes = nib_host_kv_bytes(engine);
     for (uint32_t i = 0; i < engine->n_parts; i++) {
         if (is_cpu(engine->parts[i].device))
             continue;
@@ -348,9 +349,10 @@ static enum nib_status create_replacements(struct nib_engine *engine, struct nib
         parts[i].n_segments = engine->parts[i].n_segments;
         enum nib_status status = take_cpu(engine, &parts[i], err);
         if (status == NIB_OK)
-            status = create_part(engine, &parts[i], err);
+            status = create_part(engine, host_bytes, &parts[i], err);
         if (status != NIB_OK)
             return status;
+        host_bytes += kv_bytes(engine, &parts[i]);
     }
     return NIB_OK;
 }

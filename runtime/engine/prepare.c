@@ -111,16 +111,21 @@ struct state {
     uint32_t n_checks;
 };
 
-/// Reports progress where there is any; returns false where the caller wants to stop.
-static bool report(struct nib_load *load, struct state state)
+/// Reports progress where there is any, in callbacks, which may not start or end anything; returns
+/// false where the caller wants to stop.
+static bool report(struct nib_engine *engine, struct state state)
 {
+    struct nib_load *load = &engine->load;
+    const bool was_stepping = engine->stepping;
     bool goes_on = true;
+    engine->stepping = true;
     if (state.done_bytes != load->reported_bytes)
         goes_on = nib_meter_report(&load->meter, state.done_bytes);
     if (goes_on && state.n_checked != load->reported_checks) {
         load->check_meter.total = state.n_checks;
         goes_on = nib_meter_report(&load->check_meter, state.n_checked);
     }
+    engine->stepping = was_stepping;
     load->reported_bytes = state.done_bytes;
     load->reported_checks = state.n_checked;
     return goes_on;
@@ -167,7 +172,7 @@ static enum nib_status load_beside(struct nib_engine *engine, uint64_t end_ns,
         const struct state state = {.done_bytes = atomic_load(&engine->loader->done_bytes),
                                     .n_checked = atomic_load(&engine->loader->n_checked),
                                     .n_checks = atomic_load(&engine->loader->n_checks)};
-        if (!report(&engine->load, state)) {
+        if (!report(engine, state)) {
             atomic_store(&engine->loader->stops, true);
             return fail_cancelled(err);
         }
@@ -189,7 +194,7 @@ static enum nib_status load_here(struct nib_engine *engine, struct nib_error *er
     while (status == NIB_OK && !load->ready) {
         status = nib_load_piece(engine, &load->ready, err);
         const struct state state = {load->done_bytes, load->n_checked, load->n_checks};
-        if (status == NIB_OK && !report(load, state))
+        if (status == NIB_OK && !report(engine, state))
             status = fail_cancelled(err);
     }
     load->ns += nib_clock_ns() - start_ns;

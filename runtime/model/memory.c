@@ -119,6 +119,8 @@ enum nib_status nib_plan_predict_memory(const struct nib_source *source,
     out_memory->total_bytes =
         out_memory->weights_bytes + out_memory->kv_bytes + out_memory->scratch_bytes;
 fail:
+    if (status != NIB_OK)
+        *out_memory = (struct nib_memory){0};
     nib_plan_destroy(&plan);
     return status;
 }

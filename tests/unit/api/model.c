@@ -169,6 +169,8 @@ Test(model, predictions_refuse_more_threads_than_there_can_be)
         nib_model_predict_memory(model, nib_memory_params(.threads = 1025), &memory, &error),
         NIB_ERROR_ARGUMENT);
     cr_assert_not_null(strstr(error.message, "1025 threads"), "%s", error.message);
+    cr_expect_eq(memory.weights_bytes, 0);
+    cr_expect_eq(memory.kv_bytes, 0);
     cr_assert_eq(nib_model_predict_memory(
                      model, nib_memory_params(.threads = 1025, .on_vulkan = true), &memory, &error),
                  NIB_OK);

@@ -243,6 +243,26 @@ Test(blocks, errors_beyond_all_numbers_leave_nothing_open)
     }
 }
 
+/// Nor do formats with minima or sub-scales turn to zeros what others bring to their largest number.
+Test(blocks, errors_beyond_all_numbers_keep_the_largest_weight)
+{
+    static const enum nib_format_id ids[] = {NIB_FORMAT_Q4_1, NIB_FORMAT_Q5_1, NIB_FORMAT_Q2_K,
+                                             NIB_FORMAT_Q3_K, NIB_FORMAT_Q4_K, NIB_FORMAT_Q5_K,
+                                             NIB_FORMAT_Q6_K};
+    float w[COLS] = {0}, h[COLS];
+    for (int i = 0; i < COLS; i++)
+        h[i] = 1.0f;
+    w[7] = 1e20f;
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        float out[COLS];
+        uint8_t raw[MAX_ROW_BYTES];
+        const struct nib_format *format = nib_format_get(ids[i]);
+        cr_assert(quantize_row(format, w, h, COLS, raw));
+        read_row(format, raw, out);
+        cr_expect(isfinite(out[7]) && out[7] > 6e4f, "%s: %g", format->name, (double)out[7]);
+    }
+}
+
 Test(blocks, zeros_stay_zeros)
 {
     float zeros[COLS] = {0}, out[COLS];

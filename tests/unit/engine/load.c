@@ -72,6 +72,44 @@ Test(load, in_slices)
     rig_close(&rig);
 }
 
+/// A callback of loading that asks for what would load.
+struct meddler {
+    struct rig *rig;
+    struct nib_session *session;
+    uint32_t n_refused;
+    uint32_t n_calls;
+};
+
+static bool meddle(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    struct meddler *meddler = user;
+    uint32_t n_active;
+    (void)what, (void)done, (void)total;
+    meddler->n_calls += 2;
+    meddler->n_refused += nib_engine_step(meddler->rig->engine, &n_active, NULL) == NIB_ERROR_STATE;
+    meddler->n_refused +=
+        nib_session_save(meddler->session, "no/such/folder", NULL) == NIB_ERROR_STATE;
+    return true;
+}
+
+Test(load, callbacks_cannot_meddle)
+{
+    struct rig rig;
+    struct meddler meddler = {.rig = &rig};
+    bool ready = false;
+    rig_open(&rig, (struct nib_engine_params){.progress = {.report = meddle, .user = &meddler}});
+    meddler.session = rig_session(&rig);
+    rig.fake.most_packed = 1;
+    cr_assert_not(prepare_a_slice(rig.engine, 1)); // a thread loads
+    rig.fake.most_packed = UINT32_MAX;
+    cr_assert_eq(nib_engine_prepare(rig.engine, 0, &ready, NULL), NIB_OK);
+    cr_assert(ready);
+    cr_assert_gt(meddler.n_calls, 0);
+    cr_expect_eq(meddler.n_refused, meddler.n_calls);
+    nib_session_destroy(&meddler.session);
+    rig_close(&rig);
+}
+
 Test(load, cancelled_and_resumed)
 {
     struct rig rig;
