@@ -219,8 +219,8 @@ static enum nib_status answer(struct chat *chat, struct nib_text text, struct ni
     if (system_interrupted()) {
         system_forget_interrupt();
         message_print("stopped");
-        // Without a word of the answer the message was never said.
-        if (chat->last.n_generated == 0 && chat->last.n_dropped == 0)
+        // Without a word of the answer the message was never said. A failure stays the result.
+        if (status == NIB_OK && chat->last.n_generated == 0 && chat->last.n_dropped == 0)
             status = nib_session_truncate(chat->session, before, err);
     }
     return status;
