@@ -183,6 +183,15 @@ class JsonTest(cli.Case):
         self.assertEqual((first["device"], first["backend"], first["type"]), ("cpu", "cpu", "cpu"))
         self.assertGreater(first["memory_bytes"], 0)
 
+    def test_inspected_caches(self):
+        """What --kv names is told once, whether one of the formats or another."""
+        for kv, more in (("f16", []), ("k=f16", []), ("v=f16", []), ("k=i8", ["k=i8,v=f16"])):
+            memory = self.good("inspect", cli.tiny(), "--json", "--kv", kv).json["memory"]
+            told = [(entry["weights"], entry["kv"], entry["context"]) for entry in memory]
+            self.assertEqual(len(set(told)), len(told), kv)
+            self.assertEqual(sorted({entry["kv"] for entry in memory}),
+                             sorted(["f16", "i8", "i4", *more]), kv)
+
     def test_measured_devices(self):
         """Every device that can be used has its limits."""
         result = self.good("devices", "--measure", "--json").json
