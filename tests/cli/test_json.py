@@ -182,6 +182,12 @@ class JsonTest(cli.Case):
         first = result["devices"][0]
         self.assertEqual((first["device"], first["backend"], first["type"]), ("cpu", "cpu", "cpu"))
         self.assertGreater(first["memory_bytes"], 0)
+        for device in result["devices"]:
+            for feature in device["features"]:
+                self.assertNotIn(" " if device["backend"] == "cpu" else ";", feature)
+            if device["backend"] == "vulkan" and device["usable"]:
+                self.assertEqual(device["features"][0], "baseline")
+                self.assertTrue(device["features"][1].startswith("matmuls "))
 
     def test_inspected_caches(self):
         """What --kv names is told once, whether one of the formats or another."""

@@ -22,6 +22,21 @@ struct extras {
 };
 
 static void write_json(const struct nib_device_info *infos, uint32_t count,
+/// Writes the features apart, or the reason why the device cannot be used as one text.
+static void write_features(struct json_out *json, const struct nib_device_info *info)
+{
+    const char *separator = info->backend == NIB_BACKEND_CPU ? " " : "; ";
+    json_open_array(json, "features");
+    for (const char *feature = info->features; *feature;) {
+        const char *end = info->is_usable ? strstr(feature, separator) : NULL;
+        size_t size = end ? (size_t)(end - feature) : strlen(feature);
+        if (size > 0)
+            json_put_text(json, NULL, feature, size);
+        feature += size + (end ? strlen(separator) : 0);
+    }
+    json_close_array(json);
+}
+
                        const struct extras *extras)
 {
     struct json_out json = json_begin(stdout);
@@ -37,14 +52,7 @@ static void write_json(const struct nib_device_info *infos, uint32_t count,
         json_put_boolean(&json, "usable", info->is_usable);
         json_put_string(&json, "name", info->name);
         json_put_string(&json, "driver", info->driver);
-        json_open_array(&json, "features");
-        for (const char *word = info->features; *word; word += strspn(word, " ")) {
-            size_t size = strcspn(word, " ");
-            if (size > 0)
-                json_put_text(&json, NULL, word, size);
-            word += size;
-        }
-        json_close_array(&json);
+        write_features(&json, info);
         json_put_size(&json, "threads", info->threads);
         json_put_size(&json, "memory_bytes", info->memory_bytes);
         json_close_object(&json);
