@@ -133,7 +133,7 @@ enum nib_status command_devices(const struct options *options, struct nib_error 
                    &(struct extras){.checks = wants_checks ? &checks : NULL,
                                     .limits = limits,
                                     .n_limits = n_limits});
-    else if (checks.n_failed > 0)
+    if (checks.n_failed > 0)
         TRY(fail_with(err, NIB_ERROR_UNSUPPORTED, "%" PRIu32 " kernels compute wrong results",
                       checks.n_failed));
 
