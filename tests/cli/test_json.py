@@ -189,6 +189,19 @@ class JsonTest(cli.Case):
                 self.assertEqual(device["features"][0], "baseline")
                 self.assertTrue(device["features"][1].startswith("matmuls "))
 
+    def test_device_that_cannot_be_measured(self):
+        """It leaves a gap, and the others are measured."""
+        result = cli.nibble("devices", "--measure", "--json", "--cpu-mask", "frobnicate")
+        self.assertEqual(result.status, cli.DONE, result.message)
+        self.assertRegex(result.message, r"\Anibble: cpu is not measured: [^\n]*frobnicate")
+        usable = [device["device"] for device in result.json["devices"] if device["usable"]]
+        limits = result.json["limits"]
+        self.assertEqual([entry["device"] for entry in limits], usable)
+        self.assertEqual(limits[0], {"device": "cpu", "read_bytes_per_s": None,
+                                     "int8_macs_per_s": None, "f32_macs_per_s": None})
+        for entry in limits[1:]:
+            self.assertGreater(entry["read_bytes_per_s"], 0)
+
     def test_inspected_caches(self):
         """What --kv names is told once, whether one of the formats or another."""
         for kv, more in (("f16", []), ("k=f16", []), ("v=f16", []), ("k=i8", ["k=i8,v=f16"])):

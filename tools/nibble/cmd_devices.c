@@ -3,6 +3,7 @@
 #include "tools/nibble/device_limits.h"
 #include "tools/nibble/json_out.h"
 #include "tools/nibble/message.h"
+#include "tools/nibble/system.h"
 #include "tools/nibble/text.h"
 #include <inttypes.h>
 #include <stdlib.h>
@@ -21,7 +22,6 @@ struct extras {
     uint32_t n_limits;
 };
 
-static void write_json(const struct nib_device_info *infos, uint32_t count,
 /// Writes the features apart, or the reason why the device cannot be used as one text.
 static void write_features(struct json_out *json, const struct nib_device_info *info)
 {
@@ -37,6 +37,7 @@ static void write_features(struct json_out *json, const struct nib_device_info *
     json_close_array(json);
 }
 
+static void write_json(const struct nib_device_info *infos, uint32_t count,
                        const struct extras *extras)
 {
     struct json_out json = json_begin(stdout);
@@ -82,7 +83,8 @@ static void print_table(const struct nib_device_info *infos, uint32_t count)
     }
 }
 
-/// Measures the devices that can be used, and prints them unless JSON is wanted.
+/// Measures the devices that can be used, and prints them unless JSON is wanted. One that fails
+/// leaves a gap.
 static enum nib_status measure(const struct options *options, const struct nib_device_info *infos,
                                uint32_t count, struct device_limits **out_limits,
                                uint32_t *out_count, struct nib_error *err)
@@ -96,9 +98,11 @@ static enum nib_status measure(const struct options *options, const struct nib_d
         struct device_limits *next = &limits[*out_count];
         if (!infos[i].is_usable)
             continue;
-        enum nib_status status = device_limits_measure(options, &infos[i], next, err);
-        if (status != NIB_OK)
-            return status;
+        if (system_interrupted())
+            return fail_with(err, NIB_ERROR_CANCELLED, "interrupted");
+        struct nib_error error;
+        if (device_limits_measure(options, &infos[i], next, &error) != NIB_OK)
+            message_print("%s is not measured: %s", next->device, error.message);
         (*out_count)++;
         if (!options->json)
             device_limits_print(next, next->device, stdout);
