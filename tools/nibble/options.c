@@ -443,6 +443,10 @@ static enum nib_status check(const struct command *command, const struct options
     if (options->prompt_ids.given && options->chat)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "run: --chat needs a text, which --prompt-ids is not");
+    if (options->host_cost && (options->batches.given || options->contexts.given ||
+                               options->shared.given || options->profile))
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "bench: --host-cost excludes --batch, --ctx, --shared and --profile");
     if (command->bit == COMMAND_DEVICES && (options->cpu_mask || options->vulkan_mask) &&
         !options->measure && options->self_test != NIB_SELF_TEST_FULL)
         return fail_with(err, NIB_ERROR_ARGUMENT, "devices: %s needs --measure or --self-test full",
