@@ -100,7 +100,7 @@ static const struct option table[] = {
     {"as", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(container),
      "auto|gguf|gptq|awq|bnb|compressed-tensors|safetensors", "what OUT is", 0, 0},
     {"format", 0, OPTION_TEXT, COMMAND_QUANTIZE, QUANTIZE(format), "NAME",
-     "a format of GGUF such as q4_k, instead of the four flags below", 0, 0},
+     "a format of GGUF such as q4_k, instead of the five flags below", 0, 0},
     {"bits", 0, OPTION_COUNT, COMMAND_QUANTIZE, QUANTIZE(bits), "8|4|3|2", "bits of a code", 2, 8},
     {"granularity", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(granularity),
      "auto|tensor|channel|group", "what shares a scale", 0, 0},
