@@ -30,7 +30,8 @@ struct nib_device_info {
     uint64_t memory_bytes; ///< memory that a model may take: RAM, or the device-local heap
     char name[256];        ///< "AMD Ryzen 7 5800X", "Radeon RX 7900 XTX (RADV NAVI31)"
     char driver[256];      ///< Vulkan: driver name and version; CPU: ""
-    char features[512];    ///< space-separated instruction sets or tiers, such as "avx2 f16c fma"
+    char features[512];    ///< CPU: instruction sets, "avx2 f16c fma"; Vulkan: the tier and what is
+                           ///< to be known of its kernels, with "; " between
 };
 
 /// Writes up to `capacity` devices to `out_infos` (may be NULL where `capacity` is 0) and the

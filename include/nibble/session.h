@@ -157,6 +157,9 @@ struct nib_generate_params {
                 ///< and go on, as after nib_session_shift, instead of ending; positions computed
                 ///< anew are given to `on_logits` again
     uint32_t shift_keep;
+    /// The events' text goes on after the prompt's: a space before its first word stays, as
+    /// nib_detokenizer_params.continuation has it.
+    bool continuation;
 };
 #define nib_generate_params(...) \
     (&(struct nib_generate_params){.struct_size = sizeof(struct nib_generate_params), __VA_ARGS__})

@@ -89,7 +89,8 @@ static enum nib_status generator_init(struct nib_generator *generator,
     }
     if (tokenizer) {
         const struct nib_detokenizer_params *how =
-            nib_detokenizer_params(.keep_special = params->keep_special);
+            nib_detokenizer_params(.keep_special = params->keep_special,
+                                   .continuation = params->continuation);
         NIB_TRY(nib_detokenizer_create(tokenizer, how, &generator->detokenizer, err));
     }
     generator->begin_ns = nib_clock_ns();

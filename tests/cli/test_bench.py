@@ -71,3 +71,6 @@ class BenchTest(cli.Case):
         self.assertIn("raise --ctx or lower -n",
                       self.bad(cli.FAILED, "bench", cli.tiny(), "--ctx", "32"))
         self.bad(cli.FAILED, "bench", cli.tiny(), "--ctx", "1024k")
+        message = self.bad(cli.FAILED, "bench", cli.tiny(), "--host-cost", "-n", "65536")
+        self.assertIn("lower -n", message)
+        self.assertNotIn("--ctx", message)

@@ -129,6 +129,24 @@ class PipeTest(cli.Case):
         # Only the question and at most 31 tokens of the page that was not full are read.
         self.assertLess(int(re.search(r"read (\d+) tokens", second)[1]), 25 + 31)
 
+    def test_system_message_of_a_session(self):
+        """A session from a file keeps its system message when old turns make room."""
+        paths = [str(self.folder / name) for name in ("first", "second")]
+        flags = ("--greedy", "--ctx", "96", "-n", "10")
+        system = "You are brief, and a zebra."
+        self.talk("Hi", flags=(*flags, "--system", system, "--save-session", paths[0]))
+        questions = ["Tell me about the number %d, and why it is of interest." % n
+                     for n in range(4)]
+        result = self.talk(*questions, flags=(*flags, "--session", paths[0], "--save-session",
+                                              paths[1]))
+        self.assertEqual(result.status, cli.DONE)
+        self.assertRegex(result.message, "the context (is|was) full")
+        turn = self.good("tokenize", cli.real(), "--json", "-p",
+                         "<|im_start|>system\n%s<|im_end|>" % system).json["ids"]
+        ids = self.good("run", cli.real(), "--ctx", "96", "--session", paths[1], "-n", "1",
+                        "--json").json["prompt_ids"]
+        self.assertEqual(ids[:len(turn)], turn)
+
     def test_odd_lines(self):
         """Bytes that are no text, NUL, and a very long line."""
         text = b"\xff\xfe\n" + b"a\0b\n" + b"word " * 20000 + b"\n/stats\n"

@@ -1,6 +1,9 @@
 """Models on Vulkan devices, where there are any: several at once, and what goes to the CPU."""
+import json
 import os
+import pathlib
 import pty
+import subprocess
 
 import cli
 
@@ -95,3 +98,44 @@ class DevicesTest(cli.Case):
             pass
         os.close(master)
         self.assertRegex(shown, rb"check kernels +\d+ %  [0-9.]+ kernels/s  \d+ s left")
+
+
+class GpuCheckTest(cli.Case):
+    """tools/gpu-check with programs that only say that they have run."""
+
+    def check(self, *devices, **environment):
+        """Runs it on these devices; returns its process, and the device of its results."""
+        text = json.dumps({"devices": [
+            {"device": "vulkan:%d" % index, "backend": "vulkan", "type": kind, "usable": usable,
+             "name": "{\"usable\":true}, \"type\":\"discrete\""}
+            for index, (kind, usable) in enumerate(devices)]}, separators=(",", ":"))
+        table = "".join("vulkan:%d %s\n" % (index, kind)
+                        for index, (kind, _) in enumerate(devices))
+        script = ("#!/bin/sh\ncase \"$*\" in\ndevices*--json) cat <<'END'\n%s\nEND\n;;\n"
+                  "devices) cat <<'END'\n%sEND\n;;\nrun*) echo '{}' ;;\nesac\n" % (text, table))
+        build = self.folder / "build"
+        (build / "lib").mkdir(parents=True, exist_ok=True)
+        for name in ("nibble", "tests/unit/vulkan/test_vulkan", "tests/golden/golden_architectures",
+                     "tests/golden/golden_checkpoints", "tests/golden/golden_models"):
+            path = build / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(script)
+            path.chmod(0o755)
+        tool = pathlib.Path(__file__).resolve().parents[2] / "tools" / "gpu-check"
+        results = self.folder / "results.json"
+        process = subprocess.run([str(tool), str(build), str(results)], check=False,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                 timeout=cli.TIMEOUT, env=dict(cli.environment(), **environment))
+        chosen = json.loads(results.read_text())["device"] if process.returncode == 0 else None
+        return process, chosen
+
+    def test_choice(self):
+        """The first device that can be used, and one of type cpu only where that is wanted."""
+        for devices, chosen in (((("discrete", False), ("cpu", True), ("integrated", True)), 2),
+                                ((("discrete", True), ("discrete", True)), 0),
+                                ((("cpu", True),), None), ((("discrete", False),), None),
+                                ((), None)):
+            process, index = self.check(*devices)
+            self.assertEqual(index, chosen, process.stderr)
+            self.assertEqual(process.returncode == 0, chosen is not None)
+        self.assertEqual(self.check(("cpu", False), ("cpu", True), NIB_GPU_CHECK_ANY="1")[1], 1)

@@ -182,6 +182,34 @@ class JsonTest(cli.Case):
         first = result["devices"][0]
         self.assertEqual((first["device"], first["backend"], first["type"]), ("cpu", "cpu", "cpu"))
         self.assertGreater(first["memory_bytes"], 0)
+        for device in result["devices"]:
+            for feature in device["features"]:
+                self.assertNotIn(" " if device["backend"] == "cpu" else ";", feature)
+            if device["backend"] == "vulkan" and device["usable"]:
+                self.assertEqual(device["features"][0], "baseline")
+                self.assertTrue(device["features"][1].startswith("matmuls "))
+
+    def test_device_that_cannot_be_measured(self):
+        """It leaves a gap, and the others are measured."""
+        result = cli.nibble("devices", "--measure", "--json", "--cpu-mask", "frobnicate")
+        self.assertEqual(result.status, cli.DONE, result.message)
+        self.assertRegex(result.message, r"\Anibble: cpu is not measured: [^\n]*frobnicate")
+        usable = [device["device"] for device in result.json["devices"] if device["usable"]]
+        limits = result.json["limits"]
+        self.assertEqual([entry["device"] for entry in limits], usable)
+        self.assertEqual(limits[0], {"device": "cpu", "read_bytes_per_s": None,
+                                     "int8_macs_per_s": None, "f32_macs_per_s": None})
+        for entry in limits[1:]:
+            self.assertGreater(entry["read_bytes_per_s"], 0)
+
+    def test_inspected_caches(self):
+        """What --kv names is told once, whether one of the formats or another."""
+        for kv, more in (("f16", []), ("k=f16", []), ("v=f16", []), ("k=i8", ["k=i8,v=f16"])):
+            memory = self.good("inspect", cli.tiny(), "--json", "--kv", kv).json["memory"]
+            told = [(entry["weights"], entry["kv"], entry["context"]) for entry in memory]
+            self.assertEqual(len(set(told)), len(told), kv)
+            self.assertEqual(sorted({entry["kv"] for entry in memory}),
+                             sorted(["f16", "i8", "i4", *more]), kv)
 
     def test_measured_devices(self):
         """Every device that can be used has its limits."""

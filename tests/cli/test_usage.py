@@ -138,6 +138,11 @@ class UsageTest(cli.Case):
         self.assertIn("needs --chat", self.refuse("run", "M", "-p", "x", "--system", "y"))
         self.assertIn("--chat needs a text", self.refuse("run", "M", "--prompt-ids=1", "--chat"))
         self.assertIn("--stop: the text is empty", self.refuse("run", "M", "-p", "x", "--stop="))
+        for flag in ("--batch=1", "--ctx=64", "--shared=2", "--profile"):
+            self.assertIn("--host-cost excludes", self.refuse("bench", "M", "--host-cost", flag))
+        self.assertIn("--cpu-mask needs --measure", self.refuse("devices", "--cpu-mask=scalar"))
+        self.assertIn("--vulkan-mask needs --measure",
+                      self.refuse("devices", "--vulkan-mask=baseline", "--self-test=off"))
 
     def test_forms_of_flags(self):
         """Values may follow in the same argument; a later flag wins; "--" ends the flags."""

@@ -54,36 +54,92 @@ fail:
     return status;
 }
 
+/// Renders a conversation of the user's first message, and of the system message unless its ptr is
+/// NULL, into ids to be freed.
+static enum nib_status render(const struct chat *chat, struct nib_text system, struct nib_text user,
+                              int32_t **out_ids, size_t *out_count, struct nib_error *err)
+{
+    struct nib_chat_message messages[2] = {{NIB_CHAT_SYSTEM, system}};
+    size_t n_messages = system.ptr ? 1 : 0;
+    messages[n_messages++] = (struct nib_chat_message){NIB_CHAT_USER, user};
+    const struct nib_chat_params *params =
+        nib_chat_params(.template_name = chat->options->chat_template);
+    return nib_tokenizer_encode_chat(chat->tokenizer, messages, n_messages, params, out_ids,
+                                     out_count, err);
+}
+
+/// Returns how many tokens at the start are the same.
+static size_t count_common(const int32_t *a, size_t n_a, const int32_t *b, size_t n_b)
+{
+    size_t common = 0;
+    while (common < n_a && common < n_b && a[common] == b[common])
+        common++;
+    return common;
+}
+
+/// Returns the first place behind an end token in `ids[from .. to)`, or 0.
+static size_t find_end(const struct chat *chat, const int32_t *ids, size_t from, size_t to)
+{
+    for (size_t i = from; i < to; i++) {
+        if (nib_tokenizer_is_end(chat->tokenizer, ids[i]))
+            return i + 1;
+    }
+    return 0;
+}
+
+/// Returns where the system turn of a loaded session ends, whose text is not known; 0 where it has
+/// none. Conversations that differ in one message tell where the template puts messages.
+static enum nib_status find_system_end(const struct chat *chat, size_t *out_end,
+                                       struct nib_error *err)
+{
+    const struct nib_text a = {"a", 1}, b = {"b", 1};
+    enum nib_status status = NIB_OK;
+    int32_t *ids = NULL, *other_system = NULL, *other_user = NULL;
+    size_t count, n_other_system, n_other_user, n_tokens;
+    *out_end = 0;
+    TRY(render(chat, a, a, &ids, &count, err));
+    TRY(render(chat, b, a, &other_system, &n_other_system, err));
+    TRY(render(chat, a, b, &other_user, &n_other_user, err));
+    const int32_t *tokens = nib_session_tokens(chat->session, &n_tokens);
+    size_t header = count_common(ids, count, other_system, n_other_system);
+    size_t user = count_common(ids, count, other_user, n_other_user);
+    bool has_turn = find_end(chat, ids, header, user) > 0;
+    if (has_turn && count_common(ids, count, tokens, n_tokens) >= header)
+        *out_end = find_end(chat, tokens, header, n_tokens);
+
+fail:
+    nib_ids_free(ids);
+    nib_ids_free(other_system);
+    nib_ids_free(other_user);
+    return status;
+}
+
 /// Returns how many tokens at the start stay when the conversation is cut: those up to the end of
 /// the system message, or the beginning-of-sequence token.
 static enum nib_status count_kept(const struct chat *chat, size_t *out_count, struct nib_error *err)
 {
-    struct nib_chat_message messages[2] = {{NIB_CHAT_SYSTEM, chat->system}};
-    size_t n_messages = chat->system.ptr ? 1 : 0;
-    messages[n_messages++] = (struct nib_chat_message){NIB_CHAT_USER, {"a", 1}};
-    const struct nib_chat_params *params =
-        nib_chat_params(.template_name = chat->options->chat_template);
     int32_t *ids;
     size_t count, n_tokens;
     enum nib_status status =
-        nib_tokenizer_encode_chat(chat->tokenizer, messages, n_messages, params, &ids, &count, err);
+        render(chat, chat->system, (struct nib_text){"a", 1}, &ids, &count, err);
     if (status != NIB_OK)
         return status;
     const int32_t *tokens = nib_session_tokens(chat->session, &n_tokens);
     struct nib_tokenizer_info info;
     nib_tokenizer_get_info(chat->tokenizer, &info);
-    size_t common = 0, end = 0;
-    for (; common < count && common < n_tokens && ids[common] == tokens[common]; common++) {
-        if (nib_tokenizer_is_end(chat->tokenizer, ids[common]))
-            end = common + 1;
-    }
+    size_t common = count_common(ids, count, tokens, n_tokens), end = 0;
+    for (size_t next = find_end(chat, ids, 0, common); next > 0;
+         next = find_end(chat, ids, end, common))
+        end = next;
     nib_ids_free(ids);
+    if (end == 0 && !chat->system.ptr)
+        status = find_system_end(chat, &end, err);
     bool has_bos = n_tokens > 0 && info.add_bos && tokens[0] == info.bos;
     // Some templates have no turn for the system message and put it before the user's first one.
     if (end == 0)
         end = chat->system.ptr ? common : has_bos;
     *out_count = end;
-    return NIB_OK;
+    return status;
 }
 
 /// Drops at least half of the tokens behind the first `keep`, up to the end of a turn.
@@ -219,8 +275,8 @@ static enum nib_status answer(struct chat *chat, struct nib_text text, struct ni
     if (system_interrupted()) {
         system_forget_interrupt();
         message_print("stopped");
-        // Without a word of the answer the message was never said.
-        if (chat->last.n_generated == 0 && chat->last.n_dropped == 0)
+        // Without a word of the answer the message was never said. A failure stays the result.
+        if (status == NIB_OK && chat->last.n_generated == 0 && chat->last.n_dropped == 0)
             status = nib_session_truncate(chat->session, before, err);
     }
     return status;

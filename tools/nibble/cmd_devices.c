@@ -3,6 +3,7 @@
 #include "tools/nibble/device_limits.h"
 #include "tools/nibble/json_out.h"
 #include "tools/nibble/message.h"
+#include "tools/nibble/system.h"
 #include "tools/nibble/text.h"
 #include <inttypes.h>
 #include <stdlib.h>
@@ -21,6 +22,21 @@ struct extras {
     uint32_t n_limits;
 };
 
+/// Writes the features apart, or the reason why the device cannot be used as one text.
+static void write_features(struct json_out *json, const struct nib_device_info *info)
+{
+    const char *separator = info->backend == NIB_BACKEND_CPU ? " " : "; ";
+    json_open_array(json, "features");
+    for (const char *feature = info->features; *feature;) {
+        const char *end = info->is_usable ? strstr(feature, separator) : NULL;
+        size_t size = end ? (size_t)(end - feature) : strlen(feature);
+        if (size > 0)
+            json_put_text(json, NULL, feature, size);
+        feature += size + (end ? strlen(separator) : 0);
+    }
+    json_close_array(json);
+}
+
 static void write_json(const struct nib_device_info *infos, uint32_t count,
                        const struct extras *extras)
 {
@@ -37,14 +53,7 @@ static void write_json(const struct nib_device_info *infos, uint32_t count,
         json_put_boolean(&json, "usable", info->is_usable);
         json_put_string(&json, "name", info->name);
         json_put_string(&json, "driver", info->driver);
-        json_open_array(&json, "features");
-        for (const char *word = info->features; *word; word += strspn(word, " ")) {
-            size_t size = strcspn(word, " ");
-            if (size > 0)
-                json_put_text(&json, NULL, word, size);
-            word += size;
-        }
-        json_close_array(&json);
+        write_features(&json, info);
         json_put_size(&json, "threads", info->threads);
         json_put_size(&json, "memory_bytes", info->memory_bytes);
         json_close_object(&json);
@@ -74,7 +83,8 @@ static void print_table(const struct nib_device_info *infos, uint32_t count)
     }
 }
 
-/// Measures the devices that can be used, and prints them unless JSON is wanted.
+/// Measures the devices that can be used, and prints them unless JSON is wanted. One that fails
+/// leaves a gap.
 static enum nib_status measure(const struct options *options, const struct nib_device_info *infos,
                                uint32_t count, struct device_limits **out_limits,
                                uint32_t *out_count, struct nib_error *err)
@@ -88,9 +98,11 @@ static enum nib_status measure(const struct options *options, const struct nib_d
         struct device_limits *next = &limits[*out_count];
         if (!infos[i].is_usable)
             continue;
-        enum nib_status status = device_limits_measure(options, &infos[i], next, err);
-        if (status != NIB_OK)
-            return status;
+        if (system_interrupted())
+            return fail_with(err, NIB_ERROR_CANCELLED, "interrupted");
+        struct nib_error error;
+        if (device_limits_measure(options, &infos[i], next, &error) != NIB_OK)
+            message_print("%s is not measured: %s", next->device, error.message);
         (*out_count)++;
         if (!options->json)
             device_limits_print(next, next->device, stdout);
@@ -125,7 +137,7 @@ enum nib_status command_devices(const struct options *options, struct nib_error 
                    &(struct extras){.checks = wants_checks ? &checks : NULL,
                                     .limits = limits,
                                     .n_limits = n_limits});
-    else if (checks.n_failed > 0)
+    if (checks.n_failed > 0)
         TRY(fail_with(err, NIB_ERROR_UNSUPPORTED, "%" PRIu32 " kernels compute wrong results",
                       checks.n_failed));
 

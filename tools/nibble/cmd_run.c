@@ -111,7 +111,8 @@ static enum nib_status generate(struct run *run, struct nib_error *err)
                             .ignore_eos = options->ignore_eos, .stops = stops,
                             .n_stops = (uint32_t)options->stops.count, .on_token = on_token,
                             .max_draft = (uint32_t)options->draft.value,
-                            .on_logits = run->writer ? on_logits : NULL, .user = run);
+                            .on_logits = run->writer ? on_logits : NULL, .user = run,
+                            .continuation = !options->chat);
     system_watch(run->session);
     status = nib_session_generate(run->session, params, &run->generation, err);
     system_watch(NULL);

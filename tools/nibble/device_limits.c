@@ -29,6 +29,8 @@ enum nib_status device_limits_measure(const struct options *options,
     enum nib_status status = nib_device_open(params, &device, err);
     if (status == NIB_OK)
         status = nib_device_measure(device, &out_limits->limits, err);
+    if (status != NIB_OK)
+        out_limits->limits = (struct nib_device_limits){0};
     nib_device_destroy(&device);
     return status;
 }

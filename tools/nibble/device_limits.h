@@ -16,8 +16,8 @@ struct device_limits {
 
 /// Writes what `--device` calls the device.
 void device_flag(const struct nib_device_info *info, char out[DEVICE_FLAG_SIZE]);
-/// Measures a device that can be used, as the options mask it. Errors: those of nib_device_open and
-/// nib_device_measure.
+/// Measures a device that can be used, as the options mask it. One that fails has its name in
+/// `out_limits` and no figures. Errors: those of nib_device_open and nib_device_measure.
 enum nib_status device_limits_measure(const struct options *options,
                                       const struct nib_device_info *info,
                                       struct device_limits *out_limits, struct nib_error *err);

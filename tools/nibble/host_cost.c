@@ -103,10 +103,26 @@ static void print(const struct options *options, struct nib_engine *engine,
     json_end(&json);
 }
 
+/// Chooses the context that `n` steps take, which must not be more than the model's.
+static enum nib_status choose_context(const struct options *options, const struct nib_model *model,
+                                      uint32_t n, uint32_t *out_context, struct nib_error *err)
+{
+    struct nib_model_info info;
+    nib_model_get_info(model, &info);
+    *out_context = n + N_PROMPT + N_WARM + 1;
+    if (*out_context <= info.context)
+        return NIB_OK;
+    return fail_with(err, NIB_ERROR_ARGUMENT,
+                     "%s: %" PRIu32 " steps take a context of %" PRIu32
+                     " tokens, more than the model's %" PRIu32 "; lower -n",
+                     options->model, n, *out_context, info.context);
+}
+
 enum nib_status host_cost(const struct options *options, struct nib_error *err)
 {
     enum nib_status status = NIB_OK;
     uint32_t n = options->tokens.given ? (uint32_t)options->tokens.value : DEFAULT_STEPS;
+    uint32_t context;
     struct nib_model *model = NULL;
     struct setup setup = {0};
     struct nib_engine *engine = NULL;
@@ -116,8 +132,9 @@ enum nib_status host_cost(const struct options *options, struct nib_error *err)
     if (!steps.ns || !sorted)
         TRY(fail_memory(err));
     TRY(model_open(options->model, &model, err));
+    TRY(choose_context(options, model, n, &context, err));
     TRY(setup_open(options, &setup, err));
-    TRY(engine_create(model, &setup, n + N_PROMPT + N_WARM + 1, &engine, err));
+    TRY(engine_create(model, &setup, context, &engine, err));
     TRY(engine_load(engine, &setup, err));
     TRY(nib_session_create(engine, &session, err));
     TRY(generate(engine, session, n, &steps, err));

@@ -57,32 +57,37 @@ static void choose_axes(struct memory_table *table, const struct nib_model *mode
     if (options->context.given)
         add_context(table, (uint32_t)options->context.value);
 
-    const struct option_kv *kv = &options->kv;
-    bool listed = !kv->given;
+    // The side that --kv leaves out is stored in f16.
+    struct option_kv kv = options->kv;
+    if (kv.keys == NIB_KV_DEFAULT)
+        kv.keys = NIB_KV_F16;
+    if (kv.values == NIB_KV_DEFAULT)
+        kv.values = NIB_KV_F16;
+    bool listed = !kv.given;
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
         struct cache_format *cache = &table->caches[table->n_caches++];
         *cache = (struct cache_format){.keys = formats[i], .values = formats[i]};
         snprintf(cache->name, sizeof cache->name, "%s", options_kv_name(formats[i]));
-        listed = listed || (kv->keys == formats[i] && kv->values == formats[i] &&
-                            kv->recent == NIB_KV_RECENT_DEFAULT && kv->first == 0);
+        listed = listed || (kv.keys == formats[i] && kv.values == formats[i] &&
+                            kv.recent == NIB_KV_RECENT_DEFAULT && kv.first == 0);
     }
     if (listed)
         return;
     struct cache_format *cache = &table->caches[table->n_caches++];
     *cache = (struct cache_format){
-        .keys = kv->keys, .values = kv->values, .recent = kv->recent, .first = kv->first};
+        .keys = kv.keys, .values = kv.values, .recent = kv.recent, .first = kv.first};
     char recent[20] = "", first[20] = "";
-    if (kv->recent != NIB_KV_RECENT_DEFAULT)
+    if (kv.recent != NIB_KV_RECENT_DEFAULT)
         snprintf(recent, sizeof recent, ",recent=%" PRIu32,
-                 kv->recent == NIB_KV_RECENT_NONE ? 0 : kv->recent);
-    if (kv->first > 0)
-        snprintf(first, sizeof first, ",first=%" PRIu32, kv->first);
-    if (kv->keys == kv->values)
-        snprintf(cache->name, sizeof cache->name, "%s%s%s", options_kv_name(kv->keys), recent,
+                 kv.recent == NIB_KV_RECENT_NONE ? 0 : kv.recent);
+    if (kv.first > 0)
+        snprintf(first, sizeof first, ",first=%" PRIu32, kv.first);
+    if (kv.keys == kv.values)
+        snprintf(cache->name, sizeof cache->name, "%s%s%s", options_kv_name(kv.keys), recent,
                  first);
     else
-        snprintf(cache->name, sizeof cache->name, "k=%s,v=%s%s%s", options_kv_name(kv->keys),
-                 options_kv_name(kv->values), recent, first);
+        snprintf(cache->name, sizeof cache->name, "k=%s,v=%s%s%s", options_kv_name(kv.keys),
+                 options_kv_name(kv.values), recent, first);
 }
 
 static enum nib_status predict(const struct nib_model *model,

@@ -100,7 +100,7 @@ static const struct option table[] = {
     {"as", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(container),
      "auto|gguf|gptq|awq|bnb|compressed-tensors|safetensors", "what OUT is", 0, 0},
     {"format", 0, OPTION_TEXT, COMMAND_QUANTIZE, QUANTIZE(format), "NAME",
-     "a format of GGUF such as q4_k, instead of the four flags below", 0, 0},
+     "a format of GGUF such as q4_k, instead of the five flags below", 0, 0},
     {"bits", 0, OPTION_COUNT, COMMAND_QUANTIZE, QUANTIZE(bits), "8|4|3|2", "bits of a code", 2, 8},
     {"granularity", 0, OPTION_CHOICE, COMMAND_QUANTIZE, QUANTIZE(granularity),
      "auto|tensor|channel|group", "what shares a scale", 0, 0},
@@ -162,9 +162,9 @@ static const struct option table[] = {
      "let the CPU do what the device cannot", 0, 0},
     {"threads", 0, OPTION_COUNT, ENGINE | COMMAND_INSPECT | COMMAND_QUANTIZE, FIELD(threads), "N",
      "CPU threads (default: physical cores)", 1, 1024},
-    {"cpu-mask", 0, OPTION_TEXT, ENGINE, FIELD(cpu_mask), "LEVEL",
+    {"cpu-mask", 0, OPTION_TEXT, ENGINE | COMMAND_DEVICES, FIELD(cpu_mask), "LEVEL",
      "highest instruction set to use, such as scalar or avx2", 0, 0},
-    {"vulkan-mask", 0, OPTION_TEXT, ENGINE, FIELD(vulkan_mask), "baseline",
+    {"vulkan-mask", 0, OPTION_TEXT, ENGINE | COMMAND_DEVICES, FIELD(vulkan_mask), "baseline",
      "use no more of a GPU than the least one has", 0, 0},
     {"shader-dir", 0, OPTION_TEXT, ENGINE, FIELD(shader_dir), "DIR",
      "kernels from DIR, again when edited (-DNIB_RUNTIME_COMPILE=ON)", 0, 0},
@@ -443,6 +443,14 @@ static enum nib_status check(const struct command *command, const struct options
     if (options->prompt_ids.given && options->chat)
         return fail_with(err, NIB_ERROR_ARGUMENT,
                          "run: --chat needs a text, which --prompt-ids is not");
+    if (options->host_cost && (options->batches.given || options->contexts.given ||
+                               options->shared.given || options->profile))
+        return fail_with(err, NIB_ERROR_ARGUMENT,
+                         "bench: --host-cost excludes --batch, --ctx, --shared and --profile");
+    if (command->bit == COMMAND_DEVICES && (options->cpu_mask || options->vulkan_mask) &&
+        !options->measure && options->self_test != NIB_SELF_TEST_FULL)
+        return fail_with(err, NIB_ERROR_ARGUMENT, "devices: %s needs --measure or --self-test full",
+                         options->cpu_mask ? "--cpu-mask" : "--vulkan-mask");
     if (command->bit == COMMAND_RUN && !options->chat &&
         (options->system || options->chat_template))
         return fail_with(err, NIB_ERROR_ARGUMENT, "run: %s needs --chat",
