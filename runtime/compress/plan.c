@@ -154,7 +154,7 @@ static enum nib_status check_numbers(const struct nib_quantize_params *p, struct
     return NIB_OK;
 }
 
-/// Refuses what the caller asked for, `given`, that a named format, or one with blocks, says itself.
+/// Refuses what the caller asked for, `given`, where a named format, or one with blocks, says it.
 static enum nib_status check_given(const struct nib_quantize_params *given,
                                    const struct nib_quantize_params *p, struct nib_error *err)
 {

@@ -224,7 +224,7 @@ static enum nib_status build_embed(struct builder *b, const struct nib_op_embed 
     const struct nib_vk_layout *layout = &weight->layout;
     if (layout->has_spans) {
         return nib_fail(err, NIB_ERROR_UNSUPPORTED,
-                        "the Vulkan backend reads no embedding with groups of %u; give --device cpu",
+                        "Vulkan reads no embedding with groups of %u; give --device cpu",
                         layout->format.group);
     }
     for (uint32_t s = 0; s < layout->n_slices; s++) {

@@ -243,7 +243,8 @@ Test(blocks, errors_beyond_all_numbers_leave_nothing_open)
     }
 }
 
-/// Nor do formats with minima or sub-scales turn to zeros what others bring to their largest number.
+/// Nor do formats with minima or sub-scales turn to zeros what others bring to their largest
+/// number.
 Test(blocks, errors_beyond_all_numbers_keep_the_largest_weight)
 {
     static const enum nib_format_id ids[] = {NIB_FORMAT_Q4_1, NIB_FORMAT_Q5_1, NIB_FORMAT_Q2_K,
