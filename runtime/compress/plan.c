@@ -160,8 +160,14 @@ static enum nib_status check_given(const struct nib_quantize_params *given,
 {
     const bool has_grain = given->granularity != NIB_QUANTIZE_BY_DEFAULT &&
                            given->granularity != NIB_QUANTIZE_BY_GROUP;
-    if (p->format && (given->bits != 0 || given->granularity != NIB_QUANTIZE_BY_DEFAULT ||
-                      given->zero != NIB_QUANTIZE_ZERO_DEFAULT))
+    const bool says_codes = given->bits != 0 || given->zero != NIB_QUANTIZE_ZERO_DEFAULT ||
+                            given->granularity != NIB_QUANTIZE_BY_DEFAULT;
+    if (p->format && given->group != 0)
+        return nib_fail(err, NIB_ERROR_ARGUMENT,
+                        "format %s says what the group is; leave --group out, or give it with the "
+                        "format, such as int4/64",
+                        p->format);
+    if (p->format && says_codes)
         return nib_fail(err, NIB_ERROR_ARGUMENT,
                         "format %s says bits, granularity and zero points; leave --bits, "
                         "--granularity, --sym and --asym out",
@@ -175,9 +181,7 @@ static enum nib_status check_given(const struct nib_quantize_params *given,
             "method %s has codes of 4 bits and groups of 64, without zero points; leave "
             "--bits, --granularity and --asym out",
             nib_quantize_method_name(p->method));
-    if (p->container == NIB_QUANTIZE_AS_SAFETENSORS &&
-        (given->bits != 0 || given->granularity != NIB_QUANTIZE_BY_DEFAULT ||
-         given->zero != NIB_QUANTIZE_ZERO_DEFAULT || given->group != 0))
+    if (p->container == NIB_QUANTIZE_AS_SAFETENSORS && (says_codes || given->group != 0))
         return nib_fail(
             err, NIB_ERROR_ARGUMENT,
             "a plain folder keeps floats; give --as compressed-tensors, or --format f16 "
@@ -238,11 +242,6 @@ static enum nib_status check_params(const struct nib_quantize_params *p, struct 
                         "smoothquant");
     if (p->granularity == NIB_QUANTIZE_BY_TENSOR && p->method == NIB_QUANTIZE_GPTQ)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "gptq has a scale for each channel or group");
-    if (p->format && p->group != 0)
-        return nib_fail(err, NIB_ERROR_ARGUMENT,
-                        "format %s says what the group is; leave --group out, or give it with the "
-                        "format, such as int4/64",
-                        p->format);
     if (p->granularity != NIB_QUANTIZE_BY_GROUP && p->group != 0)
         return nib_fail(err, NIB_ERROR_ARGUMENT, "--group goes with --granularity group alone");
 fail:

@@ -155,8 +155,8 @@ static enum nib_status check_memory(const struct nib_engine *engine, uint64_t ho
 }
 
 /// Makes the part's instance where the host's parts have `host_bytes` of the KV pool.
-static enum nib_status create_part(const struct nib_engine *engine, uint64_t host_bytes,
-                                   struct nib_part *part, struct nib_error *err)
+static enum nib_status create_beside(const struct nib_engine *engine, uint64_t host_bytes,
+                                     struct nib_part *part, struct nib_error *err)
 {
     struct nib_instance_params instance = {
         .plan = engine->plan,
@@ -178,6 +178,12 @@ static enum nib_status create_part(const struct nib_engine *engine, uint64_t hos
     if (status == NIB_OK)
         status = part->device->backend->create(&instance, &part->instance, err);
     return status;
+}
+
+static enum nib_status create_part(const struct nib_engine *engine, struct nib_part *part,
+                                   struct nib_error *err)
+{
+    return create_beside(engine, nib_host_kv_bytes(engine), part, err);
 }
 
 static void destroy_instance(struct nib_part *part)
@@ -202,7 +208,7 @@ static enum nib_status create_largest(const struct nib_engine *engine, struct ni
     uint32_t fits = 0, fails = part->n_segments, least = part->first_segment == 0 ? 1 : 0;
     while (fails - fits > 1) {
         part->n_segments = fits + (fails - fits) / 2;
-        enum nib_status status = create_part(engine, nib_host_kv_bytes(engine), part, err);
+        enum nib_status status = create_part(engine, part, err);
         destroy_instance(part);
         if (status == NIB_OK)
             fits = part->n_segments;
@@ -213,7 +219,7 @@ static enum nib_status create_largest(const struct nib_engine *engine, struct ni
     }
     *out_fits = fits > least ? fits : 0;
     part->n_segments = fits;
-    return fits > least ? create_part(engine, nib_host_kv_bytes(engine), part, err) : NIB_OK;
+    return fits > least ? create_part(engine, part, err) : NIB_OK;
 }
 
 /// Adds a line to those that tell why work went to the CPU.
@@ -251,7 +257,7 @@ static enum nib_status move_all(struct nib_engine *engine, struct nib_part *part
     part->device = NULL;
     part->n_segments = n_segments;
     enum nib_status status = take_cpu(engine, part, err);
-    return status == NIB_OK ? create_part(engine, nib_host_kv_bytes(engine), part, err) : status;
+    return status == NIB_OK ? create_part(engine, part, err) : status;
 }
 
 /// Makes the instance of part `index`, with fewer segments where that is what it takes.
@@ -261,7 +267,7 @@ static enum nib_status place(struct nib_engine *engine, uint32_t index, bool fit
     struct nib_part *part = &engine->parts[index];
     uint32_t wanted = part->n_segments, fits = 0;
     struct nib_error error = {0}, other;
-    enum nib_status status = create_part(engine, nib_host_kv_bytes(engine), part, &error);
+    enum nib_status status = create_part(engine, part, &error);
     bool may_shrink =
         status == NIB_ERROR_DEVICE_MEMORY || (status == NIB_ERROR_UNSUPPORTED && engine->fallback);
     bool may_move = engine->fallback && (may_shrink || nib_is_loss(status));
@@ -349,7 +355,7 @@ static enum nib_status create_replacements(struct nib_engine *engine, struct nib
         parts[i].n_segments = engine->parts[i].n_segments;
         enum nib_status status = take_cpu(engine, &parts[i], err);
         if (status == NIB_OK)
-            status = create_part(engine, host_bytes, &parts[i], err);
+            status = create_beside(engine, host_bytes, &parts[i], err);
         if (status != NIB_OK)
             return status;
         host_bytes += kv_bytes(engine, &parts[i]);

@@ -347,7 +347,7 @@ static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
         t.chunk--;
     uint32_t most = nib_min_u32(plan->attention_numbers / share, MAX_ROWS);
     most = nib_min_u32(most, MAX_ITEMS / (quads / t.chunk));
-    // Nor are there any for a second row.
+    // Nor has it any for a second row of a query that all read.
     most = most && (t.lanes > 1 || !codes) ? most : 1;
     // As many tiles of as even a size as it takes.
     t.heads = ceil_div(group, ceil_div(group, most));
