@@ -144,8 +144,10 @@ static void lay_out_thread(struct layout *layout, const struct needs *needs,
     scratch->panel_scale = take(layout, needs->blocks, 8 * NIB_PANEL_ROWS,
                                 sizeof(float)); // two parts of two panels, scale and min
     uint64_t code_rows = needs->has_codes ? NIB_CPU_BLOCK_ROWS : 0;
-    scratch->tall = take(layout, needs->has_codes ? 2 : 0, 1, sizeof *scratch->tall);
-    scratch->tall_sums = take(layout, needs->has_codes ? NIB_CPU_TALL_ROWS : 0, 32, sizeof(float));
+    scratch->tall =
+        take(layout, needs->has_codes ? NIB_CPU_TALL_PANELS : 0, 1, sizeof *scratch->tall);
+    scratch->tall_sums = take(layout, needs->has_codes ? NIB_CPU_TALL_ROWS : 0,
+                              NIB_CPU_TALL_PANELS * 16, sizeof(float));
     scratch->block = take(layout, needs->block_size, 1, 1);
     scratch->values = take(layout, NIB_CPU_BLOCK_ROWS, needs->cols, sizeof(float));
     scratch->codes = take(layout, code_rows, needs->cols, sizeof(int16_t));

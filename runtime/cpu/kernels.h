@@ -30,6 +30,8 @@ struct nib_cpu_rows {
 #define NIB_CPU_TALL_BLOCKS 32u
 /// Input rows for which they unpack it once, at most.
 #define NIB_CPU_TALL_ROWS 256u
+/// Panels at most that are unpacked at once.
+#define NIB_CPU_TALL_PANELS 4u
 
 /// A stretch of a panel unpacked, on a cache line's begin.
 struct nib_cpu_tall {
@@ -57,9 +59,9 @@ struct nib_cpu_scratch {
     float *page_values;  ///< one head's values of a page, each filled up to whole vectors of 16
     float *queries;      ///< [NIB_CPU_MAX_QUERIES][key_dim]
     float *totals;       ///< [NIB_CPU_MAX_QUERIES][value_dim], filled up as well
-    struct nib_cpu_tall *tall; ///< [2]
-    float *tall_sums;          ///< [NIB_CPU_TALL_ROWS][32], on a cache line's begin
-    float *panel_scale;        ///< [8 B][16], B being the most blocks of 32 columns
+    struct nib_cpu_tall *tall; ///< [NIB_CPU_TALL_PANELS]
+    float *tall_sums;   ///< [NIB_CPU_TALL_ROWS][16 NIB_CPU_TALL_PANELS], on a cache line's begin
+    float *panel_scale; ///< [8 B][16], B being the most blocks of 32 columns
 };
 
 /// A run: neighbouring weights of a row that share their scale and whose activations share theirs,

@@ -140,8 +140,8 @@ double weights_get(const struct weights *w, uint64_t row, uint64_t col, double *
 }
 
 enum {
-    TALL_BYTES = 2 * sizeof(struct nib_cpu_tall),
-    SUMS_BYTES = NIB_CPU_TALL_ROWS * 32 * sizeof(float)
+    TALL_BYTES = NIB_CPU_TALL_PANELS * sizeof(struct nib_cpu_tall),
+    SUMS_BYTES = NIB_CPU_TALL_ROWS * 16 * NIB_CPU_TALL_PANELS * sizeof(float)
 };
 
 struct nib_cpu_scratch *new_scratch(const struct nib_format *format, uint64_t cols)
