@@ -310,10 +310,13 @@ void check_matmul(struct check *c)
                 struct shape s = {.rows = 9, .cols = cols, .n = 3, .has_bias = style == 0};
                 check_one(c, listed, activation, (enum weights_style)style, &s);
             }
-            // More blocks and rows than kernels of many rows take at once.
+            // More blocks, panels and rows than kernels of many rows take at once, or begin with.
             struct shape tall = {
-                .rows = 35, .cols = (unit > 1 ? 2 : 6) * cols, .n = 57, .has_bias = true};
+                .rows = 99, .cols = (unit > 1 ? 2 : 6) * cols, .n = 57, .has_bias = true};
             check_one(c, listed, activation, WEIGHTS_RANDOM, &tall);
+            tall.n = 135;
+            if (activation == NIB_ACTIVATION_INT8_GROUP)
+                check_one(c, listed, activation, WEIGHTS_LARGEST, &tall);
             struct shape narrow = {.rows = 1, .cols = unit, .n = 1};
             check_one(c, listed, activation, WEIGHTS_RANDOM, &narrow);
             struct shape wide = {.rows = 6, .cols = 3 * cols, .n = 5, .has_permutation = true};
