@@ -28,8 +28,7 @@ layout(constant_id = NIB_ATTENTION_ROWS) const uint ROWS = 1;   // of a tile
 layout(constant_id = NIB_ATTENTION_HEADS) const uint HEADS = 1; // that a tile has of each row
 layout(constant_id = NIB_ATTENTION_LANES) const uint LANES = 8;
 layout(constant_id = NIB_ATTENTION_THREADS) const uint THREADS = 128;
-// For sequences with one row in the step; else for those with more.
-layout(constant_id = NIB_ATTENTION_IS_SINGLE) const bool IS_SINGLE = false;
+layout(constant_id = NIB_ATTENTION_TILE) const uint TILE = NIB_ATTENTION_TILE_ROW;
 layout(constant_id = NIB_ATTENTION_RECENT) const uint RECENT = 0;
 layout(constant_id = NIB_ATTENTION_FIRST) const uint FIRST = 0;
 layout(local_size_x_id = NIB_ATTENTION_THREADS) in;
@@ -93,6 +92,7 @@ layout(set = 0, binding = NIB_BIND_INPUT_TEXELS) uniform usamplerBuffer value_te
 #define VALUE_QUAD(i) texelFetch(value_texels, int(i))
 layout(set = 0, binding = NIB_BIND_IN_TEXELS) uniform usamplerBuffer query_texels;
 #define QUERY_QUAD(i) uintBitsToFloat(texelFetch(query_texels, int(i)))
+const bool IS_ALONE = LANES == 1u && THREADS == 8u; // the subgroup
 #else
 #define KEY_QUAD(i) key_quads[i]
 #define KEY_PAIR(i) key_pairs[i]
@@ -210,12 +210,17 @@ Tile find_tile()
     const uint most = ROWS / HEADS;
     uint left = gl_WorkGroupID.y, n_sequences = step.header.n_sequences;
     Tile tile = Tile(0u, 0u, 0u, 0u);
-    if (IS_SINGLE) {
+    if (TILE == NIB_ATTENTION_TILE_ROW) {
+        uint sequence = step.rows[left].sequence;
+        tile.sequence = sequence != NIB_NONE ? sequence : 0u;
+        tile.n = sequence != NIB_NONE ? 1u : 0u;
+        tile.first = left;
+    } else if (TILE == NIB_ATTENTION_TILE_SINGLE) {
         tile.sequence = left < n_sequences ? left : 0u;
         uint n = sequence_word(p.sequences_at, tile.sequence, 3u);
         tile.n = left < n_sequences && n == 1u ? 1u : 0u;
         tile.first = sequence_word(p.sequences_at, tile.sequence, 2u);
-    } else {
+    } else if (step.header.n_used_rows > n_sequences) {
         for (uint s = 0u; s < n_sequences; s++) {
             uint n = sequence_word(p.sequences_at, s, 3u);
             uint n_tiles = n > 1u ? (n + most - 1u) / most : 0u;
@@ -321,6 +326,23 @@ void make_own(uint thread, uint kv_head, uint first_head, uint end_head, uint pa
 }
 #endif
 
+// Returns numbers d to d + 3 of row r's query, which begins at `from`; behind its end anything.
+vec4 load_query(uint r, uint from, uint d)
+{
+#ifdef HAS_OWN
+    return own[min(r * KEY_DIM + d, HEADS * KEY_DIM - 1u) / 4u];
+#else
+    if (IS_ALIGNED)
+        return QUERY_QUAD((from + min(d, KEY_DIM - 4u)) / 4u);
+    vec4 x;
+    [[unroll]] for (uint j = 0u; j < 4u; j++) {
+        float number = query[from + min(d + j, KEY_DIM - 1u)];
+        x[j] = d + j < KEY_DIM ? number : 0.0;
+    }
+    return x;
+#endif
+}
+
 // Loads the tile's queries, the invocation's share of each; rows and heads behind the end stand
 // in for what the tile lacks.
 void load_queries(Tile tile, uint lane, uint first_head, uint end_head)
@@ -329,22 +351,20 @@ void load_queries(Tile tile, uint lane, uint first_head, uint end_head)
         uint row = tile.first + min(r / HEADS, max(tile.n, 1u) - 1u);
         uint head = min(first_head + r % HEADS, end_head - 1u);
         uint from = row * p.query_stride + p.query_at + head * KEY_DIM;
+#ifdef TEXELS
+        vec4 x;
+#endif
         [[unroll]] for (uint i = 0u; i < KEY_QUADS; i++) {
             uint d = (4u * i / KEY_UNIT * LANES + lane) * KEY_UNIT + 4u * i % KEY_UNIT;
-            vec4 x;
-#ifdef HAS_OWN
-            x = d < KEY_DIM ? own[min(r * KEY_DIM + d, HEADS * KEY_DIM - 1u) / 4u] : vec4(0.0);
+#ifdef TEXELS
+            // Where all have the same query, each reads another part of it.
+            if (!IS_ALONE || i % 8u == 0u)
+                x = load_query(r, from, IS_ALONE ? d + 4u * gl_SubgroupInvocationID : d);
+            vec4 quad = IS_ALONE ? subgroupShuffle(x, i % 8u) : x;
 #else
-            if (IS_ALIGNED) {
-                x = d < KEY_DIM ? QUERY_QUAD((from + d) / 4u) : vec4(0.0);
-            } else {
-                [[unroll]] for (uint j = 0u; j < 4u; j++) {
-                    float number = query[from + min(d + j, KEY_DIM - 1u)];
-                    x[j] = d + j < KEY_DIM ? number : 0.0;
-                }
-            }
+            vec4 quad = load_query(r, from, d);
 #endif
-            q[r * KEY_QUADS + i] = x * p.scale;
+            q[r * KEY_QUADS + i] = d < KEY_DIM ? quad * p.scale : vec4(0.0);
         }
         [[unroll]] for (uint i = 0u; i < KEY_SHARE; i++) {
             vec4 total = vec4(0.0);
@@ -481,6 +501,12 @@ void main()
     if (VALUE_FORMAT == NIB_KV_CODE_I4)
         add_minima();
 
+#ifdef TEXELS
+    if (IS_ALONE) {
+        write_rows(tile, thread, first_head, end_head);
+        return;
+    }
+#endif
     join_rows(tile, thread, first_head, end_head);
     // Not a loop: drivers do not unroll what has loops inside, and `acc` must stay in registers.
 #define WRITE_ITEM(i)               \

@@ -36,6 +36,7 @@ layout(std430, set = 0, binding = NIB_BIND_TABLE) readonly buffer Bias {
     float bias[];
 };
 layout(set = 0, binding = NIB_BIND_MATRIX_TEXELS) uniform utextureBuffer matrix;
+layout(set = 0, binding = NIB_BIND_OUT_TEXELS) uniform utextureBuffer y_texels;
 #ifdef IS_SINGLE
 layout(constant_id = NIB_SPEC_SOURCE) const uint SOURCE = NIB_PREPARE_SOURCE_VALUES;
 #include "lib/quads.glsl"
@@ -136,31 +137,6 @@ int signed_byte(uint w, uint i)
     return int(w << (24u - 8u * i)) >> 24;
 }
 
-// Products of 16 codes of 4 bits. A factor holds code i of a word in its lower half and code i + 4
-// in its upper one, the other factor their inputs the other way round, so that the upper half of
-// the product is the sum of both products; the lower halves, at most 8 · 15 · 128, are dropped.
-ivec2 multiply_nibbles(uvec4 w, const uint pairs[16])
-{
-    ivec2 result;
-    [[unroll]] for (uint h = 0u; h < 2u; h++) {
-        uint sum = 0x8000u;
-        [[unroll]] for (uint k = 0u; k < 8u; k++)
-            sum += ((w[2u * h + k / 4u] >> (4u * (k & 3u))) & 0x000f000fu) * pairs[8u * h + k];
-        result[h] = int(sum) >> 16;
-    }
-    return result;
-}
-
-ivec2 multiply_bytes(uvec4 low, uvec4 high, const int input_codes[32])
-{
-    ivec2 result = ivec2(0);
-    [[unroll]] for (uint k = 0u; k < 16u; k++) {
-        result.x += int((low[k / 4u] >> (8u * (k & 3u))) & 255u) * input_codes[k];
-        result.y += int((high[k / 4u] >> (8u * (k & 3u))) & 255u) * input_codes[16u + k];
-    }
-    return result;
-}
-
 // A granule of a row of x: the factors of multiply_nibbles or multiply_bytes, what the codes are
 // multiplied with, and the sums of both halves.
 struct InputGranule {
@@ -220,6 +196,43 @@ InputGranule load_input(uint row, uint g)
 }
 #endif
 
+// Products of a row's codes with each column's, both halves of the granule apart. A few weights are
+// taken apart at a time, so that they stay in a CPU's registers for all columns.
+//
+// Of 4 bits: a factor holds code i of a word in its lower half and code i + 4 in its upper one, the
+// other factor their inputs the other way round, so that the upper half of the product is the sum
+// of both products; the lower halves, at most 8 · 15 · 128, are dropped.
+void multiply_nibbles(uvec4 w, const InputGranule inputs[COLS], out ivec2 products[COLS])
+{
+    [[unroll]] for (uint h = 0u; h < 2u; h++) {
+        uint factors[8];
+        [[unroll]] for (uint k = 0u; k < 8u; k++)
+            factors[k] = (w[2u * h + k / 4u] >> (4u * (k & 3u))) & 0x000f000fu;
+        [[unroll]] for (uint c = 0u; c < COLS; c++) {
+            uint sum = 0x8000u;
+            [[unroll]] for (uint k = 0u; k < 8u; k++)
+                sum += factors[k] * inputs[c].pairs[8u * h + k];
+            products[c][h] = int(sum) >> 16;
+        }
+    }
+}
+
+void multiply_bytes(uvec4 low, uvec4 high, const InputGranule inputs[COLS],
+                    out ivec2 products[COLS])
+{
+    [[unroll]] for (uint c = 0u; c < COLS; c++)
+        products[c] = ivec2(0);
+    [[unroll]] for (uint q = 0u; q < 8u; q++) {
+        uint w = q < 4u ? low[q & 3u] : high[q & 3u];
+        int factors[4];
+        [[unroll]] for (uint i = 0u; i < 4u; i++)
+            factors[i] = int((w >> (8u * i)) & 255u);
+        [[unroll]] for (uint c = 0u; c < COLS; c++)
+            [[unroll]] for (uint i = 0u; i < 4u; i++)
+                products[c][q / 4u] += factors[i] * inputs[c].codes[4u * q + i];
+    }
+}
+
 #ifdef HAS_SUBGROUPS
 // Returns what invocation `from` has.
 InputGranule take_input(InputGranule own, uint from)
@@ -263,12 +276,16 @@ vec4 float_weights(uvec4 low, uvec4 high, uint q)
     return v;
 }
 
-vec2 multiply_floats(uvec4 low, uvec4 high, const vec4 v[8])
+void multiply_floats(uvec4 low, uvec4 high, const vec4 v[COLS][8], out vec2 products[COLS])
 {
-    vec2 result = vec2(0.0);
-    [[unroll]] for (uint q = 0u; q < 8u; q++)
-        result[q / 4u] += dot(float_weights(low, high, q), v[q]);
-    return result;
+    [[unroll]] for (uint c = 0u; c < COLS; c++)
+        products[c] = vec2(0.0);
+    [[unroll]] for (uint q = 0u; q < 8u; q++) {
+        vec4 w = float_weights(low, high, q);
+        [[unroll]] for (uint c = 0u; c < COLS; c++)
+            [[unroll]] for (uint i = 0u; i < 4u; i++)
+                products[c][q / 4u] += w[i] * v[c][q][i];
+    }
 }
 
 // Adds the products of one granule to the sums of each row and column.
@@ -309,18 +326,20 @@ void add_granule(uint tile, uint g, uint r, uint first, inout float total[ROWS][
     }
     [[unroll]] for (uint k = 0u; k < ROWS; k++) {
         uvec4 w = words[k], w_high = high_words[k];
+        ivec2 exact[COLS];
+        vec2 numbers[COLS];
+        if (!HAS_CODES)
+            multiply_floats(w, w_high, input_floats, numbers);
+        else if (CODE_BITS == 4u)
+            multiply_nibbles(w, inputs, exact);
+        else
+            multiply_bytes(w, w_high, inputs, exact);
         [[unroll]] for (uint c = 0u; c < COLS; c++) {
-            vec2 product;
-            if (!HAS_CODES)
-                product = multiply_floats(w, w_high, input_floats[c]);
-            else if (CODE_BITS == 4u)
-                product = vec2(multiply_nibbles(w, inputs[c].pairs));
-            else
-                product = vec2(multiply_bytes(w, w_high, inputs[c].codes));
+            vec2 product = HAS_CODES ? vec2(exact[c]) : numbers[c];
             vec2 own_sums = inputs[c].half_sums;
             if (!HAS_HALVES) {
-                product = vec2(product.x + product.y, 0.0);
-                own_sums = vec2(own_sums.x + own_sums.y, 0.0);
+                product.x = HAS_CODES ? float(exact[c].x + exact[c].y) : product.x + product.y;
+                own_sums.x += own_sums.y;
             }
             if (HAS_CODES && CENTER != 0)
                 product -= float(CENTER) * own_sums;
@@ -372,16 +391,22 @@ void main()
         add_granule(tile, g, r, first, total);
     if (!is_used)
         return;
-    [[unroll]] for (uint k = 0u; k < ROWS; k++) {
-        uint row = tile * TILE_ROWS + r + k;
-        [[unroll]] for (uint c = 0u; c < COLS; c++) {
-            if (row >= part.n_rows)
-                continue;
+    uint row = tile * TILE_ROWS + r;
+    [[unroll]] for (uint c = 0u; c < COLS; c++) {
+        uint at = (first + c) * part.out_stride + part.out_at + row;
+        // Each texel belongs to one invocation, which writes it where it was.
+        uvec4 before[ROWS / 4u];
+        [[unroll]] for (uint i = 0u; i < ROWS / 4u; i++)
+            before[i] = HAS_ADD ? texelFetch(y_texels, int(at / 4u + i)) : uvec4(0u);
+        [[unroll]] for (uint k = 0u; k < ROWS; k++) {
             float sum = total[k][c];
+            if (row + k >= part.n_rows)
+                continue;
             if (HAS_BIAS)
-                sum += bias[p.bias_at + row];
-            uint at = (first + c) * part.out_stride + part.out_at + row;
-            y[at] = HAS_ADD ? y[at] + p.factor * sum : sum;
+                sum += bias[p.bias_at + row + k];
+            if (HAS_ADD)
+                sum = uintBitsToFloat(before[k / 4u][k & 3u]) + p.factor * sum;
+            y[at + k] = sum;
         }
     }
 }

@@ -294,6 +294,7 @@ enum nib_status nib_vk_build_kv_store(struct builder *b, const struct nib_op_kv_
 
 /// How attention is cut into workgroups.
 struct tiling {
+    uint32_t width; ///< tokens that are looked at side by side
     uint32_t lanes; ///< invocations that share a token
     uint32_t heads; ///< of a KV head's group that a tile has
     uint32_t rows;  ///< query rows of a tile, `heads` for each row of the step
@@ -307,6 +308,8 @@ static uint32_t ceil_div(uint32_t a, uint32_t b)
 
 /// Tokens of a page that are looked at side by side.
 #define WIDTH 16u
+/// Where that is one subgroup of a driver that runs it in a CPU's vectors: nothing is shared.
+#define SUBGROUP_WIDTH 8u
 /// With these a workgroup has 128 invocations and takes 14 KiB of shared memory.
 #define MAX_LANES 8u
 #define MAX_ROWS 8u
@@ -324,10 +327,10 @@ static uint32_t share_of(enum nib_kv_format format, uint32_t dim, uint32_t lanes
     return unit * ceil_div(ceil_div(dim, unit), lanes);
 }
 
-/// Cuts attention for sequences that have one row in the step, or for those that have more.
+/// Cuts attention into tiles of one row of the step, or of neighbours of the same sequence.
 static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
                                  const struct nib_plan *model, const struct nib_kv_layer *layer,
-                                 uint32_t group, bool is_single)
+                                 uint32_t group, bool has_neighbours)
 {
     bool codes = nib_kv_has_codes(model->key_format) || nib_kv_has_codes(model->value_format);
     uint32_t dim = layer->key_dim > layer->value_dim ? layer->key_dim : layer->value_dim;
@@ -338,11 +341,12 @@ static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
     struct tiling t = {.lanes = model->key_format == NIB_KV_I4_CHANNEL ? 2 : 1};
     while (t.lanes < MAX_LANES && t.lanes * least < dim)
         t.lanes *= 2;
+    t.width = t.lanes == 1 && plan->has_texels ? SUBGROUP_WIDTH : WIDTH;
     // An invocation keeps its share of a query and of an output.
     uint32_t value_share = share_of(model->value_format, layer->value_dim, t.lanes);
     uint32_t share = share_of(model->key_format, layer->key_dim, t.lanes) + value_share;
     uint32_t quads = value_share / 4;
-    t.chunk = nib_min_u32(quads, POOL_QUADS / (WIDTH * t.lanes));
+    t.chunk = nib_min_u32(quads, POOL_QUADS / (t.width * t.lanes));
     while (quads % t.chunk)
         t.chunk--;
     uint32_t most = nib_min_u32(plan->attention_numbers / share, MAX_ROWS);
@@ -351,7 +355,7 @@ static struct tiling make_tiling(const struct nib_vk_device_plan *plan,
     most = most && (t.lanes > 1 || !codes) ? most : 1;
     // As many tiles of as even a size as it takes.
     t.heads = ceil_div(group, ceil_div(group, most));
-    t.rows = is_single ? t.heads : most / t.heads * t.heads;
+    t.rows = has_neighbours ? most / t.heads * t.heads : t.heads;
     return t;
 }
 
@@ -384,7 +388,7 @@ static struct own_row find_own_row(const struct builder *b, const struct nib_op_
     uint32_t offsets = place_of(b, &op->query, &own.range) |
                        place_of(b, &own.store->key, &own.range) |
                        place_of(b, &own.store->value, &own.range);
-    uint32_t pool = tiling->chunk * WIDTH * tiling->lanes;
+    uint32_t pool = tiling->chunk * tiling->width * tiling->lanes;
     uint32_t scores = tiling->rows * NIB_KV_PAGE_TOKENS * (tiling->lanes + 1) / 4;
     bool is_whole = layer->key_dim % 8 == 0 && layer->value_dim % 8 == 0 && half_dims >= 4 &&
                     (offsets | half_dims) % 4 == 0;
@@ -425,18 +429,19 @@ static enum nib_status take_own_row(struct builder *b, const struct own_row *own
 }
 
 static enum nib_status add_attention(struct builder *b, const struct nib_op_attention *op,
-                                     const struct nib_attention_args *planned, bool is_single,
+                                     const struct nib_attention_args *planned, uint32_t tile,
                                      struct nib_error *err)
 {
     struct nib_vk_instance *self = b->self;
+    bool has_neighbours = tile == NIB_ATTENTION_TILE_NEIGHBOURS;
     const struct nib_vk_device_plan *plan = &self->device->plan;
     const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
     const struct nib_vk_cache *cache = &self->caches[op->kv_layer];
     uint32_t group = planned->heads_per_kv_head;
-    struct tiling tiling = make_tiling(plan, b->plan, layer, group, is_single);
+    struct tiling tiling = make_tiling(plan, b->plan, layer, group, has_neighbours);
     struct own_row own = {.store = NULL};
     struct nib_attention_args args = *planned;
-    if (is_single) {
+    if (!has_neighbours) {
         own = find_own_row(b, op, &tiling);
         take_places(b, op, &own, &args);
     }
@@ -452,8 +457,8 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
                              [NIB_ATTENTION_ROWS] = tiling.rows,
                              [NIB_ATTENTION_HEADS] = tiling.heads,
                              [NIB_ATTENTION_LANES] = tiling.lanes,
-                             [NIB_ATTENTION_THREADS] = WIDTH * tiling.lanes,
-                             [NIB_ATTENTION_IS_SINGLE] = is_single,
+                             [NIB_ATTENTION_THREADS] = tiling.width * tiling.lanes,
+                             [NIB_ATTENTION_TILE] = tile,
                              [NIB_ATTENTION_CHUNK] = tiling.chunk,
                              [NIB_ATTENTION_IS_ALIGNED] = is_aligned,
                              [NIB_ATTENTION_RECENT] = b->plan->recent_pages,
@@ -478,12 +483,15 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
         uint32_t rows = 1u << i, most = nib_min_u32(rows, self->max_sequences);
         uint32_t tiles = ceil_div(rows, tiling.rows / tiling.heads) + most - 1;
         // One row cannot belong to a sequence that has more.
-        pass->height[i] = is_single ? most : rows > 1 ? nib_min_u32(tiles, rows) : 0;
+        pass->height[i] = tile == NIB_ATTENTION_TILE_ROW      ? rows
+                          : tile == NIB_ATTENTION_TILE_SINGLE ? most
+                          : rows > 1                          ? nib_min_u32(tiles, rows)
+                                                              : 0;
         pass->depth[i] = rows < plan->attention_parts ? plan->attention_parts / rows : 1;
     }
     self->kernels |= has_texels ? NIB_VK_KERNEL_ATTENTION_TEXEL : 0;
     // Each of the two writes rows of its own.
-    if (!is_single)
+    if (has_neighbours)
         return nib_vk_take_attention_coop(b, op, &params.kernel, pass, err);
     bool has_own = own.store != NULL;
     reads(pass, &op->query);
@@ -492,6 +500,21 @@ static enum nib_status add_attention(struct builder *b, const struct nib_op_atte
     add_access(pass, NIB_VK_PARTIALS, 0, 1, true);
     writes(b, pass, &op->out);
     return has_own ? take_own_row(b, &own, &params.kernel, pass, err) : NIB_OK;
+}
+
+/// Adds attention over rows that are alone in their sequence, then over others. Where a tile has no
+/// room for a second row they are all alike.
+static enum nib_status add_attentions(struct builder *b, const struct nib_op_attention *op,
+                                      const struct nib_attention_args *args, struct nib_error *err)
+{
+    const struct nib_vk_device_plan *plan = &b->self->device->plan;
+    const struct nib_kv_layer *layer = &b->plan->kv_layers[op->kv_layer];
+    struct tiling tiling = make_tiling(plan, b->plan, layer, args->heads_per_kv_head, true);
+    if (tiling.rows == tiling.heads && !plan->has_attention_coop)
+        return add_attention(b, op, args, NIB_ATTENTION_TILE_ROW, err);
+    enum nib_status status = add_attention(b, op, args, NIB_ATTENTION_TILE_SINGLE, err);
+    return status != NIB_OK ? status
+                            : add_attention(b, op, args, NIB_ATTENTION_TILE_NEIGHBOURS, err);
 }
 
 static enum nib_status add_merge(struct builder *b, const struct nib_op_attention *op,
@@ -585,8 +608,7 @@ enum nib_status nib_vk_build_attention(struct builder *b, const struct nib_op_at
     };
     if (nib_kv_transforms_keys(layer, b->plan->key_format))
         NIB_TRY(add_transform(b, &op->query, op->n_heads, err));
-    NIB_TRY(add_attention(b, op, &args, true, err));
-    NIB_TRY(add_attention(b, op, &args, false, err));
+    NIB_TRY(add_attentions(b, op, &args, err));
     NIB_TRY(add_merge(b, op, err));
     if (nib_kv_transforms_values(layer, b->plan->value_format))
         NIB_TRY(add_transform(b, &op->out, op->n_heads, err));

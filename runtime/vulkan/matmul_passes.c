@@ -320,13 +320,15 @@ static enum nib_vk_family choose_family(const struct builder *b, const struct ni
 {
     uint32_t specs[NIB_SPECS] = {0};
     make_specs(b, op, add, specs);
+    bool adds_words = add && (add->out.offset | stride_of(b, &add->out)) % 4;
     struct nib_vk_matmul_need need = {.bits = specs[NIB_SPEC_CODE_BITS],
                                       .has_book = specs[NIB_SPEC_HAS_BOOK],
                                       .has_codes = specs[NIB_SPEC_HAS_CODES],
                                       .has_groups = nib_activation_has_groups(op->activation),
                                       .has_outliers = specs[NIB_SPEC_HAS_OUTLIERS],
                                       .has_halves = specs[NIB_SPEC_HALVES] == 2,
-                                      .may_be_single = may_be_single(b, op, add)};
+                                      .may_be_single = may_be_single(b, op, add),
+                                      .adds_words = adds_words};
     return nib_vk_family_choose(&b->self->device->plan, &b->self->choices, &need);
 }
 

@@ -50,8 +50,8 @@ static enum nib_status set_texels(const struct builder *b, const struct bindings
                                   .dstSet = set,
                                   .descriptorCount = 1,
                                   .descriptorType = VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER};
-    static const uint32_t ranges[NIB_TEXEL_BINDINGS] = {NIB_BIND_MATRIX, NIB_BIND_INPUT,
-                                                        NIB_BIND_SUMS, NIB_BIND_IN, NIB_BIND_IN_2};
+    static const uint32_t ranges[NIB_TEXEL_BINDINGS] = {
+        NIB_BIND_MATRIX, NIB_BIND_INPUT, NIB_BIND_SUMS, NIB_BIND_IN, NIB_BIND_IN_2, NIB_BIND_OUT};
     for (uint32_t i = 0; i < NIB_TEXEL_BINDINGS; i++) {
         const struct nib_vk_range *range = bind->range[ranges[i]];
         enum nib_status status = view_of(b->self, range ? range : &b->self->step, &views[i], err);

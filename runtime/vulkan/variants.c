@@ -221,9 +221,9 @@ static bool serves(const struct nib_vk_device_plan *plan, enum nib_vk_family fam
     case NIB_VK_FAMILY_SUB:
         return need->has_codes;
     case NIB_VK_FAMILY_TEXEL:
-        return is_plain;
+        return is_plain && !need->adds_words;
     case NIB_VK_FAMILY_SINGLE:
-        return is_plain && need->has_codes && need->may_be_single;
+        return is_plain && !need->adds_words && need->has_codes && need->may_be_single;
     case NIB_VK_FAMILY_HALF:
         return need->has_groups && need->bits <= 8 && plan->blocks.n > 0;
     // Other modes' numbers would lose digits in fp16.

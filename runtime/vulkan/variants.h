@@ -69,6 +69,7 @@ struct nib_vk_matmul_need {
     bool has_outliers;  ///< some columns of it are numbers
     bool has_halves;    ///< groups are half a granule
     bool may_be_single; ///< a single row of input can be prepared by the matmul itself
+    bool adds_words;    ///< the output is added to numbers that do not come in whole texels
 };
 /// Bits of kernels that others can replace: 1 << family, attention through texel buffers, those
 /// that draw tokens, which the host can do, attention by cooperative matrices, and that which turns

@@ -105,6 +105,63 @@ void join_rows(Tile tile, uint thread, uint first_head, uint end_head)
     barrier();
 }
 
+#ifdef TEXELS
+float most_of_all(float v)
+{
+    uint id = gl_SubgroupInvocationID;
+    v = max(v, subgroupShuffle(v, id ^ 4u));
+    v = max(v, subgroupShuffle(v, id ^ 2u));
+    return max(v, subgroupShuffle(v, id ^ 1u));
+}
+
+float sum_of_all(float v)
+{
+    uint id = gl_SubgroupInvocationID;
+    v += subgroupShuffle(v, id ^ 4u);
+    v += subgroupShuffle(v, id ^ 2u);
+    return v + subgroupShuffle(v, id ^ 1u);
+}
+
+// Adds up two quads over all invocations; invocation i gets number i of the eight. Each takes half
+// of what is left and hands the other half to the one that takes that.
+float take_number(vec4 low, vec4 high)
+{
+    uint id = gl_SubgroupInvocationID;
+    bool is_high = (id & 4u) != 0u;
+    vec4 four = (is_high ? high : low) + subgroupShuffle(is_high ? low : high, id ^ 4u);
+    is_high = (id & 2u) != 0u;
+    vec2 other = is_high ? four.xy : four.zw;
+    vec2 two = (is_high ? four.zw : four.xy) + subgroupShuffle(other, id ^ 2u);
+    is_high = (id & 1u) != 0u;
+    return (is_high ? two.y : two.x) + subgroupShuffle(is_high ? two.x : two.y, id ^ 1u);
+}
+
+// As join_rows and write_item do, without shared memory, where the workgroup is one subgroup.
+void write_rows(Tile tile, uint thread, uint first_head, uint end_head)
+{
+    bool is_final = gl_NumWorkGroups.z == 1u;
+    [[unroll]] for (uint r = 0u; r < ROWS; r++) {
+        uint head = first_head + r % HEADS, to = out_index(tile.first + r / HEADS, head);
+        bool is_used = r / HEADS < tile.n && head < end_head;
+        float top = most_of_all(most[r]), shrink = exp(most[r] - top);
+        float total = sum_of_all(sum[r] * shrink);
+        shrink *= !is_final ? 1.0 : total > 0.0 ? 1.0 / total : 0.0;
+        if (is_used && !is_final && thread == 0u) {
+            partials[to - 2u] = top;
+            partials[to - 1u] = total;
+        }
+        [[unroll]] for (uint i = 0u; i < VALUE_QUADS; i += 2u) {
+            uint j = r * VALUE_QUADS + i, d = 4u * i + thread;
+            float number = take_number(acc[j] * shrink, acc[j + 1u] * shrink);
+            if (is_used && d < VALUE_DIM && is_final)
+                y[to + d] = number;
+            if (is_used && d < VALUE_DIM && !is_final)
+                partials[to + d] = number;
+        }
+    }
+}
+#endif
+
 // Says that this workgroup, which has no page, has no part in its rows' results.
 void leave_nothing(Tile tile, uint thread, uint first_head, uint end_head)
 {

@@ -45,6 +45,14 @@ void score_base(uint head, uint n_heads, uint page, uint lane)
     }
 }
 
+// Words of two or four neighbouring tokens.
+uvec4 code_words(uint at)
+{
+    if (TOKENS == 4u)
+        return KEY_QUAD(at / 4u);
+    return TOKENS == 2u ? uvec4(KEY_PAIR(at / 2u), 0u, 0u) : uvec4(0u);
+}
+
 // The same for codes: a word of neighbouring tokens at a time.
 void score_codes(uint head, uint page, uint lane, uint place)
 {
@@ -58,11 +66,9 @@ void score_codes(uint head, uint page, uint lane, uint place)
         [[unroll]] for (uint w = 0u; w < n; w++) {
             uint at = page * p.key_page_words +
                       NIB_KV_BY_TOKEN(head, KEY_UNITS * n, group * n + w, place * TOKENS);
-            uvec2 pair = uvec2(0u);
-            if (TOKENS == 2u)
-                pair = KEY_PAIR(at / 2u);
+            uvec4 words = code_words(at);
             [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
-                uint codes = TOKENS == 2u ? pair[t % 2u] : key_words[at + t];
+                uint codes = TOKENS == 2u || TOKENS == 4u ? words[t % 4u] : key_words[at + t];
                 [[unroll]] for (uint h = 0u; h < 8u / n; h++) {
                     vec4 k = n == 8u ? centered_bytes(codes) : nibbles(codes, 16u * h, 4u);
                     uint quad = i * 8u + w * (8u / n) + h;
@@ -95,9 +101,7 @@ void score_channels(uint head, uint page, uint lane, uint place)
         [[unroll]] for (uint w = 0u; w < 4u; w++) {
             uint at = page * p.key_page_words +
                       NIB_KV_BY_TOKEN(head, KEY_UNITS * 4u, group * 4u + w, place * TOKENS);
-            uvec2 pair = uvec2(0u);
-            if (TOKENS == 2u)
-                pair = KEY_PAIR(at / 2u);
+            uvec4 words = code_words(at);
             [[unroll]] for (uint h = 0u; h < 2u; h++) {
                 vec4 scale, minimum;
                 [[unroll]] for (uint j = 0u; j < 4u; j++) {
@@ -106,7 +110,7 @@ void score_channels(uint head, uint page, uint lane, uint place)
                     minimum[j] = both.y;
                 }
                 [[unroll]] for (uint t = 0u; t < TOKENS; t++) {
-                    uint codes = TOKENS == 2u ? pair[t % 2u] : key_words[at + t];
+                    uint codes = TOKENS == 2u || TOKENS == 4u ? words[t % 4u] : key_words[at + t];
                     vec4 k = nibbles(codes, 16u * h, 4u) * scale + minimum;
                     [[unroll]] for (uint r = 0u; r < ROWS; r++)
                         score[r * TOKENS + t] += dot(k, q[r * KEY_QUADS + i * 8u + 2u * w + h]);

@@ -16,13 +16,14 @@
 #define NIB_BIND_SUMS 6   // its scales and sums
 #define NIB_BIND_TABLE 7  // bias, norm's weight, or a matrix's granules and permutation
 #define NIB_BINDINGS 8
-// Uniform texel buffers of 4 words, where the device plan has them: the same as 4 to 6, 1 and 2.
+// Uniform texel buffers of 4 words, where the device plan has them: the same as 4 to 6 and 1 to 3.
 #define NIB_BIND_MATRIX_TEXELS 8
 #define NIB_BIND_INPUT_TEXELS 9
 #define NIB_BIND_SUMS_TEXELS 10
 #define NIB_BIND_IN_TEXELS 11
 #define NIB_BIND_IN_2_TEXELS 12
-#define NIB_TEXEL_BINDINGS 5
+#define NIB_BIND_OUT_TEXELS 13
+#define NIB_TEXEL_BINDINGS 6
 
 // Tiles of a matrix: rows side by side, weights of a row in one granule.
 #define NIB_TILE_ROWS 16
@@ -129,13 +130,17 @@
 #define NIB_ATTENTION_HEADS 5
 #define NIB_ATTENTION_LANES 6
 #define NIB_ATTENTION_THREADS 7
-#define NIB_ATTENTION_IS_SINGLE 8
+#define NIB_ATTENTION_TILE 8 // what a tile of rows is: NIB_ATTENTION_TILE_*
 #define NIB_ATTENTION_CHUNK 9
 #define NIB_ATTENTION_IS_ALIGNED 10
 #define NIB_ATTENTION_RECENT 11 // pages of newest tokens, 0: none are kept
 #define NIB_ATTENTION_OWN 12    // quads of a step's only row that it turns and stores
 #define NIB_ATTENTION_INTERLEAVED 13
 #define NIB_ATTENTION_FIRST 14 // pages of first tokens that are in f16
+
+#define NIB_ATTENTION_TILE_ROW 0        // any row of the step
+#define NIB_ATTENTION_TILE_SINGLE 1     // a row that is its sequence's only one
+#define NIB_ATTENTION_TILE_NEIGHBOURS 2 // rows of a sequence that has more
 
 // draw
 #define NIB_DRAW_HAS_SAMPLING 0 // constant: some line is not just the largest logit

@@ -45,7 +45,8 @@ static const struct command commands[] = {
      "Measures speed and memory as batch and context grow.",
      "Each sequence has a prompt of its own and then generates the last -n tokens of its context,\n"
      "all sequences side by side. Prefill is timed on the sequences that a batch adds to the one\n"
-     "before it, after a warm-up (none with --profile). KV cache and memory are what is in use.",
+     "before it. Both are timed after a warm-up (none with --profile). KV cache and memory are\n"
+     "what is in use.",
      command_bench},
     {COMMAND_DEVICES, "devices", NULL, 0, "[FLAG...]", "Lists what a model can run on.", NULL,
      command_devices},
