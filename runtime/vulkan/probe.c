@@ -305,21 +305,27 @@ static void set_table(struct nib_vk_probe *probe, const struct nib_rope_table *t
     probe->plan.n_ropes = 1;
 }
 
-/// Adds ops that turn queries and keys, of `q` and `k` numbers, in VALUE_LEAD, which nothing reads
-/// at the end: the turned keys may be in the cache alone.
-static void add_ropes(struct nib_vk_probe *probe, const struct nib_vk_probe_attention *params,
-                      uint32_t q, uint32_t k)
+/// Adds an op that makes queries, keys and values in VALUE_LEAD, which nothing reads at the end:
+/// queries may be transformed where they are, and turned keys may be in the cache alone.
+static void add_lead(struct nib_vk_probe *probe)
 {
-    uint32_t width = probe->plan.hidden_size, head_dim = params->layer.key_dim;
+    uint32_t width = probe->plan.hidden_size;
     probe->plan.values[VALUE_LEAD] = (struct nib_value){"lead", width};
     probe->plan.n_values++;
-    set_table(probe, params->table, head_dim);
     add_op(probe, NIB_OP_NORM)->norm =
         (struct nib_op_norm){.in = {.width = width},
                              .out = {.value = VALUE_LEAD, .width = width},
                              .weight = NIB_NO_WEIGHT,
                              .n_groups = 1,
                              .epsilon = 1e-5f};
+}
+
+/// Adds ops that turn queries and keys, of `q` and `k` numbers, in VALUE_LEAD.
+static void add_ropes(struct nib_vk_probe *probe, const struct nib_vk_probe_attention *params,
+                      uint32_t q, uint32_t k)
+{
+    uint32_t head_dim = params->layer.key_dim;
+    set_table(probe, params->table, head_dim);
     const struct nib_op_rope queries = {.x = {.value = VALUE_LEAD, .width = q},
                                         .n_heads = q / head_dim,
                                         .head_dim = head_dim,
@@ -385,14 +391,14 @@ enum nib_status nib_vk_probe_make_attention(const struct nib_vk_probe_attention 
                     !is_plain[1]  ? "keys"
                     : is_plain[0] ? "keys and values"
                                   : "values");
-    uint32_t value = params->rope ? VALUE_LEAD : NIB_VALUE_HIDDEN;
+    add_lead(probe);
     if (params->rope)
         add_ropes(probe, params, q, k);
     add_op(probe, NIB_OP_KV_STORE)->kv_store =
-        (struct nib_op_kv_store){.key = {.value = value, .offset = q, .width = k},
-                                 .value = {.value = value, .offset = q + k, .width = v}};
+        (struct nib_op_kv_store){.key = {.value = VALUE_LEAD, .offset = q, .width = k},
+                                 .value = {.value = VALUE_LEAD, .offset = q + k, .width = v}};
     add_op(probe, NIB_OP_ATTENTION)->attention =
-        (struct nib_op_attention){.query = {.value = value, .width = q},
+        (struct nib_op_attention){.query = {.value = VALUE_LEAD, .width = q},
                                   .out = {.value = VALUE_OUT, .width = out},
                                   .n_heads = layer.n_heads * group,
                                   .scale = params->scale,

@@ -6,6 +6,7 @@
 #include "rig.h"
 #include "rig_attention.h"
 #include "runtime/vulkan/instance.h"
+#include "runtime/vulkan/probe.h"
 #include "tests/support/worst.h"
 
 /// Steps that one sequence or several take, in order.
@@ -400,4 +401,33 @@ Test(vulkan_attention, prompts_by_cooperative_matrices)
     }
     rig_close(device);
     nib_cpu_backend.device_close(cpu);
+}
+
+/// Layers without position codes, whose queries come straight from the hidden state, pass the check
+/// of kernels before use.
+Test(vulkan_attention, probes_of_layers_that_turn_nothing)
+{
+    void *device = rig_open(NULL);
+    struct nib_vk_reference reference = {0};
+    struct nib_error error;
+    cr_assert_eq(nib_vk_reference_open(&nib_cpu_backend, &reference, &error), NIB_OK);
+    static const enum nib_kv_format formats[] = {NIB_KV_F16, NIB_KV_I8, NIB_KV_I4};
+    for (int f = 0; f < 3; f++) {
+        const struct nib_vk_probe_attention params = {
+            .layer = {.n_heads = 2, .key_dim = 64, .value_dim = 64},
+            .key_format = formats[f],
+            .value_format = formats[f],
+            .n_heads = 4,
+            .scale = 0.125f};
+        struct nib_vk_probe probe = {0};
+        struct nib_vk_probe_result result = {0};
+        const struct nib_vk_choices choices = {0};
+        cr_assert_eq(nib_vk_probe_make_attention(&params, &probe, &error), NIB_OK);
+        cr_assert_eq(nib_vk_probe_run(&probe, device, &choices, &reference, &result, &error),
+                     NIB_OK, "%s", error.message);
+        cr_expect(result.error <= probe.limit, "%s: %g", probe.name, result.error);
+        nib_vk_probe_free(&probe);
+    }
+    nib_vk_reference_close(&reference);
+    rig_close(device);
 }
