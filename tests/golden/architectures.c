@@ -1,7 +1,8 @@
 /// The ten tiny models against transformers' fp32 logits, in precise mode: each logit within 5e-4
 /// of their standard deviation, greedy tokens equal up to the first margin below 1 % of it.
-#define _POSIX_C_SOURCE 200809L // mkdtemp, symlink, unsetenv
+#define _POSIX_C_SOURCE 200809L // symlink, unsetenv
 #include "tests/golden/golden.h"
+#include "tests/support/folder.h"
 #include "tests/support/worst.h"
 
 #include <criterion/criterion.h>
@@ -107,36 +108,25 @@ Test(architectures, smollm3)
     check_architecture("smollm3");
 }
 
-/// Makes a folder of model `name` whose configuration has `value`, which is taken over, for `key`.
-static void make_variant(const char *name, const char *key, json_t *value, const char *folder)
+/// Makes the folder one of model `name` whose configuration has `value`, which is taken over, for
+/// `key`.
+static void make_variant(const char *name, const char *key, json_t *value)
 {
     char path[1024], target[1024];
     snprintf(path, sizeof path, "architectures/%s/config.json", name);
     json_t *config = golden_json(path);
     cr_assert_eq(json_object_set_new(config, key, value), 0);
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    cr_assert_eq(json_dump_file(config, path, 0), 0);
+    cr_assert_eq(json_dump_file(config, path_in_folder("config.json"), 0), 0);
     json_decref(config);
-    snprintf(path, sizeof path, "%s/model.safetensors", folder);
     snprintf(target, sizeof target, "%s/architectures/%s/model.safetensors", NIB_TEST_DATA, name);
-    cr_assert_eq(symlink(target, path), 0);
+    cr_assert_eq(symlink(target, path_in_folder("model.safetensors")), 0);
 }
 
-static void remove_variant(const char *folder)
-{
-    char path[1024];
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    unlink(path);
-    snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    unlink(path);
-    rmdir(folder);
-}
-
-static struct golden_rows forward_variant(const char *folder)
+static struct golden_rows forward_variant(void)
 {
     struct golden golden;
     int32_t ids[40];
-    golden_open(&golden, folder,
+    golden_open(&golden, path_in_folder(NULL),
                 nib_engine_params(.context = 256, .precise = true, .key_format = NIB_KV_F16,
                                   .value_format = NIB_KV_F16));
     for (uint32_t i = 0; i < 40; i++)
@@ -149,17 +139,15 @@ static struct golden_rows forward_variant(const char *folder)
 
 /// The first layer binds its queries alone, the others with keys and values: a device, or half of
 /// one, that begins with such a layer.
-Test(architectures, smollm3_whose_first_layer_does_not_turn)
+Test(architectures, smollm3_whose_first_layer_does_not_turn, .init = make_folder,
+     .fini = remove_folder)
 {
-    char folder[] = "/tmp/nibble-variant-XXXXXX";
     if (!getenv("NIB_TEST_VULKAN"))
         cr_skip_test("no Vulkan device: run as vulkan_architectures");
-    cr_assert_not_null(mkdtemp(folder));
-    make_variant("smollm3", "no_rope_layers", json_pack("[iii]", 0, 1, 1), folder);
-    struct golden_rows got = forward_variant(folder);
+    make_variant("smollm3", "no_rope_layers", json_pack("[iii]", 0, 1, 1));
+    struct golden_rows got = forward_variant();
     unsetenv("NIB_TEST_VULKAN");
-    struct golden_rows wanted = forward_variant(folder);
-    remove_variant(folder);
+    struct golden_rows wanted = forward_variant();
     cr_assert_eq(got.count, wanted.count);
     double worst = 0.0;
     for (size_t i = 0; i < (size_t)got.count * got.vocabulary; i++)

@@ -1,12 +1,14 @@
-#define _POSIX_C_SOURCE 200809L // mkstemp, setenv, unsetenv
+#define _POSIX_C_SOURCE 200809L // setenv, unsetenv
 /// Sessions that move between the CPU and a Vulkan device: saved on one, loaded on the other.
 #include "tests/golden/golden.h"
+#include "tests/support/folder.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+TestSuite(moved, .init = make_folder, .fini = remove_folder);
 
 enum { N_PROMPT = 150, N_FIRST = 10, N_NEXT = 24 };
 
@@ -101,12 +103,9 @@ static void go_on(const struct golden *golden, const char *path, struct course *
 
 static void check_move(bool from_cpu, const char *model, const struct cache *cache)
 {
-    char path[] = "/tmp/nibble-moved-XXXXXX";
+    const char *path = path_in_folder("session");
     struct golden here, there;
     struct course stays = {0}, moves = {0};
-    int file = mkstemp(path);
-    cr_assert_geq(file, 0);
-    close(file);
     open_on(from_cpu, model, cache, &here);
     open_on(!from_cpu, model, cache, &there);
     begin(&here, path, &stays);
@@ -118,7 +117,6 @@ static void check_move(bool from_cpu, const char *model, const struct cache *cac
                  "%s in format %d: tokens differ", model, (int)cache->keys);
     golden_close(&here);
     golden_close(&there);
-    unlink(path);
     free(stays.file);
     free(moves.file);
 }

@@ -1,13 +1,11 @@
 /// A position's logits are the same bit for bit, whatever the number of threads, however the tokens
 /// are cut into chunks, and whoever else is in the step.
-#define _POSIX_C_SOURCE 200809L // mkstemp
 #include "tests/golden/golden.h"
+#include "tests/support/folder.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define SMOLLM2 "SmolLM2-135M-Instruct.Q4_1.gguf"
 #define N_IDS 150
@@ -190,10 +188,7 @@ static void check_cache(const char *path, const struct nib_engine_params *cache)
     static const uint32_t chunks[] = {37, 32, 1};
     enum { N = 290, CUT = 277 }; // behind a multiple of 256, within a page
     int32_t ids[N], others[N];
-    char file[] = "/tmp/nibble-cache-XXXXXX";
-    int descriptor = mkstemp(file);
-    cr_assert_geq(descriptor, 0);
-    close(descriptor);
+    const char *file = path_in_folder("session");
     struct nib_error error;
     struct nib_session *fork = NULL, *loaded = NULL;
     struct golden golden;
@@ -228,7 +223,6 @@ static void check_cache(const char *path, const struct nib_engine_params *cache)
     nib_session_destroy(&loaded);
     golden_rows_free(&whole);
     golden_close(&golden);
-    unlink(file);
 }
 
 static void tiny_path(const char *name, char *out_path, size_t capacity)
@@ -266,7 +260,7 @@ Test(reproducible, tiny_models_any_company)
     }
 }
 
-Test(reproducible, tiny_models_any_cache)
+Test(reproducible, tiny_models_any_cache, .init = make_folder, .fini = remove_folder)
 {
     char path[1024];
     const size_t n = sizeof caches / sizeof caches[0];

@@ -1,7 +1,7 @@
 // From a path to a generated token: each allocation on the way fails once, which is told and leaks
 // nothing.
 #include "tests/support/alloc_fail.h"
-#include "tests/unit/formats/bytes.h"
+#include "tests/support/folder.h"
 
 #include <criterion/criterion.h>
 #include <nibble/nibble.h>

@@ -1,6 +1,6 @@
 #include "tests/unit/api/checkpoint.h"
 
-#include "tests/unit/formats/bytes.h"
+#include "tests/support/folder.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>

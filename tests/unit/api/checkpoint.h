@@ -1,4 +1,4 @@
-/// A copy of a checkpoint, in the test's own folder (tests/unit/formats/bytes.h).
+/// A copy of a checkpoint, in the test's own folder (tests/support/folder.h).
 #ifndef TESTS_UNIT_API_CHECKPOINT_H
 #define TESTS_UNIT_API_CHECKPOINT_H
 

@@ -2,8 +2,9 @@
 
 // Files cut short or changed anywhere, opened as a program opens them: each gives one line that
 // names the file, or a model that runs.
+#include "runtime/formats/gguf.h"
+#include "tests/support/folder.h"
 #include "tests/unit/api/checkpoint.h"
-#include "tests/unit/formats/bytes.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>

@@ -1,5 +1,5 @@
+#include "tests/support/folder.h"
 #include "tests/unit/api/checkpoint.h"
-#include "tests/unit/formats/bytes.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

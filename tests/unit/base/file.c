@@ -1,59 +1,26 @@
 #define _GNU_SOURCE
 
 #include "runtime/base/os.h"
+#include "tests/support/folder.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-/// A folder for one test; the tests run in processes of their own.
-static char folder[64];
-
-static void make_folder(void)
-{
-    snprintf(folder, sizeof folder, "/tmp/nibble-test-XXXXXX");
-    cr_assert_not_null(mkdtemp(folder));
-}
-
-static void remove_folder(void)
-{
-    DIR *entries = opendir(folder);
-    for (struct dirent *entry; entries && (entry = readdir(entries));) {
-        char path[400];
-        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
-        if (entry->d_name[0] != '.' && unlink(path) != 0)
-            rmdir(path);
-    }
-    if (entries)
-        closedir(entries);
-    rmdir(folder);
-}
-
 TestSuite(file, .init = make_folder, .fini = remove_folder);
 
-static const char *path_of(const char *name)
+static void put_text(const char *path, const char *text)
 {
-    static char path[400];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
-
-static void put_file(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "wb");
-    cr_assert_not_null(file);
-    cr_assert_geq(fputs(text, file), 0);
-    cr_assert_eq(fclose(file), 0);
+    put_file(path, text, strlen(text));
 }
 
 static size_t count_entries(void)
 {
     size_t n = 0;
-    DIR *entries = opendir(folder);
+    DIR *entries = opendir(path_in_folder(NULL));
     for (struct dirent *entry; (entry = readdir(entries));)
         n += entry->d_name[0] != '.';
     closedir(entries);
@@ -85,9 +52,9 @@ static void append(struct nib_file_writer *writer, const char *text)
 
 Test(file, map_shows_the_bytes)
 {
-    put_file(path_of("a"), "hello");
+    put_text(path_in_folder("a"), "hello");
     struct nib_file_map map;
-    cr_assert_eq(nib_file_map_open(path_of("a"), &map, NULL), NIB_OK);
+    cr_assert_eq(nib_file_map_open(path_in_folder("a"), &map, NULL), NIB_OK);
     cr_assert_eq(map.size, 5);
     cr_assert_arr_eq(map.data, "hello", 5);
     nib_file_map_close(&map);
@@ -101,9 +68,9 @@ Test(file, advice_keeps_the_bytes)
     static char text[SIZE + 1];
     for (int i = 0; i < SIZE; i++)
         text[i] = (char)('a' + i % 23);
-    put_file(path_of("a"), text);
+    put_text(path_in_folder("a"), text);
     struct nib_file_map map;
-    cr_assert_eq(nib_file_map_open(path_of("a"), &map, NULL), NIB_OK);
+    cr_assert_eq(nib_file_map_open(path_in_folder("a"), &map, NULL), NIB_OK);
     static const size_t edges[] = {0,    1,        4095, 4096,     4097,
                                    9000, SIZE - 1, SIZE, SIZE + 9, SIZE_MAX};
     for (size_t i = 0; i < 10; i++) {
@@ -120,9 +87,9 @@ Test(file, advice_keeps_the_bytes)
 
 Test(file, empty_file_is_an_empty_map)
 {
-    put_file(path_of("empty"), "");
+    put_text(path_in_folder("empty"), "");
     struct nib_file_map map;
-    cr_assert_eq(nib_file_map_open(path_of("empty"), &map, NULL), NIB_OK);
+    cr_assert_eq(nib_file_map_open(path_in_folder("empty"), &map, NULL), NIB_OK);
     cr_assert(!map.data && map.size == 0);
     nib_file_map_close(&map);
 }
@@ -131,39 +98,40 @@ Test(file, map_refuses_what_is_no_file)
 {
     struct nib_file_map map = {.size = 7};
     struct nib_error err;
-    cr_assert_eq(nib_file_map_open(path_of("absent"), &map, &err), NIB_ERROR_IO);
+    cr_assert_eq(nib_file_map_open(path_in_folder("absent"), &map, &err), NIB_ERROR_IO);
     cr_assert(strstr(err.message, "/absent: No such file"), "%s", err.message);
     cr_assert_eq(map.size, 0);
-    cr_assert_eq(nib_file_map_open(folder, &map, &err), NIB_ERROR_IO);
-    cr_assert(strstr(err.message, folder) && strstr(err.message, "directory"), "%s", err.message);
+    cr_assert_eq(nib_file_map_open(path_in_folder(NULL), &map, &err), NIB_ERROR_IO);
+    cr_assert(strstr(err.message, path_in_folder(NULL)) && strstr(err.message, "directory"), "%s",
+              err.message);
     cr_assert_eq(nib_file_map_open("/dev/zero", &map, &err), NIB_ERROR_IO);
     cr_assert(strstr(err.message, "not a regular file"));
-    cr_assert_eq(mkfifo(path_of("pipe"), 0600), 0);
-    cr_assert_eq(nib_file_map_open(path_of("pipe"), &map, NULL), NIB_ERROR_IO);
+    cr_assert_eq(mkfifo(path_in_folder("pipe"), 0600), 0);
+    cr_assert_eq(nib_file_map_open(path_in_folder("pipe"), &map, NULL), NIB_ERROR_IO);
 }
 
 Test(file, path_kinds)
 {
-    put_file(path_of("a"), "x");
-    cr_assert_eq(nib_path_kind(path_of("a")), NIB_PATH_FILE);
-    cr_assert_eq(nib_path_kind(path_of("a/b")), NIB_PATH_ABSENT);
-    cr_assert_eq(nib_path_kind(path_of("absent")), NIB_PATH_ABSENT);
-    cr_assert_eq(nib_path_kind(folder), NIB_PATH_FOLDER);
+    put_text(path_in_folder("a"), "x");
+    cr_assert_eq(nib_path_kind(path_in_folder("a")), NIB_PATH_FILE);
+    cr_assert_eq(nib_path_kind(path_in_folder("a/b")), NIB_PATH_ABSENT);
+    cr_assert_eq(nib_path_kind(path_in_folder("absent")), NIB_PATH_ABSENT);
+    cr_assert_eq(nib_path_kind(path_in_folder(NULL)), NIB_PATH_FOLDER);
     cr_assert_eq(nib_path_kind("/dev/null"), NIB_PATH_OTHER);
-    cr_assert_eq(symlink(folder, path_of("link")), 0);
-    cr_assert_eq(nib_path_kind(path_of("link")), NIB_PATH_FOLDER);
+    cr_assert_eq(symlink(path_in_folder(NULL), path_in_folder("link")), 0);
+    cr_assert_eq(nib_path_kind(path_in_folder("link")), NIB_PATH_FOLDER);
 }
 
 Test(file, appears_whole_on_commit)
 {
-    struct nib_file_writer *writer = open_writer(path_of("out"));
+    struct nib_file_writer *writer = open_writer(path_in_folder("out"));
     append(writer, "head");
     append(writer, "");
     append(writer, " and tail");
-    cr_assert_eq(nib_path_kind(path_of("out")), NIB_PATH_ABSENT);
+    cr_assert_eq(nib_path_kind(path_in_folder("out")), NIB_PATH_ABSENT);
     cr_assert_eq(nib_file_writer_commit(&writer, NULL), NIB_OK);
     cr_assert_null(writer);
-    assert_content(path_of("out"), "head and tail", 13);
+    assert_content(path_in_folder("out"), "head and tail", 13);
     cr_assert_eq(count_entries(), 1);
 }
 
@@ -173,7 +141,7 @@ Test(file, large_and_small_appends_and_patches_mix)
     char *bytes = malloc(SIZE);
     for (size_t i = 0; i < SIZE; i++)
         bytes[i] = (char)(i * 2654435761u >> 13);
-    struct nib_file_writer *writer = open_writer(path_of("out"));
+    struct nib_file_writer *writer = open_writer(path_in_folder("out"));
     size_t at = 0;
     for (size_t n = 1; at < SIZE; n = n * 7 % 150001) {
         size_t size = n < SIZE - at ? n : SIZE - at;
@@ -184,13 +152,13 @@ Test(file, large_and_small_appends_and_patches_mix)
         cr_assert_eq(nib_file_writer_patch(writer, patched, bytes + patched, 1, NULL), NIB_OK);
     }
     cr_assert_eq(nib_file_writer_commit(&writer, NULL), NIB_OK);
-    assert_content(path_of("out"), bytes, SIZE);
+    assert_content(path_in_folder("out"), bytes, SIZE);
     free(bytes);
 }
 
 Test(file, patch_stays_within_what_was_appended)
 {
-    struct nib_file_writer *writer = open_writer(path_of("out"));
+    struct nib_file_writer *writer = open_writer(path_in_folder("out"));
     struct nib_error err;
     append(writer, "0123456789");
     cr_assert_eq(nib_file_writer_patch(writer, 8, "ab", 2, NULL), NIB_OK);
@@ -198,45 +166,45 @@ Test(file, patch_stays_within_what_was_appended)
     cr_assert_eq(nib_file_writer_patch(writer, UINT64_MAX, "ab", 2, &err), NIB_ERROR_ARGUMENT);
     append(writer, "!");
     cr_assert_eq(nib_file_writer_commit(&writer, NULL), NIB_OK);
-    assert_content(path_of("out"), "01234567ab!", 11);
+    assert_content(path_in_folder("out"), "01234567ab!", 11);
 }
 
 Test(file, destroyed_writer_leaves_the_old_file)
 {
-    put_file(path_of("out"), "old");
-    struct nib_file_writer *writer = open_writer(path_of("out"));
+    put_text(path_in_folder("out"), "old");
+    struct nib_file_writer *writer = open_writer(path_in_folder("out"));
     append(writer, "new");
     nib_file_writer_destroy(&writer);
     cr_assert_null(writer);
     nib_file_writer_destroy(&writer);
-    assert_content(path_of("out"), "old", 3);
+    assert_content(path_in_folder("out"), "old", 3);
     cr_assert_eq(count_entries(), 1);
 }
 
 Test(file, several_writers_of_one_file_do_not_meet)
 {
-    struct nib_file_writer *a = open_writer(path_of("out"));
-    struct nib_file_writer *b = open_writer(path_of("out"));
+    struct nib_file_writer *a = open_writer(path_in_folder("out"));
+    struct nib_file_writer *b = open_writer(path_in_folder("out"));
     append(a, "from a");
     append(b, "from b");
     cr_assert_eq(nib_file_writer_commit(&b, NULL), NIB_OK);
-    assert_content(path_of("out"), "from b", 6);
+    assert_content(path_in_folder("out"), "from b", 6);
     cr_assert_eq(nib_file_writer_commit(&a, NULL), NIB_OK);
-    assert_content(path_of("out"), "from a", 6);
+    assert_content(path_in_folder("out"), "from a", 6);
     cr_assert_eq(count_entries(), 1);
 }
 
 Test(file, writing_through_a_link_keeps_the_link)
 {
-    put_file(path_of("target"), "old");
-    cr_assert_eq(symlink("target", path_of("link")), 0);
-    struct nib_file_writer *writer = open_writer(path_of("link"));
+    put_text(path_in_folder("target"), "old");
+    cr_assert_eq(symlink("target", path_in_folder("link")), 0);
+    struct nib_file_writer *writer = open_writer(path_in_folder("link"));
     append(writer, "new");
     cr_assert_eq(nib_file_writer_commit(&writer, NULL), NIB_OK);
     struct stat info;
-    cr_assert_eq(lstat(path_of("link"), &info), 0);
+    cr_assert_eq(lstat(path_in_folder("link"), &info), 0);
     cr_assert(S_ISLNK(info.st_mode));
-    assert_content(path_of("target"), "new", 3);
+    assert_content(path_in_folder("target"), "new", 3);
 }
 
 Test(file, devices_are_written_in_place)
@@ -267,12 +235,12 @@ Test(file, a_full_disk_is_told_with_the_name)
 
 Test(file, opening_fails_where_it_cannot_write)
 {
-    struct nib_file_writer *writer = (void *)folder;
     struct nib_error err;
-    cr_assert_eq(nib_file_writer_open(folder, &writer, &err), NIB_ERROR_IO);
+    struct nib_file_writer *writer = (void *)&err;
+    cr_assert_eq(nib_file_writer_open(path_in_folder(NULL), &writer, &err), NIB_ERROR_IO);
     cr_assert_null(writer);
     cr_assert(strstr(err.message, "is a folder"));
-    cr_assert_eq(nib_file_writer_open(path_of("no/out"), &writer, &err), NIB_ERROR_IO);
+    cr_assert_eq(nib_file_writer_open(path_in_folder("no/out"), &writer, &err), NIB_ERROR_IO);
     cr_assert(strstr(err.message, "/no/out") && strstr(err.message, "No such file"));
     cr_assert_eq(nib_file_writer_open("", &writer, &err), NIB_ERROR_IO);
     cr_assert_eq(count_entries(), 0);
@@ -280,9 +248,9 @@ Test(file, opening_fails_where_it_cannot_write)
 
 Test(file, commit_that_cannot_rename_removes_what_it_wrote)
 {
-    struct nib_file_writer *writer = open_writer(path_of("out"));
+    struct nib_file_writer *writer = open_writer(path_in_folder("out"));
     append(writer, "x");
-    cr_assert_eq(mkdir(path_of("out"), 0700), 0);
+    cr_assert_eq(mkdir(path_in_folder("out"), 0700), 0);
     struct nib_error err;
     cr_assert_eq(nib_file_writer_commit(&writer, &err), NIB_ERROR_IO);
     cr_assert(strstr(err.message, "/out: "), "%s", err.message);

@@ -6,6 +6,7 @@
 #include "runtime/base/string_map.h"
 #include "runtime/base/thread_pool.h"
 #include "tests/support/alloc_fail.h"
+#include "tests/support/folder.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -102,12 +103,13 @@ Test(memory, thread_pool_is_made_whole_or_not_at_all)
     }
 }
 
-Test(memory, file_writer_is_made_whole_or_not_at_all)
+Test(memory, file_writer_is_made_whole_or_not_at_all, .init = make_folder, .fini = remove_folder)
 {
+    const char *path = path_in_folder("out");
     for (unsigned n = 0;; n++) {
         struct nib_file_writer *writer;
         alloc_fail_after(n);
-        enum nib_status status = nib_file_writer_open("/tmp/nibble-test-memory", &writer, NULL);
+        enum nib_status status = nib_file_writer_open(path, &writer, NULL);
         if (!alloc_fail_off()) {
             cr_assert_eq(status, NIB_OK);
             cr_assert_geq(n, 2);

@@ -6,11 +6,10 @@
 #include "runtime/formats/json.h"
 #include "runtime/formats/safetensors.h"
 #include "runtime/import/source_parts.h"
-#include "tests/unit/formats/bytes.h"
+#include "tests/support/folder.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,21 +21,7 @@ enum { MAX_ENTRIES = 64 };
 static struct nib_error error;
 static struct nib_compress_entry entries[MAX_ENTRIES];
 
-static void remove_out(void)
-{
-    char path[600];
-    DIR *dir = opendir(path_in_folder("out"));
-    for (struct dirent *item; dir && (item = readdir(dir));) {
-        snprintf(path, sizeof path, "%s/%s", path_in_folder("out"), item->d_name);
-        unlink(path);
-    }
-    if (dir)
-        closedir(dir);
-    rmdir(path_in_folder("out"));
-    remove_folder();
-}
-
-TestSuite(folder, .init = make_folder, .fini = remove_out);
+TestSuite(folder, .init = make_folder, .fini = remove_folder);
 
 static struct nib_source *open_ok(const char *path)
 {
@@ -223,7 +208,7 @@ ParameterizedTestParameters(folder, as_the_tools)
     return cr_make_param_array(size_t, indices, N_FIXTURES);
 }
 
-ParameterizedTest(size_t *index, folder, as_the_tools, .init = make_folder, .fini = remove_out)
+ParameterizedTest(size_t *index, folder, as_the_tools)
 {
     const struct fixture *fixture = &fixtures[*index];
     char path[512];

@@ -10,7 +10,7 @@
 
 #include "runtime/base/os.h"
 #include "runtime/import/source_parts.h"
-#include "tests/unit/formats/bytes.h"
+#include "tests/support/folder.h"
 
 TestSuite(gguf_output, .init = make_folder, .fini = remove_folder);
 

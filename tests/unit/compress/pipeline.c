@@ -5,7 +5,7 @@
 #include "runtime/compress/calibrate.h"
 #include "runtime/engine/registry.h"
 #include "runtime/formats/safetensors.h"
-#include "tests/unit/formats/bytes.h"
+#include "tests/support/folder.h"
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
@@ -53,17 +53,7 @@ static void set_up(void)
     }
 }
 
-static void tear_down(void)
-{
-    char part[700];
-    snprintf(part, sizeof part, "%s.part", out);
-    remove_tree(out);
-    remove_tree(part);
-    remove_tree(spoilt);
-    remove_folder();
-}
-
-TestSuite(pipeline, .init = set_up, .fini = tear_down);
+TestSuite(pipeline, .init = set_up, .fini = remove_folder);
 
 static struct nib_source *open_ok(const char *path)
 {

@@ -1,6 +1,6 @@
 #include "tests/support/alloc_fail.h"
+#include "tests/support/folder.h"
 #include "tests/unit/engine/rig.h"
-#include "tests/unit/formats/bytes.h"
 #include <criterion/criterion.h>
 
 TestSuite(alloc, .init = make_folder, .fini = remove_folder);

@@ -1,8 +1,8 @@
 // Saved sessions: what goes into a file comes back, and what does not fit is refused.
 #include "runtime/base/bytes.h"
 #include "runtime/engine/session_file.h"
+#include "tests/support/folder.h"
 #include "tests/unit/engine/rig.h"
-#include "tests/unit/formats/bytes.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>

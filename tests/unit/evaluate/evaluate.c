@@ -1,6 +1,6 @@
 #include "runtime/base/bytes.h"
+#include "tests/support/folder.h"
 #include "tests/unit/api/checkpoint.h"
-#include "tests/unit/formats/bytes.h"
 #include <criterion/criterion.h>
 #include <math.h>
 #include <nibble/nibble.h>

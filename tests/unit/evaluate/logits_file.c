@@ -1,26 +1,18 @@
-#define _XOPEN_SOURCE 700
+#include "tests/support/folder.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <nibble/evaluate.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define VOCABULARY 1500
 
-/// Makes a folder of the test's own and writes the path of a file in it.
-static void temporary(char *out_path, size_t capacity, char *folder)
-{
-    cr_assert_not_null(mkdtemp(folder));
-    snprintf(out_path, capacity, "%s/logits", folder);
-}
+TestSuite(logits_file, .init = make_folder, .fini = remove_folder);
 
 Test(logits_file, round_trip)
 {
-    char path[256];
-    char folder[] = "/tmp/nibble-test-XXXXXX";
+    const char *path = path_in_folder("logits");
     static float row[VOCABULARY];
     static float back[VOCABULARY];
     struct nib_logits_writer *writer = NULL;
@@ -28,7 +20,6 @@ Test(logits_file, round_trip)
     struct nib_error error;
     uint64_t rows;
     uint32_t vocabulary;
-    temporary(path, sizeof path, folder);
     cr_assert_eq(nib_logits_writer_open(path, VOCABULARY, &writer, &error), NIB_OK, "%s",
                  error.message);
     for (uint32_t r = 0; r < 5; r++) {
@@ -49,8 +40,6 @@ Test(logits_file, round_trip)
     cr_assert_not(nib_logits_reader_read(reader, 5, back));
     nib_logits_reader_destroy(&reader);
     nib_logits_reader_destroy(&reader);
-    remove(path);
-    rmdir(folder);
 }
 
 static enum nib_status check_windows(const struct nib_logits_reader *reader, const int32_t *ids,
@@ -66,8 +55,7 @@ static enum nib_status check_windows(const struct nib_logits_reader *reader, con
 
 Test(logits_file, knows_its_windows)
 {
-    char path[256];
-    char folder[] = "/tmp/nibble-test-XXXXXX";
+    const char *path = path_in_folder("logits");
     const float row[VOCABULARY] = {0};
     int32_t ids[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13};
     const struct nib_evaluate_params *params =
@@ -76,7 +64,6 @@ Test(logits_file, knows_its_windows)
     struct nib_logits_reader *reader = NULL;
     uint64_t rows;
     uint32_t vocabulary;
-    temporary(path, sizeof path, folder);
     cr_assert_eq(nib_logits_writer_open(path, VOCABULARY, &writer, NULL), NIB_OK);
     cr_assert_eq(nib_logits_writer_note_windows(writer, params, NULL), NIB_OK);
     cr_assert_eq(nib_logits_writer_append(writer, row, NULL), NIB_OK);
@@ -94,14 +81,11 @@ Test(logits_file, knows_its_windows)
                       nib_evaluate_params(.n_ids = 13, .bos = 0, .context = 4, .windows = 1)),
         NIB_OK);
     nib_logits_reader_destroy(&reader);
-    remove(path);
-    rmdir(folder);
 }
 
 Test(logits_file, params_are_checked)
 {
-    char path[256];
-    char folder[] = "/tmp/nibble-test-XXXXXX";
+    const char *path = path_in_folder("logits");
     const int32_t ids[] = {1, 2, 3, 4};
     struct nib_logits_writer *writer = NULL;
     struct nib_logits_reader *reader = NULL;
@@ -113,7 +97,6 @@ Test(logits_file, params_are_checked)
     no_size.struct_size = 0;
     no_ids.ids = NULL;
     const struct nib_evaluate_params *bad[] = {NULL, &no_size, &no_ids};
-    temporary(path, sizeof path, folder);
     cr_assert_eq(nib_logits_writer_open(path, 4, &writer, NULL), NIB_OK);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         cr_assert_eq(nib_logits_writer_note_windows(writer, bad[i], NULL), NIB_ERROR_ARGUMENT,
@@ -127,20 +110,16 @@ Test(logits_file, params_are_checked)
                      "%zu", i);
     cr_assert_eq(nib_logits_reader_check_windows(reader, good, NULL), NIB_OK);
     nib_logits_reader_destroy(&reader);
-    remove(path);
-    rmdir(folder);
 }
 
 Test(logits_file, an_abandoned_file_does_not_appear)
 {
-    char path[256];
-    char folder[] = "/tmp/nibble-test-XXXXXX";
+    const char *path = path_in_folder("logits");
     struct nib_logits_writer *writer = NULL;
-    temporary(path, sizeof path, folder);
     cr_assert_eq(nib_logits_writer_open(path, 4, &writer, NULL), NIB_OK);
     nib_logits_writer_destroy(&writer);
     cr_assert_null(writer);
-    cr_assert_eq(rmdir(folder), 0, "the folder must be empty");
+    cr_assert_eq(rmdir(path_in_folder(NULL)), 0, "the folder must be empty");
     cr_assert_eq(nib_logits_writer_commit(&writer, NULL), NIB_ERROR_ARGUMENT);
 }
 

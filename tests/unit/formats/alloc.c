@@ -1,6 +1,7 @@
 /// Every allocation of every parser and writer fails once: the call says so, and nothing leaks
 /// (which the leak sanitizer sees).
 #include "tests/support/alloc_fail.h"
+#include "tests/support/folder.h"
 #include "tests/unit/formats/bytes.h"
 #include "tests/unit/formats/visit.h"
 

@@ -1,17 +1,11 @@
-#define _GNU_SOURCE
-
 #include "tests/unit/formats/bytes.h"
 
 #include "runtime/base/bytes.h"
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-static char folder[64];
 
 static void put(struct nib_buffer *file, const void *bytes, size_t size)
 {
@@ -93,42 +87,6 @@ uint8_t *exact_copy(const void *data, size_t size)
     if (size)
         memcpy(copy, data, size);
     return copy;
-}
-
-void make_folder(void)
-{
-    const char *parent = getenv("TMPDIR");
-    snprintf(folder, sizeof(folder), "%.40s/nibble-test-XXXXXX", parent ? parent : "/tmp");
-    cr_assert_not_null(mkdtemp(folder));
-}
-
-void remove_folder(void)
-{
-    DIR *entries = opendir(folder);
-    for (struct dirent *entry; entries && (entry = readdir(entries));) {
-        if (entry->d_name[0] != '.')
-            unlink(path_in_folder(entry->d_name));
-    }
-    if (entries)
-        closedir(entries);
-    rmdir(folder);
-}
-
-const char *path_in_folder(const char *name)
-{
-    static char paths[4][400];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
-    return path;
-}
-
-void put_file(const char *path, const void *data, size_t size)
-{
-    FILE *file = fopen(path, "wb");
-    cr_assert_not_null(file);
-    cr_assert_eq(fwrite(data, 1, size, file), size);
-    cr_assert_eq(fclose(file), 0);
 }
 
 struct nib_buffer read_test_file(const char *name)

@@ -28,12 +28,6 @@ void put_safetensors(struct nib_buffer *file, const char *header, size_t data_si
 /// end. Free with free().
 uint8_t *exact_copy(const void *data, size_t size);
 
-/// A folder of the test's own: fixtures for TestSuite, and paths in it (a static string; four calls
-/// later it is used again).
-void make_folder(void);
-void remove_folder(void);
-const char *path_in_folder(const char *name);
-void put_file(const char *path, const void *data, size_t size);
 /// Reads a file of tests/data/formats.
 struct nib_buffer read_test_file(const char *name);
 

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 
+#include "tests/support/folder.h"
 #include "tests/unit/formats/bytes.h"
 #include "tests/unit/formats/visit.h"
 

@@ -1,5 +1,6 @@
 #include "runtime/formats/json.h"
 
+#include "tests/support/folder.h"
 #include "tests/unit/formats/bytes.h"
 
 #include <criterion/criterion.h>

@@ -1,5 +1,6 @@
 #include "runtime/formats/safetensors.h"
 
+#include "tests/support/folder.h"
 #include "tests/unit/formats/bytes.h"
 #include "tests/unit/formats/visit.h"
 

@@ -1,3 +1,4 @@
+#include "tests/support/folder.h"
 #include "tests/unit/formats/bytes.h"
 #include "tests/unit/formats/visit.h"
 

@@ -1,6 +1,6 @@
 #include "runtime/import/source.h"
 #include "tests/support/alloc_fail.h"
-#include "tests/unit/formats/bytes.h"
+#include "tests/support/folder.h"
 #include "tests/unit/import/tiny.h"
 
 #include <criterion/criterion.h>

@@ -1,19 +1,19 @@
-#define _POSIX_C_SOURCE 200809L // mkdtemp, mkstemp
-
 /// Tokenizers from tokenizer.json and its companions, and from GGUF metadata.
 #include "runtime/formats/gguf.h"
 #include "runtime/formats/json.h"
 #include "runtime/import/tokenizer_gguf.h"
 #include "runtime/import/tokenizer_hf.h"
+#include "tests/support/folder.h"
 #include "tests/unit/tokenizer/ids.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static struct nib_error error;
+
+TestSuite(files, .init = make_folder, .fini = remove_folder);
 
 static char *decode(const struct nib_tokenizer *tokenizer, const int32_t *ids, size_t count,
                     size_t *out_size)
@@ -215,26 +215,20 @@ Test(files, refused)
                  NIB_ERROR_FORMAT);
 }
 
-static void write_file(const char *folder, const char *name, const char *text)
+static void write_file(const char *name, const char *text)
 {
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "wb");
-    cr_assert_not_null(file);
-    fputs(text, file);
-    fclose(file);
+    put_file(path_in_folder(name), text, strlen(text));
 }
 
 Test(files, folder)
 {
-    char folder[] = "/tmp/nibble-tokenizer-XXXXXX";
-    cr_assert_not_null(mkdtemp(folder));
+    const char *folder = path_in_folder(NULL);
     struct nib_tokenizer *tokenizer;
     cr_expect_eq(nib_tokenizer_from_folder(folder, &tokenizer, &error), NIB_OK);
     cr_expect_null(tokenizer);
-    write_file(folder, "tokenizer.json", "{" ADDED "," MODEL "}");
-    write_file(folder, "special_tokens_map.json", "{\"bos_token\":\"<s>\"}");
-    write_file(folder, "chat_template.jinja", "<start_of_turn>");
+    write_file("tokenizer.json", "{" ADDED "," MODEL "}");
+    write_file("special_tokens_map.json", "{\"bos_token\":\"<s>\"}");
+    write_file("chat_template.jinja", "<start_of_turn>");
     cr_assert_eq(nib_tokenizer_from_folder(folder, &tokenizer, &error), NIB_OK, "%s",
                  error.message);
     struct nib_tokenizer_info info;
@@ -242,17 +236,9 @@ Test(files, folder)
     cr_expect_eq(info.bos, 3);
     cr_expect_str_eq(info.chat_template, "gemma");
     nib_tokenizer_destroy(&tokenizer);
-    write_file(folder, "tokenizer.json", "{" ADDED "}");
+    write_file("tokenizer.json", "{" ADDED "}");
     cr_expect_eq(nib_tokenizer_from_folder(folder, &tokenizer, &error), NIB_ERROR_UNSUPPORTED);
     cr_expect(strstr(error.message, folder), "%s", error.message);
-    static const char *const NAMES[] = {"tokenizer.json", "special_tokens_map.json",
-                                        "chat_template.jinja"};
-    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
-        char path[256];
-        snprintf(path, sizeof path, "%s/%s", folder, NAMES[i]);
-        remove(path);
-    }
-    rmdir(folder);
 }
 
 struct gguf_case {
@@ -269,10 +255,7 @@ struct gguf_case {
 /// Writes a GGUF file with some metadata, and loads its tokenizer.
 static enum nib_status load_gguf(const struct gguf_case *from, struct nib_tokenizer **out)
 {
-    char path[] = "/tmp/nibble-gguf-XXXXXX";
-    int file = mkstemp(path);
-    cr_assert_geq(file, 0);
-    close(file);
+    const char *path = path_in_folder("tokenizer.gguf");
     struct nib_gguf_writer *writer;
     struct nib_text list[16];
     cr_assert_eq(nib_gguf_writer_open(path, &writer, &error), NIB_OK);
@@ -296,7 +279,6 @@ static enum nib_status load_gguf(const struct gguf_case *from, struct nib_tokeni
     cr_assert_eq(nib_gguf_open(path, &gguf, &error), NIB_OK, "%s", error.message);
     enum nib_status status = nib_tokenizer_from_gguf(gguf, out, &error);
     nib_gguf_destroy(&gguf);
-    remove(path);
     return status;
 }
 

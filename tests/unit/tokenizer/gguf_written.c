@@ -5,7 +5,7 @@
 #include "runtime/formats/json.h"
 #include "runtime/import/tokenizer_gguf.h"
 #include "runtime/import/tokenizer_hf.h"
-#include "tests/unit/formats/bytes.h"
+#include "tests/support/folder.h"
 #include "tests/unit/tokenizer/ids.h"
 #include "tests/unit/tokenizer/vocabs.h"
 

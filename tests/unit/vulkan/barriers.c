@@ -1,8 +1,8 @@
 // Every barrier between dispatches is needed: the validation layer, which the program is run under,
 // reports what is read too early where one is left out.
 #define _POSIX_C_SOURCE 200809L // dup
+#include "tests/support/folder.h"
 #include "tests/support/vulkan_fault.h"
-#include "tests/unit/formats/bytes.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>

@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #endif
 
+#include "tests/support/folder.h"
 #include "tests/support/vulkan_fault.h"
 
 #include <criterion/criterion.h>
@@ -15,6 +16,8 @@
 
 #define MAX_TOKENS 200
 #define MAX_PROMPT 64
+
+TestSuite(vulkan_loss, .init = make_folder, .fini = remove_folder);
 
 /// A text that is to be generated, and what becomes of it.
 struct life {
@@ -110,14 +113,12 @@ static struct nib_generate_params params_of(const struct life *life, uint32_t n)
 static enum nib_status move_pages(struct nib_engine *engine, const struct nib_session *session,
                                   struct nib_error *err)
 {
-    char path[64];
+    const char *path = path_in_folder("session");
     struct nib_session *copy = NULL;
-    snprintf(path, sizeof path, "/tmp/nib-loss-%p.session", (void *)&copy);
     enum nib_status status = nib_session_save(session, path, err);
     if (status == NIB_OK)
         status = nib_session_load(engine, path, &copy, err);
     nib_session_destroy(&copy);
-    remove(path);
     if (status == NIB_OK)
         status = nib_session_fork(session, &copy, err);
     const int32_t id = 7;

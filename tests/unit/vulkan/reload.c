@@ -1,6 +1,7 @@
-#define _POSIX_C_SOURCE 200809L // mkdtemp
 // Shaders from a folder: the same results as with those that are built in, edited ones between
 // steps, and what cannot be compiled changes nothing.
+#include "tests/support/folder.h"
+
 #include <criterion/criterion.h>
 #include <nibble/nibble.h>
 #include <stdio.h>
@@ -10,14 +11,13 @@
 #define MODEL NIB_TEST_DATA "/architectures/llama3-rope"
 #define N_IDS 4
 
-/// A copy of the shaders, and what the log has said.
-static char folder[] = "/tmp/nib-shaders-XXXXXX";
+/// What the log has said.
 static char last_line[1024];
 
 static void run_command(const char *format, const char *argument)
 {
-    char command[512];
-    snprintf(command, sizeof command, format, argument, folder);
+    char command[1024];
+    snprintf(command, sizeof command, format, argument, path_in_folder(NULL));
     cr_assert_eq(system(command), 0, "%s", command);
 }
 
@@ -99,9 +99,10 @@ static int32_t token_of(struct rig *rig)
     return nib_session_tokens(rig->session, &count)[N_IDS];
 }
 
+/// Makes the test's folder a copy of the shaders.
 static void copy_shaders(void)
 {
-    cr_assert_not_null(mkdtemp(folder));
+    make_folder();
     run_command("cp -r %s/. %s", NIB_SHADERS);
 }
 
@@ -117,12 +118,11 @@ static float logit_after_edit(struct rig *rig)
     return logit;
 }
 
-Test(vulkan_reload, edited_while_running)
+Test(vulkan_reload, edited_while_running, .init = copy_shaders, .fini = remove_folder)
 {
-    copy_shaders();
     struct rig built_in, edited;
     open_rig(&built_in, NULL);
-    open_rig(&edited, folder);
+    open_rig(&edited, path_in_folder(NULL));
     float before = logit_of(&built_in), after = logit_of(&edited);
     cr_assert_float_eq(after, before, 1e-4f);
 
@@ -143,15 +143,13 @@ Test(vulkan_reload, edited_while_running)
 
     close_rig(&edited);
     close_rig(&built_in);
-    run_command("rm %s %s", "-r");
 }
 
 /// Kernels that belong to no layer, which steps are drawn by.
-Test(vulkan_reload, edited_draw)
+Test(vulkan_reload, edited_draw, .init = copy_shaders, .fini = remove_folder)
 {
-    copy_shaders();
     struct rig rig;
-    open_rig(&rig, folder);
+    open_rig(&rig, path_in_folder(NULL));
     const int32_t likeliest = token_of(&rig);
     cr_assert_eq(token_of(&rig), likeliest);
     run_command(
@@ -160,7 +158,6 @@ Test(vulkan_reload, edited_draw)
     cr_assert(strstr(last_line, "draw_best"), "%s", last_line);
     cr_assert_neq(token_of(&rig), likeliest);
     close_rig(&rig);
-    run_command("rm %s %s", "-r");
 }
 
 Test(vulkan_reload, a_folder_that_is_not_there)

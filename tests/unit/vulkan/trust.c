@@ -5,8 +5,8 @@
 #endif
 
 #include "runtime/vulkan/shaders.h"
+#include "tests/support/folder.h"
 #include "tests/support/vulkan_fault.h"
-#include "tests/unit/formats/bytes.h"
 
 #include <criterion/criterion.h>
 #include <nibble/nibble.h>
