@@ -174,6 +174,8 @@ static void lay_out_quads(struct layout *layout, const struct needs *needs, uint
     input->quad_scale = take(layout, quad_rows, needs->blocks, sizeof(float));
     input->quad_start = take(layout, quad_rows, 2 * needs->blocks, sizeof(int32_t));
     input->quad_fold = take(layout, quad_rows, 2 * needs->blocks, sizeof(float));
+    input->pair_start = take(layout, quad_rows, 2 * needs->blocks, sizeof(int32_t));
+    input->codes = take(layout, quad_rows, needs->blocks, NIB_PANEL_BLOCK * sizeof(int16_t));
 }
 
 static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs,
@@ -191,7 +193,6 @@ static void lay_out(struct nib_cpu_instance *instance, const struct needs *needs
     instance->spans = take(layout, rows + 1, 1, sizeof(uint32_t));
     instance->kept = take(layout, rows, 1, sizeof *instance->kept);
     instance->kept_rows = take(layout, rows, 1, sizeof *instance->kept_rows);
-    instance->inputs[0].codes = take(layout, code_rows, needs->cols, sizeof(int16_t));
     uint64_t block_rows = nib_cpu_block_rows(instance->n_threads);
     lay_out_quads(layout, needs, code_rows, &instance->inputs[0]);
     lay_out_quads(layout, needs, code_rows < block_rows ? code_rows : block_rows,

@@ -38,6 +38,8 @@ struct nib_cpu_tall {
     uint8_t bytes[NIB_CPU_TALL_BLOCKS * NIB_PANEL_BLOCK * NIB_PANEL_ROWS];
     float scale[2 * NIB_CPU_TALL_BLOCKS * NIB_PANEL_ROWS]; ///< of each group of a block: 1 or 2
     float min[2 * NIB_CPU_TALL_BLOCKS * NIB_PANEL_ROWS];   ///< or zero points
+    /// What integer sums of each half of a block begin with, where the kernels ask for it.
+    int32_t start[2 * NIB_CPU_TALL_BLOCKS * NIB_PANEL_ROWS];
 };
 
 /// A thread's own buffers, large enough for any op of the plan. C is the most columns of a matrix,
@@ -74,7 +76,7 @@ struct nib_cpu_run {
 /// Input of a matmul as `prepare` leaves it. Columns are in the order of the weight's codes.
 struct nib_cpu_input {
     float *values;  ///< [n_rows][cols], where nib_cpu_input_has_values
-    int16_t *codes; ///< [n_rows][cols], where nib_cpu_input_has_codes
+    int16_t *codes; ///< [n_rows][cols], where nib_cpu_input_has_codes; quads.pairs lie here too
     float *scale;   ///< [n_rows][n_runs], with codes
     float *sum;     ///< [n_rows][n_runs] sums of codes; integers
     uint8_t *dense; ///< [n_rows] 1: `values` holds a floating part to be added (LLM_INT8)
@@ -84,6 +86,7 @@ struct nib_cpu_input {
     float *quad_scale;   ///< [n_rows][B]
     int32_t *quad_start; ///< [n_rows][2 B]
     float *quad_fold;    ///< [n_rows][2 B]
+    int32_t *pair_start; ///< [n_rows][2 B]
     uint32_t *outliers;  ///< [n_rows][3 + cols], LLM_INT8
     struct nib_cpu_run *runs;
     uint32_t n_runs;

@@ -162,7 +162,6 @@ static void create_input(struct check *c, struct test *t, const struct shape *s)
     bool has_odd_groups = t->weights.matrix.has_panels && !t->weights.matrix.panels.has_even_groups;
     if (nib_cpu_input_has_values(t->args.activation, format, s->has_permutation) || has_odd_groups)
         input->values = new_zeros(s->n * s->cols, sizeof(float));
-    input->codes = new_zeros(s->n * s->cols, sizeof(int16_t));
     input->scale = new_zeros((uint64_t)s->n * input->n_runs, sizeof(float));
     input->sum = new_zeros((uint64_t)s->n * input->n_runs, sizeof(float));
     input->dense = new_zeros(s->n, 1);
@@ -173,6 +172,8 @@ static void create_input(struct check *c, struct test *t, const struct shape *s)
     input->quad_scale = new_zeros(blocks, sizeof(float));
     input->quad_start = new_zeros(2 * blocks, sizeof(int32_t));
     input->quad_fold = new_zeros(2 * blocks, sizeof(float));
+    input->pair_start = new_zeros(2 * blocks, sizeof(int32_t));
+    input->codes = new_zeros(blocks, 32 * sizeof(int16_t));
 }
 
 static void destroy(struct test *t)
@@ -193,7 +194,8 @@ static void destroy(struct test *t)
                          t->input.quads,
                          t->input.quad_scale,
                          t->input.quad_start,
-                         t->input.quad_fold};
+                         t->input.quad_fold,
+                         t->input.pair_start};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free_scratch(t->args.scratch);
@@ -239,6 +241,8 @@ static void check_prepared_blocks(struct check *c, struct test *t, const struct 
     memset(args->input->quad_scale, 0xff, n * sizeof(float));
     memset(args->input->quad_start, 0x55, 2 * n * sizeof(int32_t));
     memset(args->input->quad_fold, 0xff, 2 * n * sizeof(float));
+    memset(args->input->pair_start, 0x55, 2 * n * sizeof(int32_t));
+    memset(args->input->codes, 0x55, n * 32 * sizeof(int16_t));
     kernels->prepare_blocks(args, n_blocks / 2, n_blocks, 1);
     kernels->prepare_blocks(args, 0, n_blocks / 2, 0);
     args->out.data = blocks;

@@ -25,6 +25,11 @@ struct quads {
     float *scale;
     int32_t *start; ///< what integer sums begin with: −center · Σ codes
     float *fold;    ///< what goes with minima, scale · Σ codes, or with zero points, Σ codes
+    /// Of a row block of 16, where has_pairs(): the codes as numbers of 16 bits, in the order of
+    /// store_pairs(), 32 for each 32 of `codes`; and `start` less Σ (x0 x1 + x2 x3) over their quads,
+    /// which products of sums add too much.
+    int16_t *pairs;
+    int32_t *pair_start;
     uint32_t height;
     uint32_t halves; ///< groups in a column block: 1 or 2
     uint32_t run;    ///< a power of two, 1 with halves
@@ -34,6 +39,20 @@ struct quads {
 INLINE uint32_t code_parts(const struct nib_cpu_matmul *a)
 {
     return a->activation == NIB_ACTIVATION_INT16_GROUP ? 2 : 1;
+}
+
+/// How codes of weights lie in their block, see panel.h.
+enum codes_kind { NIBBLES, BOOK, BYTES, TWOS, THREES, FIVES, SIXES };
+
+INLINE enum codes_kind kind_of(const struct nib_format *format)
+{
+    return format->code == NIB_CODE_BOOK ? BOOK
+           : format->bits == 8           ? BYTES
+           : format->bits == 6           ? SIXES
+           : format->bits == 5           ? FIVES
+           : format->bits == 3           ? THREES
+           : format->bits == 2           ? TWOS
+                                         : NIBBLES;
 }
 
 /// Returns the number of rows of codes.
@@ -47,6 +66,23 @@ INLINE bool has_quads(const struct nib_cpu_matmul *a)
 {
     return a->weight->has_panels && a->weight->panels.has_even_groups &&
            nib_cpu_input_has_codes(a->activation, &a->weight->format);
+}
+
+/// Returns whether whole row blocks are multiplied with weights of a kind as numbers of 16 bits.
+INLINE bool is_wide(enum codes_kind kind)
+{
+#ifdef NIB_LANES_PAIRS
+    return kind != NIBBLES && kind != TWOS && kind != THREES;
+#else
+    (void)kind;
+    return false;
+#endif
+}
+
+/// Returns whether the input of whole row blocks has pairs.
+INLINE bool has_pairs(const struct nib_cpu_matmul *a)
+{
+    return is_wide(kind_of(&a->weight->format)) && code_rows(a) >= NIB_PANEL_ROWS && has_quads(a);
 }
 
 /// Returns whether groups end anywhere, but between quads, so that integers can be multiplied.
@@ -121,6 +157,8 @@ INLINE struct quads find_quads(const struct nib_cpu_matmul *a, uint64_t row)
         .scale = input->quad_scale + at,
         .start = input->quad_start + at * halves,
         .fold = input->quad_fold + at * halves,
+        .pairs = input->codes + at * NIB_PANEL_BLOCK,
+        .pair_start = input->pair_start + at * halves,
         .height = rest < NIB_PANEL_ROWS ? (uint32_t)rest : NIB_PANEL_ROWS,
         .halves = halves,
         .run = find_run(a),
