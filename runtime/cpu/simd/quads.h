@@ -25,11 +25,8 @@ struct quads {
     float *scale;
     int32_t *start; ///< what integer sums begin with: −center · Σ codes
     float *fold;    ///< what goes with minima, scale · Σ codes, or with zero points, Σ codes
-    /// Of a row block of 16, where has_pairs(): the codes as numbers of 16 bits, in the order of
-    /// store_pairs(), 32 for each 32 of `codes`; and `start` less Σ (x0 x1 + x2 x3) over their quads,
-    /// which products of sums add too much.
-    int16_t *pairs;
-    int32_t *pair_start;
+    int16_t *pairs; ///< of a row block of 16, where has_pairs(): the codes as store_pairs() does it
+    int32_t *pair_start; ///< with them: `start` less Σ (x0 x1 + x2 x3) of quads of codes
     uint32_t height;
     uint32_t halves; ///< groups in a column block: 1 or 2
     uint32_t run;    ///< a power of two, 1 with halves
