@@ -174,7 +174,7 @@ static void lay_out_quads(struct layout *layout, const struct needs *needs, uint
     input->quad_scale = take(layout, quad_rows, needs->blocks, sizeof(float));
     input->quad_start = take(layout, quad_rows, 2 * needs->blocks, sizeof(int32_t));
     input->quad_fold = take(layout, quad_rows, 2 * needs->blocks, sizeof(float));
-    input->pair_start = take(layout, quad_rows, 2 * needs->blocks, sizeof(int32_t));
+    input->pair_start = take(layout, quad_rows, needs->blocks, sizeof(int32_t));
     input->codes = take(layout, quad_rows, needs->blocks, NIB_PANEL_BLOCK * sizeof(int16_t));
 }
 

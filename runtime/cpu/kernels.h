@@ -38,8 +38,7 @@ struct nib_cpu_tall {
     uint8_t bytes[NIB_CPU_TALL_BLOCKS * NIB_PANEL_BLOCK * NIB_PANEL_ROWS];
     float scale[2 * NIB_CPU_TALL_BLOCKS * NIB_PANEL_ROWS]; ///< of each group of a block: 1 or 2
     float min[2 * NIB_CPU_TALL_BLOCKS * NIB_PANEL_ROWS];   ///< or zero points
-    /// What integer sums of each half of a block begin with, where the kernels ask for it.
-    int32_t start[2 * NIB_CPU_TALL_BLOCKS * NIB_PANEL_ROWS];
+    int32_t start[NIB_CPU_TALL_BLOCKS * NIB_PANEL_ROWS];   ///< what store_weight_pairs() returns
 };
 
 /// A thread's own buffers, large enough for any op of the plan. C is the most columns of a matrix,
@@ -86,7 +85,7 @@ struct nib_cpu_input {
     float *quad_scale;   ///< [n_rows][B]
     int32_t *quad_start; ///< [n_rows][2 B]
     float *quad_fold;    ///< [n_rows][2 B]
-    int32_t *pair_start; ///< [n_rows][2 B]
+    int32_t *pair_start; ///< [n_rows][B]
     uint32_t *outliers;  ///< [n_rows][3 + cols], LLM_INT8
     struct nib_cpu_run *runs;
     uint32_t n_runs;

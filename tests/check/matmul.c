@@ -172,7 +172,7 @@ static void create_input(struct check *c, struct test *t, const struct shape *s)
     input->quad_scale = new_zeros(blocks, sizeof(float));
     input->quad_start = new_zeros(2 * blocks, sizeof(int32_t));
     input->quad_fold = new_zeros(2 * blocks, sizeof(float));
-    input->pair_start = new_zeros(2 * blocks, sizeof(int32_t));
+    input->pair_start = new_zeros(blocks, sizeof(int32_t));
     input->codes = new_zeros(blocks, 32 * sizeof(int16_t));
 }
 
@@ -241,7 +241,7 @@ static void check_prepared_blocks(struct check *c, struct test *t, const struct 
     memset(args->input->quad_scale, 0xff, n * sizeof(float));
     memset(args->input->quad_start, 0x55, 2 * n * sizeof(int32_t));
     memset(args->input->quad_fold, 0xff, 2 * n * sizeof(float));
-    memset(args->input->pair_start, 0x55, 2 * n * sizeof(int32_t));
+    memset(args->input->pair_start, 0x55, n * sizeof(int32_t));
     memset(args->input->codes, 0x55, n * 32 * sizeof(int16_t));
     kernels->prepare_blocks(args, n_blocks / 2, n_blocks, 1);
     kernels->prepare_blocks(args, 0, n_blocks / 2, 0);

@@ -26,7 +26,7 @@ struct quads {
     int32_t *start; ///< what integer sums begin with: −center · Σ codes
     float *fold;    ///< what goes with minima, scale · Σ codes, or with zero points, Σ codes
     int16_t *pairs; ///< of a row block of 16, where has_pairs(): the codes as store_pairs() does it
-    int32_t *pair_start; ///< with them: `start` less Σ (x0 x1 + x2 x3) of quads of codes
+    int32_t *pair_start; ///< with them: `start` less Σ (x0 x1 + x2 x3) of quads, without halves
     uint32_t height;
     uint32_t halves; ///< groups in a column block: 1 or 2
     uint32_t run;    ///< a power of two, 1 with halves
@@ -155,7 +155,7 @@ INLINE struct quads find_quads(const struct nib_cpu_matmul *a, uint64_t row)
         .start = input->quad_start + at * halves,
         .fold = input->quad_fold + at * halves,
         .pairs = input->codes + at * NIB_PANEL_BLOCK,
-        .pair_start = input->pair_start + at * halves,
+        .pair_start = input->pair_start + at,
         .height = rest < NIB_PANEL_ROWS ? (uint32_t)rest : NIB_PANEL_ROWS,
         .halves = halves,
         .run = find_run(a),
