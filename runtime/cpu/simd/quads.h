@@ -52,6 +52,12 @@ INLINE enum codes_kind kind_of(const struct nib_format *format)
                                          : NIBBLES;
 }
 
+/// Returns whether sums of a block's products fit 16 bits.
+INLINE bool is_small_kind(enum codes_kind kind)
+{
+    return kind == NIBBLES || kind == TWOS || kind == THREES;
+}
+
 /// Returns the number of rows of codes.
 INLINE uint64_t code_rows(const struct nib_cpu_matmul *a)
 {
@@ -69,7 +75,7 @@ INLINE bool has_quads(const struct nib_cpu_matmul *a)
 INLINE bool is_wide(enum codes_kind kind)
 {
 #ifdef NIB_LANES_PAIRS
-    return kind != NIBBLES && kind != TWOS && kind != THREES;
+    return !is_small_kind(kind);
 #else
     (void)kind;
     return false;
