@@ -82,23 +82,6 @@ static void exec_gather(struct nib_cpu_exec *e, const struct nib_op_gather *op)
     find_spans(e);
 }
 
-// LLM_INT8 finds its outliers in all rows of a sequence.
-bool nib_cpu_ends_cache(const struct nib_cpu_exec *e, uint32_t i)
-{
-    const struct nib_op *ops = e->plan->ops;
-    const struct nib_segment *segments = e->plan->segments;
-    uint32_t segment = ops[i].segment;
-    if (ops[i].kind != NIB_OP_KV_STORE || segment + 1 >= e->plan->n_segments ||
-        segments[segment + 1].kind != NIB_SEGMENT_HEAD)
-        return false;
-    for (i++; i < segments[segment].first_op + segments[segment].n_ops; i++) {
-        if (ops[i].kind == NIB_OP_KV_STORE ||
-            (ops[i].kind == NIB_OP_MATMUL && ops[i].matmul.activation == NIB_ACTIVATION_LLM_INT8))
-            return false;
-    }
-    return true;
-}
-
 /// Moves lines of all values from where their rows were to the front, or back (`is_upward`).
 static void move_lines(struct nib_cpu_exec *e, bool is_upward)
 {
@@ -115,16 +98,11 @@ static void move_lines(struct nib_cpu_exec *e, bool is_upward)
     }
 }
 
-/// Goes on with the rows that want logits alone, if that saves much; `narrow` is the step of those.
+/// Goes on with the rows that want logits alone; `narrow` is the step of those.
 static void keep_wanted_rows(struct nib_cpu_exec *e, struct nib_step *narrow)
 {
     struct nib_cpu_instance *self = e->self;
     uint32_t n = 0;
-    for (uint32_t r = 0; r < e->n_rows; r++)
-        n += e->step->rows[r].logit_row != NIB_NONE;
-    if (n == 0 || n > e->n_rows / 2)
-        return;
-    n = 0;
     for (uint32_t r = 0; r < e->n_rows; r++) {
         if (e->step->rows[r].logit_row == NIB_NONE)
             continue;
@@ -180,39 +158,7 @@ static bool show_tap(const struct nib_cpu_exec *e, const struct nib_op *op)
     return self->on_tap(self->tap_user, op->matmul.tap, in.data, in.stride, e->n_rows);
 }
 
-/// Returns whether the run goes on.
-static bool exec_segment(struct nib_cpu_exec *e, const struct nib_segment *segment)
-{
-    struct nib_cpu_instance *self = e->self;
-    const struct nib_step *step = e->step;
-    struct nib_step narrow;
-    e->n_rows = e->step->header.n_used_rows;
-    for (uint32_t r = 0; r < e->n_rows; r++)
-        self->sequences[r] = e->step->rows[r].sequence;
-    find_spans(e);
-    uint32_t end = segment->first_op + segment->n_ops;
-    bool goes_on = true;
-    for (uint32_t i = segment->first_op, next; i < end; i = next) {
-        uint64_t start = self->profile_ns ? nib_clock_ns() : 0;
-        goes_on = show_tap(e, &e->plan->ops[i]);
-        if (!goes_on)
-            break;
-        next = exec_ops(e, i, self->profile_ns ? i + 1 : end);
-        if (self->profile_ns) {
-            self->profile_ns[i] += nib_clock_ns() - start;
-            self->profile_calls[i]++;
-        }
-        if (nib_cpu_ends_cache(e, next - 1))
-            keep_wanted_rows(e, &narrow);
-    }
-    if (e->step != step)
-        move_lines(e, true);
-    e->step = step;
-    self->n_dispatches += segment->n_ops;
-    return goes_on;
-}
-
-/// Computes the angles of every table that segments [first, last] use.
+/// Computes the rows' angles of every table that segments [first, last] use.
 static void find_angles(const struct nib_cpu_exec *e, uint32_t first, uint32_t last)
 {
     const struct nib_plan *plan = e->plan;
@@ -230,8 +176,132 @@ static void find_angles(const struct nib_cpu_exec *e, uint32_t first, uint32_t l
         };
         // A cosine costs as much as some ten other operations.
         uint64_t grain = NIB_CPU_PIECE_NUMBERS / (10 * (uint64_t)plan->ropes[t].dims);
-        run_angles(e, &args, e->step->header.n_used_rows, grain);
+        run_angles(e, &args, e->n_rows, grain);
     }
+}
+
+/// Returns whether op `i` makes nothing but queries of the attention op `attention`, of what no op
+/// in between writes, so that it can be done right before.
+static bool is_of_query(const struct nib_plan *plan, uint32_t i, uint32_t attention)
+{
+    const struct nib_op *op = &plan->ops[i];
+    const struct nib_view *query = &plan->ops[attention].attention.query;
+    if (op->kind == NIB_OP_NORM)
+        return nib_cpu_is_same_view(&op->norm.in, query) &&
+               nib_cpu_is_same_view(&op->norm.out, query);
+    if (op->kind == NIB_OP_ROPE)
+        return nib_cpu_is_same_view(&op->rope.x, query);
+    if (op->kind != NIB_OP_MATMUL || !nib_cpu_is_same_view(&op->matmul.out, query))
+        return false;
+    while (++i < attention) {
+        const struct nib_op *other = &plan->ops[i];
+        const struct nib_view *out = other->kind == NIB_OP_MATMUL ? &other->matmul.out
+                                     : other->kind == NIB_OP_NORM ? &other->norm.out
+                                     : other->kind == NIB_OP_ROPE ? &other->rope.x
+                                                                  : NULL;
+        if (out ? out->value == op->matmul.in.value : other->kind != NIB_OP_KV_STORE)
+            return false;
+    }
+    return true;
+}
+
+/// Some ops of a segment.
+struct op_range {
+    uint32_t first, end;
+    uint32_t attention; ///< those of this op's queries alone, or (`but_queries`) all others
+    bool but_queries;
+};
+#define ALL_OPS UINT32_MAX ///< as `attention`: all of the range
+
+static bool is_meant(const struct nib_plan *plan, const struct op_range *range, uint32_t i)
+{
+    return range->attention == ALL_OPS ||
+           is_of_query(plan, i, range->attention) != range->but_queries;
+}
+
+/// Returns whether the run goes on.
+static bool exec_range(struct nib_cpu_exec *e, const struct op_range *range)
+{
+    struct nib_cpu_instance *self = e->self;
+    for (uint32_t i = range->first, next; i < range->end; i = next) {
+        next = i + 1;
+        if (!is_meant(e->plan, range, i))
+            continue;
+        uint32_t end = next;
+        while (!self->profile_ns && end < range->end && is_meant(e->plan, range, end))
+            end++;
+        uint64_t start = self->profile_ns ? nib_clock_ns() : 0;
+        if (!show_tap(e, &e->plan->ops[i]))
+            return false;
+        next = exec_ops(e, i, end);
+        if (self->profile_ns) {
+            self->profile_ns[i] += nib_clock_ns() - start;
+            self->profile_calls[i]++;
+        }
+    }
+    return true;
+}
+
+/// Returns the number of the attention op, right behind the last op that stores keys and values,
+/// from which on all but rows that want logits can be left out, or ALL_OPS if there is none:
+/// LLM_INT8 finds its outliers in all rows of a sequence.
+static uint32_t find_last_attention(const struct nib_cpu_exec *e, const struct nib_segment *segment)
+{
+    const struct nib_plan *plan = e->plan;
+    const uint32_t end = segment->first_op + segment->n_ops;
+    uint32_t found = ALL_OPS;
+    if (segment + 1 >= plan->segments + plan->n_segments || segment[1].kind != NIB_SEGMENT_HEAD)
+        return ALL_OPS;
+    for (uint32_t i = segment->first_op; i < end; i++) {
+        const struct nib_op *op = &plan->ops[i];
+        if (op->kind == NIB_OP_MATMUL && op->matmul.activation == NIB_ACTIVATION_LLM_INT8)
+            return ALL_OPS;
+        if (op->kind == NIB_OP_KV_STORE)
+            found = i + 1 < end && op[1].kind == NIB_OP_ATTENTION ? i + 1 : ALL_OPS;
+    }
+    return found;
+}
+
+static uint32_t count_wanted_rows(const struct nib_cpu_exec *e)
+{
+    uint32_t n = 0;
+    for (uint32_t r = 0; r < e->n_rows; r++)
+        n += e->step->rows[r].logit_row != NIB_NONE;
+    return n;
+}
+
+/// Returns whether the run goes on.
+static bool exec_segment(struct nib_cpu_exec *e, uint32_t number)
+{
+    const struct nib_segment *segment = &e->plan->segments[number];
+    const struct nib_step *step = e->step;
+    struct nib_step narrow;
+    e->n_rows = step->header.n_used_rows;
+    for (uint32_t r = 0; r < e->n_rows; r++)
+        e->self->sequences[r] = step->rows[r].sequence;
+    find_spans(e);
+    e->self->n_dispatches += segment->n_ops;
+
+    struct op_range range = {segment->first_op, segment->first_op + segment->n_ops, ALL_OPS, false};
+    const uint32_t attention = find_last_attention(e, segment);
+    const uint32_t n = count_wanted_rows(e);
+    const bool is_heard = e->leaves_hidden || e->self->on_tap;
+    if (attention == ALL_OPS || n > e->n_rows / 2 || (n == 0 && is_heard))
+        return exec_range(e, &range);
+
+    range = (struct op_range){segment->first_op, attention, attention, true};
+    bool goes_on = exec_range(e, &range);
+    if (!goes_on || n == 0)
+        return goes_on;
+    keep_wanted_rows(e, &narrow);
+    find_angles(e, number, number);
+    range.but_queries = false;
+    goes_on = exec_range(e, &range);
+    range = (struct op_range){attention, segment->first_op + segment->n_ops, ALL_OPS, false};
+    goes_on = goes_on && exec_range(e, &range);
+    move_lines(e, true);
+    e->step = step;
+    return goes_on;
 }
 
 enum nib_status nib_cpu_run(void *self, uint32_t first, uint32_t last, const struct nib_step *step,
@@ -243,7 +313,13 @@ enum nib_status nib_cpu_run(void *self, uint32_t first, uint32_t last, const str
                         instance->n_missing);
     }
     struct nib_cpu_exec e = {
-        .self = instance, .plan = instance->plan, .step = step, .prepared_op = UINT32_MAX};
+        .self = instance,
+        .plan = instance->plan,
+        .step = step,
+        .n_rows = step->header.n_used_rows,
+        .leaves_hidden = hidden_out != NULL,
+        .prepared_op = UINT32_MAX,
+    };
     float *hidden = instance->values[NIB_VALUE_HIDDEN];
     size_t hidden_size = (size_t)step->header.n_used_rows * e.plan->hidden_size * sizeof(float);
     if (hidden_in)
@@ -251,7 +327,7 @@ enum nib_status nib_cpu_run(void *self, uint32_t first, uint32_t last, const str
     find_angles(&e, first, last);
     bool goes_on = true;
     for (uint32_t s = first; s <= last && goes_on; s++)
-        goes_on = exec_segment(&e, &e.plan->segments[s]);
+        goes_on = exec_segment(&e, s);
     if (step->draws && goes_on)
         nib_cpu_draw_logits(&e);
     if (hidden_out)

@@ -12,8 +12,9 @@ struct nib_cpu_exec {
     struct nib_cpu_instance *self;
     const struct nib_plan *plan;
     const struct nib_step *step;
-    uint32_t n_rows;  ///< rows that ops work on now: the step's, those kept, or those gathered
-    uint32_t n_spans; ///< stretches of one sequence among them
+    uint32_t n_rows;    ///< rows that ops work on now: the step's, those kept, or those gathered
+    uint32_t n_spans;   ///< stretches of one sequence among them
+    bool leaves_hidden; ///< all rows' hidden states are wanted when the run ends
     /// Each row is of another sequence: no row attends to what another one of the step stores.
     bool has_lone_rows;
     /// The op whose input is prepared already, in inputs[prepared_in]; UINT32_MAX: none.
@@ -78,8 +79,5 @@ struct nib_cpu_attention nib_cpu_begin_attention(const struct nib_cpu_exec *e,
                                                  const struct nib_op_attention *op);
 /// Returns whether op `i` is attention that runs in a chain, each row by itself.
 bool nib_cpu_attends_by_rows(const struct nib_cpu_exec *e, uint32_t i);
-/// Returns whether op `i` is the last to store keys and values, so that the rest of its segment is
-/// of use only to rows that want logits.
-bool nib_cpu_ends_cache(const struct nib_cpu_exec *e, uint32_t i);
 
 #endif

@@ -234,8 +234,7 @@ bool nib_cpu_attends_by_rows(const struct nib_cpu_exec *e, uint32_t i)
 {
     // Enough rows, else heads are shared out.
     return e->plan->ops[i].kind == NIB_OP_ATTENTION && e->has_lone_rows &&
-           e->n_rows >= 4 * nib_thread_pool_size(e->self->device->pool) &&
-           !nib_cpu_ends_cache(e, i - 1);
+           e->n_rows >= 4 * nib_thread_pool_size(e->self->device->pool);
 }
 
 /// Returns whether op `i` can follow the one before it in a chain.

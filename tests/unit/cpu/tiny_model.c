@@ -340,11 +340,12 @@ static void finish(struct tiny_instance *t)
         cr_assert_eq(t->backend->wait(t->self, &error), NIB_OK, "%s", error.message);
 }
 
-/// Lays out the rows of a step; returns their number.
+/// Lays out the rows of a step; returns their number, and that of the lines of logits.
 static uint32_t make_rows(const struct tiny_step *in, struct nib_step_row *rows,
-                          struct nib_step_sequence *sequences)
+                          struct nib_step_sequence *sequences, uint32_t *out_lines)
 {
     uint32_t n = 0;
+    *out_lines = 0;
     for (uint32_t i = 0; i < in->n_chunks; i++) {
         const struct tiny_chunk *chunk = &in->chunks[i];
         sequences[i] = (struct nib_step_sequence){.kv_length = chunk->first + chunk->n,
@@ -358,7 +359,7 @@ static uint32_t make_rows(const struct tiny_step *in, struct nib_step_row *rows,
                          TINY_VOCABULARY,
                 .position = position,
                 .sequence = i,
-                .logit_row = n};
+                .logit_row = k < chunk->n_silent ? NIB_NONE : (*out_lines)++};
         }
     }
     for (uint32_t i = 0; i < in->n_padding; i++)
@@ -378,7 +379,7 @@ void tiny_run(struct tiny_instance *t, const struct tiny_step *in, float *logits
         uint32_t page = sequence * TINY_TABLE + (i % TINY_TABLE + kv_class) % TINY_TABLE;
         tables[i] = (page + in->page_offset) % TINY_PAGES;
     }
-    uint32_t n = make_rows(in, rows, sequences);
+    uint32_t n_lines, n = make_rows(in, rows, sequences, &n_lines);
     struct nib_step step = {.header = {.n_rows = n + in->n_padding,
                                        .n_used_rows = n,
                                        .n_sequences = in->n_chunks,
@@ -389,10 +390,10 @@ void tiny_run(struct tiny_instance *t, const struct tiny_step *in, float *logits
     cr_assert_eq(backend->run(t->self, 0, TINY_SEGMENTS - 2, &step, NULL, NULL, &error), NIB_OK,
                  "%s", error.message);
     finish(t);
-    uint32_t most = in->max_logits ? in->max_logits : n;
-    for (uint32_t first = 0; first < n; first += most) {
+    uint32_t most = in->max_logits ? in->max_logits : n_lines;
+    for (uint32_t first = 0; first < n_lines; first += most) {
         step.header.first_logit = first;
-        step.header.n_logits = n - first < most ? n - first : most;
+        step.header.n_logits = n_lines - first < most ? n_lines - first : most;
         step.logits = logits + (size_t)first * TINY_VOCABULARY;
         cr_assert_eq(
             backend->run(t->self, TINY_SEGMENTS - 1, TINY_SEGMENTS - 1, &step, NULL, NULL, &error),

@@ -68,6 +68,7 @@ struct tiny_chunk {
     uint32_t sequence;
     uint32_t first; ///< position
     uint32_t n;
+    uint32_t n_silent; ///< its first tokens, which want no logits
 };
 /// What a step holds.
 struct tiny_step {
@@ -77,7 +78,7 @@ struct tiny_step {
     uint32_t page_offset;
     uint32_t max_logits; ///< logits in one run of the head; 0: all
 };
-/// Runs a step of chunks, each token wanting logits, and writes them, [rows][TINY_VOCABULARY].
+/// Runs a step of chunks, and writes the logits, [rows that want them][TINY_VOCABULARY].
 /// Sequence s has tokens made from s and the position, and pages from `page_offset` on.
 void tiny_run(struct tiny_instance *t, const struct tiny_step *step, float *logits);
 /// Runs the tokens [first, first + n) of one sequence.

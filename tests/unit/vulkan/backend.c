@@ -12,9 +12,9 @@
 /// Three sequences in chunks that mix, with windows, pages out of order and padding.
 static void run_all(struct tiny_instance *t, float *logits)
 {
-    static const struct tiny_chunk first[] = {{0, 0, 33}, {1, 0, 7}};
-    static const struct tiny_chunk second[] = {{1, 7, 40}, {0, 33, 1}, {2, 0, 2}};
-    static const struct tiny_chunk third[] = {{0, 34, 1}, {1, 47, 1}, {2, 2, 1}};
+    static const struct tiny_chunk first[] = {{0, 0, 33, 0}, {1, 0, 7, 0}};
+    static const struct tiny_chunk second[] = {{1, 7, 40, 0}, {0, 33, 1, 0}, {2, 0, 2, 0}};
+    static const struct tiny_chunk third[] = {{0, 34, 1, 0}, {1, 47, 1, 0}, {2, 2, 1, 0}};
     const struct tiny_step steps[] = {
         {first, 2, 3, 5, 9}, {second, 3, 0, 5, 0}, {third, 3, 1, 5, 0}};
     for (int i = 0; i < 3; i++) {
