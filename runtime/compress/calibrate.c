@@ -102,6 +102,7 @@ static enum nib_status make_plan(struct nib_calibration *c, struct nib_error *er
         .key_format = NIB_KV_F32,
         .value_format = NIB_KV_F32,
         .precise = true,
+        .whole_layers = true,
     };
     NIB_TRY(nib_plan_create(c->params.source, &params, &c->base, err));
     NIB_TRY(nib_plan_validate(c->base, err));

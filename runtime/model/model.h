@@ -16,11 +16,13 @@ struct nib_plan_params {
     bool plain_keys;        ///< not transformed in i8 and i4
     bool plain_values;
     bool precise; ///< fp32 activations except where the checkpoint asks for int8
+    bool whole_layers; ///< the last layer's FFN is that layer's, for all rows, not the head's
 };
 
-/// Makes the plan: ops, weights, segments, RoPE tables, KV layers. The default activation mode of
-/// quantized matrices is int8-group, in the last layer and the head int16-group; float matrices use
-/// fp32.
+/// Makes the plan: ops, weights, segments, RoPE tables, KV layers. The last layer's FFN is in the
+/// segment of the head, since rows that want no logits need none of it. The default activation mode
+/// of quantized matrices is int8-group, in the last layer and the head int16-group; float matrices
+/// use fp32.
 /// Free with nib_plan_destroy.
 /// Errors: argument (context over the model's, max_rows), unsupported (a KV format without layout,
 /// an op that has no place in the design), memory.

@@ -20,21 +20,17 @@ static void plan_embedding(struct nib_plan_builder *b)
     nib_build_embed(b, nib_build_value(b, "hidden", b->config->hidden_size)); // [H]
 }
 
-static void add_to_hidden(struct nib_plan_builder *b, struct nib_view delta)
+static void add_to_hidden(struct nib_plan_builder *b, struct nib_view hidden, struct nib_view delta)
 {
     struct nib_op op = {.kind = NIB_OP_ADD};
-    op.add = (struct nib_op_add){
-        .in = delta,
-        .out = nib_build_value(b, "hidden", b->config->hidden_size),
-        .scale = b->config->residual_scale,
-    };
+    op.add = (struct nib_op_add){.in = delta, .out = hidden, .scale = b->config->residual_scale};
     nib_build_op(b, &op);
 }
 
 /// Returns what a block reads: the hidden state, normed where the architecture norms before.
-static struct nib_view plan_block_input(struct nib_plan_builder *b, enum nib_role norm)
+static struct nib_view plan_block_input(struct nib_plan_builder *b, struct nib_view hidden,
+                                        enum nib_role norm)
 {
-    struct nib_view hidden = nib_build_value(b, "hidden", b->config->hidden_size); // [H]
     if (!b->config->pre_norm)
         return hidden;
     struct nib_view normed = nib_build_value(b, "normed", b->config->hidden_size); // [H]
@@ -81,7 +77,8 @@ static void plan_attention(struct nib_plan_builder *b)
 {
     const struct nib_model_config *c = b->config;
     const int32_t rope = c->layers[b->layer].rope;
-    struct nib_view x = plan_block_input(b, NIB_ROLE_ATTENTION_NORM); // [H]
+    struct nib_view hidden = nib_build_value(b, "hidden", c->hidden_size);    // [H]
+    struct nib_view x = plan_block_input(b, hidden, NIB_ROLE_ATTENTION_NORM); // [H]
     struct attention_inputs in = plan_qkv(b, x);
     struct nib_view out = nib_build_value(b, "attention", c->n_heads * c->value_dim);
     struct nib_view delta = nib_build_value(b, "delta", c->hidden_size); // [H]
@@ -107,13 +104,13 @@ static void plan_attention(struct nib_plan_builder *b)
     nib_build_matmul(b, out, delta, NIB_ROLE_ATTENTION_OUT, NIB_ROLE_ATTENTION_OUT_BIAS);
     if (c->post_norm)
         nib_build_norm(b, delta, delta, NIB_ROLE_ATTENTION_POST_NORM, 1);
-    add_to_hidden(b, delta);
+    add_to_hidden(b, hidden, delta);
 }
 
-static void plan_ffn(struct nib_plan_builder *b)
+static void plan_ffn(struct nib_plan_builder *b, struct nib_view hidden)
 {
     const struct nib_model_config *c = b->config;
-    struct nib_view x = plan_block_input(b, NIB_ROLE_FFN_NORM);               // [H]
+    struct nib_view x = plan_block_input(b, hidden, NIB_ROLE_FFN_NORM);       // [H]
     struct nib_view activated = nib_build_value(b, "activated", c->ffn_size); // [F]
     struct nib_view delta = nib_build_value(b, "delta", c->hidden_size);      // [H]
     struct nib_view gate, up;                                                 // [F]
@@ -136,10 +133,17 @@ static void plan_ffn(struct nib_plan_builder *b)
     nib_build_matmul(b, activated, delta, NIB_ROLE_FFN_DOWN, NIB_ROLE_FFN_DOWN_BIAS);
     if (c->post_norm)
         nib_build_norm(b, delta, delta, NIB_ROLE_FFN_POST_NORM, 1);
-    add_to_hidden(b, delta);
+    add_to_hidden(b, hidden, delta);
 }
 
-/// Only rows that want logits pass: they are gathered before the norm.
+/// Returns whether the FFN of the current layer is the head's.
+static bool has_late_ffn(const struct nib_plan_builder *b)
+{
+    return !b->params.whole_layers && b->layer + 1 == b->config->n_layers;
+}
+
+/// Only rows that want logits pass: they are gathered before the norm, or already before the last
+/// layer's FFN, which no other row has a use for.
 static void plan_head(struct nib_plan_builder *b)
 {
     const struct nib_model_config *c = b->config;
@@ -152,6 +156,10 @@ static void plan_head(struct nib_plan_builder *b)
     op.gather =
         (struct nib_op_gather){.in = nib_build_value(b, "hidden", c->hidden_size), .out = head};
     nib_build_op(b, &op);
+    b->layer = c->n_layers - 1;
+    if (has_late_ffn(b))
+        plan_ffn(b, head);
+    b->layer = 0;
     nib_build_norm(b, head, head, NIB_ROLE_OUTPUT_NORM, 1);
     nib_build_matmul(b, head, logits, tied ? NIB_ROLE_TOKEN_EMBEDDING : NIB_ROLE_OUTPUT,
                      NIB_ROLE_OUTPUT_BIAS);
@@ -329,7 +337,8 @@ static enum nib_status make_plan(struct nib_plan_builder *b)
     for (uint32_t layer = 0; layer < b->config->n_layers; layer++) {
         nib_build_segment(b, NIB_SEGMENT_LAYER, layer);
         plan_attention(b);
-        plan_ffn(b);
+        if (!has_late_ffn(b))
+            plan_ffn(b, nib_build_value(b, "hidden", b->config->hidden_size));
     }
     plan_head(b);
     NIB_TRY(b->status);

@@ -66,41 +66,56 @@ static const struct nib_op *find_op(uint32_t segment, enum nib_op_kind kind)
     return NULL;
 }
 
+static const struct nib_op *last_op(void)
+{
+    return &plan->ops[plan->n_ops - 1];
+}
+
 #define QKV "matmul matmul matmul "
 #define ROPES "rope rope "
 #define ATTEND "kv_store attention matmul "
 #define FFN "matmul matmul activate matmul "
 
+/// The last layer's FFN is the head's, unless layers are to be whole.
 Test(plan, layers_of_each_architecture)
 {
     static const struct {
         const char *folder;
-        const char *layer;
-        const char *head;
+        const char *attention;
+        const char *ffn;
+        const char *end; ///< of the head
     } cases[] = {
-        {"llama3-rope", "norm " QKV ROPES ATTEND "add norm " FFN "add", "gather norm matmul"},
-        {"smollm3", "norm " QKV ROPES ATTEND "add norm " FFN "add", "gather norm matmul"},
-        {"mistral-window", "norm " QKV ROPES ATTEND "add norm " FFN "add", "gather norm matmul"},
-        {"qwen2", "norm " QKV ROPES ATTEND "add norm " FFN "add", "gather norm matmul"},
-        {"qwen3", "norm " QKV "norm norm " ROPES ATTEND "add norm " FFN "add",
-         "gather norm matmul"},
-        {"gemma2", "norm " QKV ROPES ATTEND "norm add norm " FFN "norm add",
-         "gather norm matmul softcap"},
-        {"gemma3", "norm " QKV "norm norm " ROPES ATTEND "norm add norm " FFN "norm add",
-         "gather norm matmul"},
-        {"phi3", "norm matmul " ROPES ATTEND "add norm matmul activate matmul add",
-         "gather norm matmul"},
-        {"olmo2", QKV "norm norm " ROPES ATTEND "norm add " FFN "norm add", "gather norm matmul"},
-        {"granite", "norm " QKV ROPES ATTEND "add norm " FFN "add", "gather norm matmul scale"},
+        {"llama3-rope", "norm " QKV ROPES ATTEND "add", "norm " FFN "add", "norm matmul"},
+        {"smollm3", "norm " QKV ROPES ATTEND "add", "norm " FFN "add", "norm matmul"},
+        {"mistral-window", "norm " QKV ROPES ATTEND "add", "norm " FFN "add", "norm matmul"},
+        {"qwen2", "norm " QKV ROPES ATTEND "add", "norm " FFN "add", "norm matmul"},
+        {"qwen3", "norm " QKV "norm norm " ROPES ATTEND "add", "norm " FFN "add", "norm matmul"},
+        {"gemma2", "norm " QKV ROPES ATTEND "norm add", "norm " FFN "norm add",
+         "norm matmul softcap"},
+        {"gemma3", "norm " QKV "norm norm " ROPES ATTEND "norm add", "norm " FFN "norm add",
+         "norm matmul"},
+        {"phi3", "norm matmul " ROPES ATTEND "add", "norm matmul activate matmul add",
+         "norm matmul"},
+        {"olmo2", QKV "norm norm " ROPES ATTEND "norm add", FFN "norm add", "norm matmul"},
+        {"granite", "norm " QKV ROPES ATTEND "add", "norm " FFN "add", "norm matmul scale"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char layer[256], head[256];
+        snprintf(layer, sizeof layer, "%s %s", cases[i].attention, cases[i].ffn);
+        snprintf(head, sizeof head, "gather %s %s", cases[i].ffn, cases[i].end);
         make_default(cases[i].folder);
         cr_expect_str_eq(ops_of(0), "embed");
-        cr_expect_str_eq(ops_of(2), cases[i].layer, "%s: %s", cases[i].folder, ops_of(2));
-        cr_expect_str_eq(ops_of(4), cases[i].head, "%s: %s", cases[i].folder, ops_of(4));
+        cr_expect_str_eq(ops_of(2), layer, "%s: %s", cases[i].folder, ops_of(2));
+        cr_expect_str_eq(ops_of(3), cases[i].attention, "%s: %s", cases[i].folder, ops_of(3));
+        cr_expect_str_eq(ops_of(4), head, "%s: %s", cases[i].folder, ops_of(4));
         cr_expect(plan->n_segments == 5 && plan->n_kv_layers == 3 && plan->vocabulary == 320);
         cr_expect(plan->context == 512 && plan->max_rows == NIB_STEP_MAX_ROWS);
         cr_expect_eq(plan->key_format, NIB_KV_F16);
+
+        make(&(struct nib_plan_params){.whole_layers = true});
+        snprintf(head, sizeof head, "gather %s", cases[i].end);
+        cr_expect_str_eq(ops_of(3), layer, "%s: %s", cases[i].folder, ops_of(3));
+        cr_expect_str_eq(ops_of(4), head, "%s: %s", cases[i].folder, ops_of(4));
     }
 }
 
@@ -138,11 +153,11 @@ Test(plan, fused_matrices_are_viewed_in_parts)
 Test(plan, tied_head_shares_the_embedding)
 {
     make_default("gemma3");
-    const struct nib_weight *head = &plan->weights[find_op(4, NIB_OP_MATMUL)->matmul.weight];
+    const struct nib_weight *head = &plan->weights[last_op()->matmul.weight];
     cr_expect(head->role == NIB_ROLE_TOKEN_EMBEDDING && head->shared_with == 0);
     cr_expect_eq(head->segment, 4);
     make_default("qwen3");
-    head = &plan->weights[find_op(4, NIB_OP_MATMUL)->matmul.weight];
+    head = &plan->weights[last_op()->matmul.weight];
     cr_expect(head->role == NIB_ROLE_OUTPUT && head->shared_with == NIB_NO_WEIGHT);
     cr_expect_eq(head->bytes, 320 * 96 * 2);
 }
