@@ -137,9 +137,14 @@ static void plan_ffn(struct nib_plan_builder *b, struct nib_view hidden)
 }
 
 /// Returns whether the FFN of the current layer is the head's.
-static bool has_late_ffn(const struct nib_plan_builder *b)
+static bool has_late_ffn(struct nib_plan_builder *b)
 {
-    return !b->params.whole_layers && b->layer + 1 == b->config->n_layers;
+    static const enum nib_role matrices[] = {NIB_ROLE_FFN_GATE, NIB_ROLE_FFN_UP,
+                                             NIB_ROLE_FFN_GATE_UP, NIB_ROLE_FFN_DOWN};
+    bool is_late = !b->params.whole_layers && b->layer + 1 == b->config->n_layers;
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices && is_late; i++)
+        is_late = !nib_build_looks_at_rows(b, matrices[i]);
+    return is_late;
 }
 
 /// Only rows that want logits pass: they are gathered before the norm, or already before the last

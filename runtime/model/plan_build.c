@@ -69,6 +69,15 @@ bool nib_build_has(const struct nib_plan_builder *b, enum nib_role role)
     return role != NIB_ROLE_COUNT && nib_source_has(b->source, role, b->layer);
 }
 
+bool nib_build_looks_at_rows(struct nib_plan_builder *b, enum nib_role role)
+{
+    struct nib_row_reader reader;
+    if (failed(b) || !nib_build_has(b, role))
+        return false;
+    fail(b, nib_source_reader(b->source, role, b->layer, &reader, b->err));
+    return !failed(b) && reader.activation == NIB_ACTIVATION_LLM_INT8;
+}
+
 void nib_build_op(struct nib_plan_builder *b, const struct nib_op *op)
 {
     struct nib_plan *plan = b->plan;

@@ -33,6 +33,9 @@ struct nib_view nib_build_value(struct nib_plan_builder *b, const char *name, ui
 struct nib_view nib_build_part(struct nib_view view, uint32_t offset, uint32_t width);
 /// Returns whether the checkpoint has `role` in the current layer.
 bool nib_build_has(const struct nib_plan_builder *b, enum nib_role role);
+/// Returns whether what a matmul with this matrix gives for a row depends on the sequence's others:
+/// LLM_INT8 finds its outliers in all of them.
+bool nib_build_looks_at_rows(struct nib_plan_builder *b, enum nib_role role);
 
 /// Each adds an op. Weights are those of the current layer; biases are used where they are there.
 void nib_build_embed(struct nib_plan_builder *b, struct nib_view out);

@@ -18,12 +18,19 @@ static void tear_down(void)
 }
 TestSuite(plan, .fini = tear_down);
 
-static void open_folder(const char *architecture)
+static void open_fixture(const char *name)
 {
     char path[400];
     nib_source_destroy(&source);
-    snprintf(path, sizeof path, "%s/architectures/%s", NIB_TEST_DATA, architecture);
+    snprintf(path, sizeof path, "%s/%s", NIB_TEST_DATA, name);
     cr_assert_eq(nib_source_open(path, NULL, &source, &error), NIB_OK, "%s", error.message);
+}
+
+static void open_folder(const char *architecture)
+{
+    char name[100];
+    snprintf(name, sizeof name, "architectures/%s", architecture);
+    open_fixture(name);
 }
 
 static void make(const struct nib_plan_params *params)
@@ -117,6 +124,17 @@ Test(plan, layers_of_each_architecture)
         cr_expect_str_eq(ops_of(3), layer, "%s: %s", cases[i].folder, ops_of(3));
         cr_expect_str_eq(ops_of(4), head, "%s: %s", cases[i].folder, ops_of(4));
     }
+}
+
+/// LLM_INT8 finds its outliers in all rows of a sequence.
+Test(plan, a_last_layer_that_needs_all_rows_is_whole)
+{
+    open_fixture("checkpoints/bnb-int8");
+    make(&(struct nib_plan_params){0});
+    cr_expect_str_eq(ops_of(plan->n_segments - 1), "gather norm matmul");
+    open_fixture("checkpoints/bnb-nf4");
+    make(&(struct nib_plan_params){0});
+    cr_expect_str_eq(ops_of(plan->n_segments - 1), "gather norm " FFN "add norm matmul");
 }
 
 Test(plan, numbers_that_make_an_architecture)
