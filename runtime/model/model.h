@@ -15,7 +15,7 @@ struct nib_plan_params {
     uint32_t first_tokens;  ///< as nib_engine_params.kv_first
     bool plain_keys;        ///< not transformed in i8 and i4
     bool plain_values;
-    bool precise; ///< fp32 activations except where the checkpoint asks for int8
+    bool precise;      ///< fp32 activations except where the checkpoint asks for int8
     bool whole_layers; ///< the last layer's FFN is that layer's, for all rows, not the head's
 };
 
