@@ -284,7 +284,7 @@ static bool exec_segment(struct nib_cpu_exec *e, uint32_t number)
 
     struct op_range range = {segment->first_op, segment->first_op + segment->n_ops, ALL_OPS, false};
     const uint32_t attention = find_last_attention(e, segment);
-    const uint32_t n = count_wanted_rows(e);
+    const uint32_t n = attention == ALL_OPS ? e->n_rows : count_wanted_rows(e);
     const bool is_heard = e->leaves_hidden || e->self->on_tap;
     if (attention == ALL_OPS || n > e->n_rows / 2 || (n == 0 && is_heard))
         return exec_range(e, &range);

@@ -108,7 +108,7 @@ bochs_build() {
 }
 
 # bochs_image FOLDER TREE IMAGE: an image that boots Linux with the files of TREE, among them init;
-# a static busybox comes to TREE/bin. Needs an empty folder IMAGE.parts.
+# a static busybox comes to TREE/bin. What it is made of lies in IMAGE.parts meanwhile.
 bochs_image() {
     local folder=$1 tree=$2 image=$3 parts=$3.parts root=$1/root
     mkdir -p "$tree"/{bin,dev,proc,sys,tmp} "$parts"
@@ -128,6 +128,7 @@ END
     "$root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64-linux-gnu" \
         "$root/usr/bin/genisoimage" -quiet -o "$image" -b isolinux.bin -c boot.cat \
         -no-emul-boot -boot-load-size 4 -boot-info-table "$parts"
+    rm -r "$parts"
 }
 
 # bochs_run FOLDER MODEL IMAGE CONSOLE SECONDS: boots the image on a processor; what the guest
