@@ -20,8 +20,8 @@ struct nib_cpu_rows {
 
 /// Weight rows that a kernel takes apart at once.
 #define NIB_CPU_BLOCK_ROWS 4
-/// Query heads, of one or more rows, that go through the cache together.
-#define NIB_CPU_MAX_QUERIES 64
+/// Query heads, of one or more rows, that go through the cache together: whole tiles of 6 or 12.
+#define NIB_CPU_MAX_QUERIES 60
 /// Integer sums are taken over at most this many weights: 2^15 products of a code (at most 2^8 from
 /// its zero point) with an activation's (at most 2^7) fit 31 bits. INT16_GROUP has runs of 32.
 #define NIB_CPU_MAX_RUN 32768u
