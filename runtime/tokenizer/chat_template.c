@@ -98,10 +98,9 @@ struct chat_writer {
 
 static enum nib_status write_token(struct chat_writer *writer, int32_t id, struct nib_error *err)
 {
-    if (id < 0)
-        return NIB_OK;
-    struct nib_text text = writer->tokenizer->tokens[id].text;
-    return nib_buffer_append(&writer->text, text.ptr, text.size, err);
+    // A file's token can be any bytes; the text that is encoded is UTF-8.
+    return id < 0 ? NIB_OK
+                  : nib_append_utf8(&writer->text, writer->tokenizer->tokens[id].text, err);
 }
 
 /// Writes text of the template.

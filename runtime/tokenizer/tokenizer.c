@@ -270,14 +270,12 @@ fail:
     return status;
 }
 
-/// Sets `*text` to what it becomes in normalized text.
+/// Sets `*text`, which is UTF-8, to what it becomes in normalized text.
 static enum nib_status normalize_added(struct nib_tokenizer *tokenizer, struct nib_text *text,
                                        struct nib_error *err)
 {
     struct nib_buffer normalized = {0};
     enum nib_status status = NIB_OK;
-    if (!nib_utf8_valid(text->ptr, text->size))
-        return NIB_OK;
     NIB_TRY(nib_normalize(tokenizer, *text, &normalized, err));
     const char *copy =
         nib_arena_text(&tokenizer->arena, nib_buffer_text(&normalized).ptr, normalized.size);
@@ -289,11 +287,14 @@ fail:
     return status;
 }
 
+/// Returns whether the token is looked for in text. One that is not UTF-8 is not: it could only be
+/// found within a character, and what is left of that is not text.
 static bool is_added(const struct nib_token *token, bool normalized)
 {
     bool found = token->type == NIB_TOKEN_CONTROL || token->type == NIB_TOKEN_UNKNOWN ||
                  token->type == NIB_TOKEN_USER_DEFINED;
-    return found && normalized == ((token->flags & NIB_TOKEN_NORMALIZED) != 0);
+    return found && normalized == ((token->flags & NIB_TOKEN_NORMALIZED) != 0) &&
+           nib_utf8_valid(token->text.ptr, token->text.size);
 }
 
 /// Builds one of the two indexes of added tokens.

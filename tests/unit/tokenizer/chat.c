@@ -245,6 +245,19 @@ Test(chat, named_family)
     nib_tokenizer_destroy(&tokenizer);
 }
 
+Test(chat, end_token_that_is_not_utf8)
+{
+    test_vocab_bytes(&vocab);
+    vocab.vocab.add_bos = false;
+    vocab.vocab.eos = test_vocab_add(&vocab, "\xe6\x97", 0, NIB_TOKEN_CONTROL);
+    struct nib_tokenizer *tokenizer = test_vocab_make(&vocab, &error);
+    struct nib_chat_message message = {NIB_CHAT_USER, text_of("Hi")};
+    char *text = render(tokenizer, &message, 1, nib_chat_params(.template_name = "zephyr"));
+    cr_expect_str_eq(text, "<|user|>\nHi\xef\xbf\xbd\n<|assistant|>\n");
+    free(text);
+    nib_tokenizer_destroy(&tokenizer);
+}
+
 Test(chat, system_text_without_a_user)
 {
     struct nib_tokenizer *tokenizer = make_by_name("gemma3");

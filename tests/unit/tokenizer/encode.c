@@ -117,6 +117,27 @@ Test(encode, nul_and_malformed_bytes)
     nib_tokenizer_destroy(&tokenizer);
 }
 
+/// A GGUF file's tokens can be any bytes; one found within a character would leave broken ones to
+/// the pre-tokenizer, which reads them as whole.
+Test(encode, added_tokens_that_are_not_utf8)
+{
+    for (int normalized = 0; normalized < 2; normalized++) {
+        test_vocab_bytes(&vocab);
+        vocab.vocab.pre = "llama-bpe";
+        vocab.vocab.normal_form = normalized ? NIB_NORMAL_NFC : NIB_NORMAL_NONE;
+        static const char *const BROKEN[] = {"\xe6\x97", "\x98\x80", "\xf0", "\xaf"};
+        for (size_t i = 0; i < sizeof BROKEN / sizeof BROKEN[0]; i++) {
+            int32_t id = test_vocab_add(&vocab, BROKEN[i], 0, NIB_TOKEN_USER_DEFINED);
+            vocab.tokens[id].flags = normalized ? NIB_TOKEN_NORMALIZED : 0;
+        }
+        struct nib_tokenizer *tokenizer = make();
+        EXPECT(tokenizer, "a日", "a æ Ĺ ¥");
+        EXPECT(tokenizer, "😀", "ð Ł ĺ Ģ");
+        EXPECT(tokenizer, "naïve", "n a Ã ¯ v e");
+        nib_tokenizer_destroy(&tokenizer);
+    }
+}
+
 Test(encode, missing_bytes_are_unknown_or_dropped)
 {
     test_vocab_bytes(&vocab);
